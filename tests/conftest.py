@@ -1,0 +1,40 @@
+"""Fixtures shared by all tests: where the golden fixtures are, how to read them."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# --import-mode=importlib leaves sys.path alone; golden_case lies beside this file.
+sys.path.insert(0, str(TESTS))
+
+from golden_case import GoldenCase  # noqa: E402  (needs the line above)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Folder of the golden fixtures; skips where there is none."""
+    named = os.environ.get("TASTE_GOLDEN_DIR")
+    if named is not None:
+        if not Path(named).is_dir():
+            pytest.fail(f"TASTE_GOLDEN_DIR names no folder: {named}")
+        return Path(named)
+    for folder in (TESTS.parents[1] / "shared" / "golden", TESTS / "golden" / "data"):
+        if folder.is_dir():
+            return folder
+    pytest.skip("no golden fixtures: set TASTE_GOLDEN_DIR to their folder")
+
+
+@pytest.fixture(scope="session")
+def golden(golden_dir: Path) -> Callable[[str], GoldenCase]:
+    """Reader of one golden case by name; skips where the pack lacks it."""
+
+    def load(name: str) -> GoldenCase:
+        if not (golden_dir / f"{name}.json").is_file():
+            pytest.skip(f"the golden fixtures in {golden_dir} have no case '{name}'")
+        return GoldenCase(golden_dir, name)
+
+    return load
