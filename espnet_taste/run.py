@@ -9,7 +9,6 @@ and ``encoder: taste_whisper`` (or any class registered by a package named in
 ``$ESPNET_TASTE_PLUGINS``, comma separated) can be chosen in their YAML files.
 """
 
-import argparse
 import importlib
 import os
 import runpy
@@ -19,29 +18,25 @@ from collections.abc import Sequence
 import espnet_taste  # noqa: F401  (registers)
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Build the parser of the runner itself."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-m", dest="module", help="module to run, as python -m does")
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Import the plugins, then become the program that was asked for."""
-    args = get_parser().parse_args(argv)
+    """Import the plugins, then become the program that was asked for.
+
+    Args:
+        argv: ``-m MODULE ARGS...`` or ``SCRIPT ARGS...``, as after ``python3``.
+            Read by hand: argparse would claim the program's own options.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help") or words == ["-m"]:
+        print(__doc__, "usage: python3 -m espnet_taste.run [-m MODULE | SCRIPT] ...")
+        sys.exit(0 if words and words[0] != "-m" else 2)
     for name in filter(None, os.environ.get("ESPNET_TASTE_PLUGINS", "").split(",")):
         importlib.import_module(name.strip())
-    if args.module:
-        sys.argv = [args.module, *args.args]
-        runpy.run_module(args.module, run_name="__main__", alter_sys=True)
-    elif args.args:
-        sys.argv = list(args.args)
-        runpy.run_path(args.args[0], run_name="__main__")
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
-        get_parser().error("name a module with -m, or a script")
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The rooms that know ESPnet's trainer and its YAML files."""

@@ -1,0 +1,118 @@
+"""ESPnet task of the speech tokenizer, in all its sub-stages.
+
+One task serves text-only, no-quantizer and quantizer training: YAML chooses the
+parts (``encoder: none`` and so on leave a part out).
+"""
+
+import argparse
+from collections.abc import Callable, Collection
+
+from espnet2.utils.nested_dict_action import NestedDictAction
+
+from espnet_taste.data.collate import SpanOptions, TokenizerCollate
+from espnet_taste.data.preprocessor import TokenizerPreprocessor
+from espnet_taste.tasks.base import TasteTask, record_frozen_weights
+from espnet_taste.tasks.choices import (
+    aggregator_choices,
+    decoder_choices,
+    encoder_choices,
+    quantizer_choices,
+)
+from espnet_taste.tasks.tokenizer_model import TasteTokenizerModel
+from espnet_taste.tokenizer.text import WhisperText
+
+
+class TasteTokenizerTask(TasteTask):
+    """Train the speech tokenizer and its unit decoder."""
+
+    class_choices_list = [
+        encoder_choices,
+        aggregator_choices,
+        quantizer_choices,
+        decoder_choices,
+    ]
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this task to ESPnet's parser."""
+        group = parser.add_argument_group("TASTE tokenizer")
+        cls.add_shared_arguments(group)
+        group.add_argument(
+            "--whisper",
+            default="openai/whisper-tiny.en",
+            help="Whisper weights of text tokenizer, encoder and aggregator",
+        )
+        group.add_argument("--language", default="en", help="Language of the text")
+        group.add_argument(
+            "--unit_rate_hz", type=float, default=50.0, help="Speech units a second"
+        )
+        group.add_argument(
+            "--span_conf",
+            action=NestedDictAction,
+            default={"whole": True},
+            help="Word spans, unit masking and packing of the training rows",
+        )
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+
+    @classmethod
+    def required_data_names(
+        cls, train: bool = True, inference: bool = False
+    ) -> tuple[str, ...]:
+        """Return the names of the data that must be given."""
+        return ("text", "spembs") if inference else ("text", "units", "spembs")
+
+    @classmethod
+    def optional_data_names(
+        cls, train: bool = True, inference: bool = False
+    ) -> tuple[str, ...]:
+        """Return the names of the data that may be given."""
+        return ("speech", "encoder_states", "word_times", "units")
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
+        """Return the preprocessor of one utterance."""
+        text = WhisperText(args.whisper, language=args.language)
+        return TokenizerPreprocessor(text.encode, args.unit_rate_hz)
+
+    @classmethod
+    def build_collate_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[[Collection], tuple]:
+        """Return the batch maker; spans and packing only in training."""
+        spans = SpanOptions.from_conf(args.span_conf) if train else None
+        return TokenizerCollate(args.decoder_conf["num_units"], spans)
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> TasteTokenizerModel:
+        """Build the model that the YAML file describes.
+
+        Raises:
+            ValueError: If a needed option is absent or parts do not fit.
+        """
+        if "num_units" not in args.decoder_conf:
+            raise ValueError(
+                "decoder_conf needs num_units; the recipe takes it from the units "
+                "folder (--decoder_conf num_units=256)"
+            )
+        record_frozen_weights(args, [args.whisper])
+        parts = {
+            choices.name: _build(args, choices) for choices in cls.class_choices_list
+        }
+        model = TasteTokenizerModel(**parts, **args.model_conf)
+        cls.start_from(model, args.init_from, new_parts=("aggregator", "quantizer"))
+        return model
+
+
+def _build(args: argparse.Namespace, choices) -> object | None:
+    """Build one part from ``<name>`` and ``<name>_conf``; None if left out."""
+    cls = choices.get_class(getattr(args, choices.name))
+    if cls is None:
+        return None
+    conf = dict(getattr(args, f"{choices.name}_conf"))
+    if getattr(cls, "needs_whisper", False):
+        conf.setdefault("model", args.whisper)
+    try:
+        return cls(**conf)
+    except TypeError as error:
+        raise ValueError(f"{choices.name}_conf does not fit {cls.__name__}: {error}")

@@ -1,0 +1,279 @@
+"""ESPnet model of the speech tokenizer: reconstruction of units from text + TASTE.
+
+The model maths live in ``tokenizer`` and ``decoder``; this file joins them,
+weighs the losses and reports what tells whether the decoder uses its condition.
+
+Symbols: U utterances, Ta Whisper tokens, S units, D TASTE width, (P, L) packed
+rows of the unit LM.
+
+Source: TASTE (arXiv:2504.07053), stage 1; reference configs ``stage1-1`` to
+``stage1-3``.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espnet_taste.decoder.contracts import AbsUnitDecoder
+from espnet_taste.decoder.layout import UnitLMLayout, whole_rows
+from espnet_taste.tasks.attention_tap import AttentionTap
+from espnet_taste.tasks.checkpointing import TasteESPnetModel
+from espnet_taste.tokenizer.contracts import AbsAggregator, AbsEncoder, AbsQuantizer
+from espnet_taste.tokenizer.encoder import EncoderStates
+from espnet_taste.tokenizer.quantizer import QuantizerOutput
+from espnet_taste.types import IGNORE
+
+AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """A batch at utterance level, padding made safe for embedding tables."""
+
+    tokens: Tensor  # (U, Ta) int64, 0 on padding
+    token_lengths: Tensor  # (U,) int64
+    words: Tensor  # (U, Ta) int64
+    speaker: Tensor  # (U, speaker_dim) float
+
+    @property
+    def mask(self) -> Tensor:
+        """True on valid tokens, (U, Ta)."""
+        positions = torch.arange(self.tokens.size(1), device=self.tokens.device)
+        return positions < self.token_lengths[:, None]
+
+
+class TasteTokenizerModel(TasteESPnetModel):
+    """Train aggregator, quantizer and unit decoder by reconstruction.
+
+    Not the object for users (that is ``pipeline.SpeechReconstructor``): this one
+    speaks ESPnet's training protocol.
+
+    Args:
+        encoder: Frozen speech encoder; None in text-only training.
+        aggregator: Cross-attention aggregator; None in text-only training.
+        quantizer: Residual quantizer or ``NoQuantizer``; None in text-only training.
+        decoder: Unit LM.
+        commitment_weight: Weight of the commitment loss (reference: 1).
+        commitment_warmup_steps: Steps over which that weight grows from 0.
+        amp_dtype: "bfloat16" or "float16" to run under autocast on any device;
+            None for the trainer's precision.
+        extract_feats_in_collect_stats: Only there because ESPnet asks for it.
+    """
+
+    def __init__(
+        self,
+        encoder: AbsEncoder | None,
+        aggregator: AbsAggregator | None,
+        quantizer: AbsQuantizer | None,
+        decoder: AbsUnitDecoder,
+        *,
+        commitment_weight: float = 1.0,
+        commitment_warmup_steps: int = 0,
+        amp_dtype: str | None = None,
+        extract_feats_in_collect_stats: bool = False,
+    ):
+        super().__init__()
+        if (aggregator is None) != (quantizer is None):
+            raise ValueError(
+                "aggregator and quantizer belong together: give both (for no discrete "
+                "bottleneck use quantizer: no_quantizer) or neither (text only)"
+            )
+        if amp_dtype is not None and amp_dtype not in AMP_DTYPES:
+            raise ValueError(
+                f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, "
+                f"got {amp_dtype!r}"
+            )
+        self.encoder = encoder
+        self.aggregator = aggregator
+        self.quantizer = quantizer
+        self.decoder = decoder
+        self.attention_tap = AttentionTap()
+        self.commitment_weight = commitment_weight
+        self.commitment_warmup_steps = commitment_warmup_steps
+        self.amp_dtype = AMP_DTYPES.get(amp_dtype)
+        self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
+        frozen = [] if encoder is None else ["encoder"]
+        frozen += [f"decoder.{name}" for name in decoder.frozen_parts]
+        self.protect_frozen_parts(frozen)
+
+    def forward(
+        self,
+        asr_tokens: Tensor,
+        asr_tokens_lengths: Tensor,
+        asr_words: Tensor,
+        units: Tensor,
+        units_lengths: Tensor,
+        spembs: Tensor,
+        layout: UnitLMLayout | None = None,
+        **speech: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Compute the reconstruction loss of a batch.
+
+        Args:
+            asr_tokens: Whisper tokens, (U, Ta), int64; any padding.
+            asr_tokens_lengths: (U,), int64.
+            asr_words: Word index of every token, (U, Ta), int64; any padding.
+            units: Speech units, (U, S), int64; any padding.
+            units_lengths: (U,), int64.
+            spembs: Speaker embeddings, (U, speaker_dim), float.
+            layout: Rows of the unit LM; None for one whole row an utterance.
+            **speech: ``encoder_states`` (U, T, 2D) with lengths, or ``speech``
+                (U, N) 16 kHz with lengths; neither in text-only training.
+
+        Returns:
+            Loss, statistics and weight (number of units and ends predicted).
+        """
+        batch = Utterances(
+            asr_tokens.clamp(min=0), asr_tokens_lengths, asr_words, spembs
+        )
+        with self._autocast(units.device):
+            taste = self.tokenize(batch, **speech)
+            if layout is None:
+                layout = whole_rows(
+                    asr_tokens_lengths,
+                    units.clamp(min=0),
+                    units_lengths,
+                    num_tokens=asr_tokens.size(1),
+                    num_units=self.decoder.num_units,
+                )
+            logits = self._decode(batch, taste, layout)
+        stats = unit_statistics(logits, layout.labels)
+        loss = stats["loss_units"]
+        if taste is not None:
+            loss = loss + self._commitment(taste, stats)
+        if self.training:
+            self.num_steps += 1
+            stats["padding_share"] = (layout.lm_rows == IGNORE).float().mean()
+        elif layout is not None and len(units) > 1:
+            self._add_reliance(batch, taste, layout, stats)
+        stats["loss"] = loss
+        weight = (layout.labels != IGNORE).sum()
+        stats = {name: value.detach() for name, value in stats.items()}
+        return loss[None].mean(), stats, weight
+
+    def tokenize(self, batch: Utterances, **speech: Tensor) -> QuantizerOutput | None:
+        """Run encoder, aggregator and quantizer.
+
+        Args:
+            batch: Utterances.
+            **speech: As in ``forward``.
+
+        Returns:
+            TASTE embeddings (U, Ta, D) with codes and commitment losses; None for a
+            text-only model.
+        """
+        if self.aggregator is None:
+            return None
+        states = self._encoder_states(**speech)
+        features = self.aggregator(
+            batch.tokens, batch.token_lengths, batch.words, states
+        )
+        if self.attention_tap.is_watched:
+            self.attention_tap.show(self.aggregator, batch, states)
+        return self.quantizer(features, batch.mask)
+
+    def _encoder_states(self, **speech: Tensor) -> EncoderStates:
+        if "encoder_states" in speech:
+            return EncoderStates.unpack(
+                speech["encoder_states"], speech["encoder_states_lengths"]
+            )
+        if "speech" in speech:
+            return self.encoder(speech["speech"], speech["speech_lengths"])
+        raise ValueError("the batch has neither 'encoder_states' nor 'speech'")
+
+    def _decode(
+        self, batch: Utterances, taste: QuantizerOutput | None, layout: UnitLMLayout
+    ) -> Tensor:
+        embeds = None if taste is None else taste.quantized
+        return self.decoder(batch.tokens, embeds, batch.speaker, layout)
+
+    def _commitment(self, taste: QuantizerOutput, stats: dict) -> Tensor:
+        """Add the quantizer's statistics; return its weighted loss."""
+        commitment = taste.commitment.sum()
+        stats["loss_commitment"] = commitment
+        stats.update(self.quantizer.statistics(taste))
+        weight = self.commitment_weight
+        if self.commitment_warmup_steps:
+            progress = self.num_steps / self.commitment_warmup_steps
+            weight = weight * progress.clamp(max=1.0)
+        return weight * commitment
+
+    @torch.no_grad()
+    def _add_reliance(
+        self,
+        batch: Utterances,
+        taste: QuantizerOutput | None,
+        layout: UnitLMLayout,
+        stats: dict,
+    ) -> None:
+        """Report how much the loss rises with another utterance's condition.
+
+        Near zero means that the decoder ignores the condition, and then no other
+        number of this model means anything.
+        """
+        embeds = None if taste is None else taste.quantized
+        with self._autocast(batch.tokens.device):
+            other_text = exchange(batch.tokens, batch.token_lengths)
+            logits = self.decoder(other_text, embeds, batch.speaker, layout)
+            text_loss = unit_statistics(logits, layout.labels)["loss_units"]
+            stats["reliance_text"] = text_loss - stats["loss_units"]
+            if embeds is None:
+                return
+            other_taste = exchange(embeds, batch.token_lengths)
+            logits = self.decoder(batch.tokens, other_taste, batch.speaker, layout)
+            code_loss = unit_statistics(logits, layout.labels)["loss_units"]
+            stats["reliance_codes"] = code_loss - stats["loss_units"]
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager:
+        if self.amp_dtype is None:
+            return nullcontext()
+        return torch.autocast(device.type, self.amp_dtype)
+
+
+def unit_statistics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return the mean loss and the accuracies of predicted units.
+
+    Args:
+        logits: (P, L, C), float.
+        labels: (P, L), int64, IGNORE where nothing is predicted.
+
+    Returns:
+        ``loss_units`` in nats, ``acc`` (top-1) and ``acc_top5``, all 0-dim; means
+        over the labelled positions of the batch.
+    """
+    count = (labels != IGNORE).sum().clamp(min=1)
+    flat = logits.float().flatten(0, 1)
+    loss = F.cross_entropy(
+        flat, labels.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+    with torch.no_grad():
+        best = flat.topk(min(5, flat.size(-1)), dim=-1).indices
+        hits = best == labels.flatten()[:, None]  # IGNORE is never a class
+        top1, top5 = hits[:, 0].sum(), hits.sum()
+    return {"loss_units": loss / count, "acc": top1 / count, "acc_top5": top5 / count}
+
+
+def exchange(values: Tensor, lengths: Tensor) -> Tensor:
+    """Give every utterance the next one's sequence, repeated to its own length.
+
+    Args:
+        values: (U, T, ...).
+        lengths: Valid items per row, (U,), int64, at least 1.
+
+    Returns:
+        Same shape; row u, position t holds row u+1, position ``t mod length``.
+    """
+    other = values.roll(-1, dims=0)
+    other_lengths = lengths.roll(-1, dims=0)
+    positions = torch.arange(values.size(1), device=values.device)
+    source = positions[None, :] % other_lengths[:, None]
+    index = source.reshape(*source.shape, *[1] * (values.dim() - 2))
+    return other.gather(1, index.expand_as(other))
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Count the parameters that receive gradients."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
