@@ -1,0 +1,193 @@
+"""Bootstrap intervals over utterances for ratios of pooled counts.
+
+A score is sum(numerators) / sum(denominators). One resample draws as many
+utterances as there are, with replacement, and recomputes that ratio. Utterances
+are the unit because the words and units inside one are not independent. How often
+each utterance is drawn is multinomial, so a resample is one row of a matrix
+product, and a thousand cost no loop.
+
+Two systems scored on the same utterances are compared under the same draws
+(``paired_difference``), which removes what the utterances themselves contribute.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 2000
+LEVEL = 0.95
+SEED = 0
+# Above this share of resamples without a denominator no interval is given.
+MAX_UNDEFINED = 0.01
+_CHUNK = 256  # resamples held at a time: 256 x 10,000 utterances are 20 MB
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score and its percentile bootstrap interval."""
+
+    value: float
+    low: float | None  # None if too many resamples had a denominator of 0
+    high: float | None
+    num_items: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Say whether the whole interval lies on one side of 0."""
+        if self.low is None or self.high is None:
+            return False
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class RatioData:
+    """Counts of one system, one entry per utterance."""
+
+    numerators: np.ndarray  # (N,) float64
+    denominators: np.ndarray  # (N,) float64, 0 or more
+
+    def __post_init__(self):
+        if self.numerators.shape != self.denominators.shape or (
+            self.numerators.ndim != 1
+        ):
+            raise ValueError(
+                "expected numerators and denominators of one shape (N,), got "
+                f"{self.numerators.shape} and {self.denominators.shape}"
+            )
+        for name in ("numerators", "denominators"):
+            bad = np.flatnonzero(~np.isfinite(getattr(self, name)))
+            if bad.size:
+                raise ValueError(f"{name}[{bad[0]}] is not a finite number")
+        if (self.denominators < 0).any():
+            raise ValueError("a denominator is negative")
+
+    @property
+    def ratio(self) -> float:
+        """Pooled ratio of all utterances."""
+        total = self.denominators.sum()
+        if total == 0:
+            raise ValueError("the denominators sum to 0: the score is undefined")
+        return float(self.numerators.sum() / total)
+
+
+def draw_weights(
+    num_items: int, *, seed: int = SEED, resamples: int = RESAMPLES
+) -> Iterator[np.ndarray]:
+    """Yield how often every item is drawn, in chunks of resamples.
+
+    Args:
+        num_items: Number of utterances N, at least 2.
+        seed: Seed of the draws.
+        resamples: Number of resamples R.
+
+    Yields:
+        Draw counts, (r, N), float64; the r of all chunks add up to R.
+
+    Raises:
+        ValueError: If there are fewer than 2 items.
+    """
+    if num_items < 2:
+        raise ValueError(f"an interval needs at least 2 utterances, got {num_items}")
+    generator = np.random.default_rng(seed)
+    share = np.full(num_items, 1.0 / num_items)
+    for start in range(0, resamples, _CHUNK):
+        rows = min(_CHUNK, resamples - start)
+        yield generator.multinomial(num_items, share, size=rows).astype(np.float64)
+
+
+def ratio_interval(
+    data: RatioData,
+    *,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Return a pooled ratio with its bootstrap interval.
+
+    Raises:
+        ValueError: If there are fewer than 2 utterances or no denominator.
+    """
+    value = data.ratio
+    num_items = len(data.numerators)
+    draws = [
+        _resampled(data, weights)
+        for weights in draw_weights(num_items, seed=seed, resamples=resamples)
+    ]
+    return _interval(value, np.concatenate(draws), num_items, level)
+
+
+def paired_difference(
+    first: RatioData,
+    second: RatioData,
+    *,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Return first minus second over the same utterances, under the same draws.
+
+    Args:
+        first: Counts of one system.
+        second: Counts of another; entry n is the same utterance as in ``first``.
+        seed: Seed of the draws.
+        resamples: Number of resamples.
+        level: Coverage of the interval, 0..1.
+
+    Raises:
+        ValueError: If the two have different numbers of utterances.
+    """
+    num_items = len(first.numerators)
+    if len(second.numerators) != num_items:
+        raise ValueError(
+            "a paired comparison needs the same utterances on both sides, got "
+            f"{num_items} and {len(second.numerators)}"
+        )
+    draws = [
+        _resampled(first, weights) - _resampled(second, weights)
+        for weights in draw_weights(num_items, seed=seed, resamples=resamples)
+    ]
+    return _interval(
+        first.ratio - second.ratio, np.concatenate(draws), num_items, level
+    )
+
+
+def unpaired_difference(
+    first: RatioData,
+    second: RatioData,
+    *,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Return first minus second over unrelated utterances, drawn independently.
+
+    Raises:
+        ValueError: If a side has fewer than 2 utterances or no denominator.
+    """
+    sides = []
+    # Spawned seeds: with one seed, equal sizes would be drawn alike, that is paired.
+    for data, child in zip((first, second), np.random.SeedSequence(seed).spawn(2)):
+        weights = draw_weights(len(data.numerators), seed=child, resamples=resamples)
+        sides.append(np.concatenate([_resampled(data, rows) for rows in weights]))
+    num_items = len(first.numerators) + len(second.numerators)
+    return _interval(first.ratio - second.ratio, sides[0] - sides[1], num_items, level)
+
+
+def _resampled(data: RatioData, weights: np.ndarray) -> np.ndarray:
+    """Return the ratio of every resample, (r,); NaN where nothing was drawn."""
+    totals = weights @ data.denominators
+    sums = weights @ data.numerators
+    return np.divide(sums, totals, out=np.full_like(sums, np.nan), where=totals > 0)
+
+
+def _interval(
+    value: float, draws: np.ndarray, num_items: int, level: float
+) -> Interval:
+    """Turn resampled scores into a percentile interval."""
+    defined = draws[~np.isnan(draws)]
+    if 1 - len(defined) / len(draws) > MAX_UNDEFINED:
+        return Interval(value, None, None, num_items)
+    tail = (1 - level) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Interval(value, float(low), float(high), num_items)
