@@ -1,9 +1,9 @@
 """Choosing an index from logits: ban list, nucleus, top-k, penalty, draw.
 
 Every function takes logits (B, V) in float32 and returns new ones or indices
-(B,); nothing is written in place, nothing is kept between calls, and every random draw takes a
-``torch.Generator``. A removed index keeps a finite logit, so that a row with
-everything removed still has a distribution (over all of them) and not NaN.
+(B,); nothing is written in place, nothing is kept between calls, and every random
+draw takes a ``torch.Generator``. A removed index keeps a finite logit, so that a
+row with everything removed still has a distribution (over all of them) and no NaN.
 
 Two orders of the same steps exist, because they differ in what they draw:
 
