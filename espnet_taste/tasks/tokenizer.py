@@ -5,6 +5,7 @@ parts (``encoder: none`` and so on leave a part out).
 """
 
 import argparse
+import inspect
 from collections.abc import Callable, Collection
 
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -96,23 +97,38 @@ class TasteTokenizerTask(TasteTask):
                 "folder (--decoder_conf num_units=256)"
             )
         record_frozen_weights(args, [args.whisper])
+        text = WhisperText(args.whisper, language=args.language)
+        defaults = {
+            "model": args.whisper,
+            "language": args.language,
+            "text_vocab_size": text.vocab_size,
+        }
         parts = {
-            choices.name: _build(args, choices) for choices in cls.class_choices_list
+            choices.name: _build(args, choices, **defaults)
+            for choices in cls.class_choices_list
         }
         model = TasteTokenizerModel(**parts, **args.model_conf)
         cls.start_from(model, args.init_from, new_parts=("aggregator", "quantizer"))
         return model
 
 
-def _build(args: argparse.Namespace, choices) -> object | None:
-    """Build one part from ``<name>`` and ``<name>_conf``; None if left out."""
+def _build(args: argparse.Namespace, choices, **defaults: object) -> object | None:
+    """Build one part from ``<name>`` and ``<name>_conf``; None if left out.
+
+    Defaults that the class takes and the YAML does not set are filled in.
+    """
     cls = choices.get_class(getattr(args, choices.name))
     if cls is None:
         return None
     conf = dict(getattr(args, f"{choices.name}_conf"))
-    if getattr(cls, "needs_whisper", False):
-        conf.setdefault("model", args.whisper)
-    try:
-        return cls(**conf)
-    except TypeError as error:
-        raise ValueError(f"{choices.name}_conf does not fit {cls.__name__}: {error}")
+    known = inspect.signature(cls).parameters
+    for name, value in defaults.items():
+        if name in known:
+            conf.setdefault(name, value)
+    unknown = sorted(set(conf) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{choices.name}_conf: {cls.__name__} has no option {unknown}; "
+            f"it has {sorted(known)}"
+        )
+    return cls(**conf)

@@ -1,0 +1,35 @@
+# Sourced by the recipe: puts Python, ESPnet's recipe tools and settings in place.
+
+# Three levels up is ESPnet's root when this folder is linked into an ESPnet tree
+# as egs2/<corpus>/taste1; in our own repository it is not.
+recipe_dir=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+taste_root=$(cd "${recipe_dir}/../.." && pwd)
+if [ -z "${ESPNET_ROOT:-}" ] && [ -d "${PWD}/../../TEMPLATE/asr1" ]; then
+    ESPNET_ROOT=$(cd "${PWD}/../../.." && pwd)
+fi
+ESPNET_ROOT=${ESPNET_ROOT:-${taste_root}/.espnet}
+if [ ! -d "${ESPNET_ROOT}/egs2/TEMPLATE/asr1/utils" ]; then
+    echo "path.sh: no ESPnet tree at ${ESPNET_ROOT}; run 'make setup' in ${taste_root}," \
+        "or set ESPNET_ROOT to an ESPnet checkout" >&2
+    return 1
+fi
+export ESPNET_ROOT
+
+# Links that a git checkout of this project cannot carry; ignored by git.
+for tool in utils scripts pyscripts steps; do
+    [ -e "${tool}" ] || ln -sfn "${ESPNET_ROOT}/egs2/TEMPLATE/asr1/${tool}" "${tool}"
+done
+
+if [ -f "${ESPNET_ROOT}/tools/activate_python.sh" ]; then
+    . "${ESPNET_ROOT}/tools/activate_python.sh"
+elif [ -f "${taste_root}/.venv/bin/activate" ]; then
+    . "${taste_root}/.venv/bin/activate"
+fi
+
+export PATH=${PWD}/utils:${PATH}
+export PYTHONPATH=${taste_root}${PYTHONPATH:+:${PYTHONPATH}}
+export LC_ALL=C
+export PYTHONIOENCODING=UTF-8
+# Unset, torch and BLAS fight over the cores: one step takes seconds, not 30 ms.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+export NCCL_SOCKET_IFNAME="^lo,docker,virbr,vmnet,vboxnet"

@@ -1,0 +1,279 @@
+# One function per stage of taste.sh, and the three ways in which they run things.
+# shellcheck shell=bash disable=SC2154  # the options are variables of taste.sh
+
+exp=${expdir}/${tag:-${corpus}}
+raw=${dumpdir}/raw
+aligned=${dumpdir}/aligned
+features=${dumpdir}/features
+all_sets=$(printf '%s\n' ${train_set} ${valid_set} ${test_sets} | awk '!seen[$0]++')
+device=cpu
+job_cmd=${train_cmd}
+if "${gpu_inference}"; then
+    device=cuda
+    job_cmd="${cuda_cmd} --gpu 1"
+fi
+
+# --- how things are run -----------------------------------------------------
+
+run() {
+    if "${dry_run}"; then
+        printf '%q ' "$@"
+        echo
+    else
+        "$@"
+    fi
+}
+
+# once <marker> <words that decide the result...> -- <command...>
+# A finished step is skipped. One that was finished with other options is not
+# overwritten: its successors may have been built on it.
+once() {
+    local marker=$1 word
+    shift
+    local -a identity=()
+    while [ "$1" != -- ]; do
+        identity+=("$1")
+        shift
+    done
+    shift
+    local signature
+    signature=$(
+        printf '%s\n' "${identity[@]}"
+        for word in "${identity[@]}"; do
+            case ${word} in *.yaml) cat "${word}" ;; esac
+        done
+    )
+    if [ -f "${marker}" ] && ! "${dry_run}"; then
+        if [ "${signature}" = "$(cat "${marker}")" ]; then
+            return 0
+        fi
+        diff "${marker}" <(echo "${signature}") >&2 || true
+        fail "$(dirname "${marker}") was made with the options marked '<' above;" \
+            "remove it to make it again, or choose another --tag or --dumpdir"
+    fi
+    run "$@"
+    "${dry_run}" && return 0
+    mkdir -p "$(dirname "${marker}")"
+    echo "${signature}" > "${marker}.part"
+    mv "${marker}.part" "${marker}"
+}
+
+# jobs <data dir> <output dir> <module> <options...>
+# Split the utterances over parallel jobs and merge what they wrote.
+jobs() {
+    once "$2/.done.$3" "$1" "${@:3}" -- split_jobs "$@"
+}
+
+split_jobs() {
+    local data=$1 output=$2 module=$3
+    shift 3
+    local parts=${output}/.parts.${module}
+    ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
+        --num_jobs "${nj}" --output_dir "${parts}"
+    local num_jobs
+    num_jobs=$(cat "${parts}/num_jobs")
+    ${job_cmd} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
+        ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \
+        --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "$@" \
+        || { show_error "${parts}"/log.*; return 1; }
+    ${python} -m espnet_taste.bin.merge_jobs --parts_dir "${parts}" --output_dir "${output}"
+}
+
+show_error() { # the last lines of every log that tells of an error
+    grep -l -i error "$@" | while read -r file; do
+        echo "--- ${file}" >&2
+        tail -n 15 "${file}" >&2
+    done
+    return 0
+}
+
+# train <name> <module> <config> <data of one set: function> <options...>
+train() {
+    local name=$1 module=$2 config=$3 data=$4 dir=${exp}/$1
+    shift 4
+    local -a options=(--config "${config_dir}/${config}" "$@")
+    mapfile -t -O "${#options[@]}" options < <("${data}" train "${train_set}"; "${data}" valid "${valid_set}")
+    once "${dir}/.done" "${options[@]}" -- launch "${dir}" "${module}" "${options[@]}"
+}
+
+launch() {
+    local dir=$1 module=$2
+    shift 2
+    ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir}/train.log" \
+        --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
+        --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true -- \
+        ${python} -m "espnet_taste.bin.${module}" --use_preprocessor true --resume true \
+        --output_dir "${dir}" "$@" \
+        || { show_error "${dir}/train.log"; return 1; }
+}
+
+files() { # files <train|valid> <shape file> <path,name,type>...
+    echo "--$1_shape_file"
+    echo "$2"
+    local file
+    for file in "${@:3}"; do
+        echo "--$1_data_path_and_name_and_type"
+        echo "${file}"
+    done
+}
+
+tokenizer_data() { # tokenizer_data <train|valid> <set>
+    local -a speech=("${aligned}/$2/wav.scp,speech,sound")
+    if "${encoder_states}"; then
+        speech=("${features}/$2/encoder_states.scp,encoder_states,kaldi_ark")
+    fi
+    files "$1" "${features}/$2/units_shape" "${aligned}/$2/text,text,text" \
+        "${features}/$2/units.scp,units,kaldi_ark" \
+        "${features}/$2/spembs.scp,spembs,kaldi_ark" \
+        "${aligned}/$2/word_times.scp,word_times,kaldi_ark" "${speech[@]}"
+}
+
+vocoder_data() { # vocoder_data <train|valid> <set>
+    files "$1" "${features}/$2/units_shape" \
+        "${features}/$2/units.scp,units,kaldi_ark" \
+        "${features}/$2/spembs.scp,spembs,kaldi_ark" \
+        "${features}/$2/mel.scp,mel,kaldi_ark"
+}
+
+slm_data() { # slm_data <train|valid> <set>
+    files "$1" "${exp}/codes/$2/codes_shape" "${aligned}/$2/text,text,text" \
+        "${exp}/codes/$2/codes.scp,codes,kaldi_ark"
+}
+
+# --- stages -----------------------------------------------------------------
+
+stage_prepare_data() {
+    # shellcheck disable=SC2086  # options are words
+    once data/.done "${corpus}" ${local_data_opts} -- \
+        local/data.sh --corpus "${corpus}" ${local_data_opts}
+}
+
+stage_format_audio() {
+    for dset in ${all_sets}; do
+        jobs "data/${dset}" "${raw}/${dset}" format_audio \
+            --min_s "${min_wav_duration}" --max_s "${max_wav_duration}" \
+            --max_excluded "${max_excluded}"
+    done
+}
+
+stage_align() {
+    for dset in ${all_sets}; do
+        # shellcheck disable=SC2086
+        jobs "${raw}/${dset}" "${aligned}/${dset}" align --aligner "${aligner}" \
+            --whisper "${whisper}" ${aligner_opts}
+    done
+}
+
+stage_train_units() {
+    once "${exp}/units/.done" "${config_dir}/${units_config}" "${aligned}/${train_set}" -- \
+        ${python} -m espnet_taste.bin.train_units --config "${config_dir}/${units_config}" \
+        --data_dir "${aligned}/${train_set}" --output_dir "${exp}/units"
+}
+
+stage_extract_features() {
+    for dset in ${all_sets}; do
+        jobs "${aligned}/${dset}" "${features}/${dset}" extract_units --units_dir "${exp}/units"
+        jobs "${aligned}/${dset}" "${features}/${dset}" extract_speakers
+        jobs "${aligned}/${dset}" "${features}/${dset}" extract_mel
+        if "${encoder_states}"; then
+            jobs "${aligned}/${dset}" "${features}/${dset}" extract_states \
+                --config "${config_dir}/${taste_config}" --whisper "${whisper}" --device "${device}"
+        fi
+    done
+}
+
+stage_train_vocoder() {
+    train vocoder unit_to_mel_train "${vocoder_config}" vocoder_data \
+        --units_dir "${exp}/units"
+}
+
+train_tokenizer() { # train_tokenizer <name> <config> [<model to start from>]
+    local init=()
+    [ $# -lt 3 ] || init=(--init_from "${exp}/$3")
+    # shellcheck disable=SC2086
+    train "$1" tokenizer_train "$2" tokenizer_data --whisper "${whisper}" \
+        --units_dir "${exp}/units" "${init[@]}" ${train_args}
+}
+
+stage_train_text_only() {
+    train_tokenizer text_only "${text_only_config}"
+}
+
+stage_train_without_vq() {
+    train_tokenizer without_vq "${without_vq_config}" "text_only/${inference_model}"
+}
+
+stage_train_taste() {
+    once "${exp}/quantizer_start/.done" "${config_dir}/${taste_config}" "${exp}/without_vq" -- \
+        ${python} -m espnet_taste.bin.start_quantizer --config "${config_dir}/${taste_config}" \
+        --model_file "${exp}/without_vq/${inference_model}" \
+        --data_dir "${aligned}/${train_set}" --features_dir "${features}/${train_set}" \
+        --output "${exp}/quantizer_start/model.pth"
+    train_tokenizer taste "${taste_config}" quantizer_start/model.pth
+}
+
+stage_train_controls() {
+    train_tokenizer text_only_control "${text_only_control_config}" "text_only/${inference_model}"
+    train_tokenizer without_vq_control "${without_vq_control_config}" "without_vq/${inference_model}"
+}
+
+stage_extract_codes() {
+    for dset in ${all_sets}; do
+        jobs "${aligned}/${dset}" "${exp}/codes/${dset}" extract_codes --device "${device}" \
+            --model_file "${exp}/taste/${inference_model}" --features_dir "${features}/${dset}"
+    done
+}
+
+stage_train_slm() {
+    # shellcheck disable=SC2086
+    train slm slm_train "${slm_config}" slm_data --llm "${llm}" \
+        --tokenizer_file "${exp}/taste/${inference_model}" ${slm_args}
+}
+
+stage_reconstruct() {
+    local -a options=(--config "${config_dir}/${decode_config}" --device "${device}"
+        --vocoder_dir "${exp}/vocoder")
+    for dset in ${test_sets}; do
+        jobs "${aligned}/${dset}" "${exp}/units_only/audio/${dset}" synthesize_units \
+            "${options[@]}" --features_dir "${features}/${dset}"
+        for system in text_only_control without_vq_control taste; do
+            jobs "${aligned}/${dset}" "${exp}/${system}/audio/${dset}" reconstruct \
+                "${options[@]}" --features_dir "${features}/${dset}" \
+                --model_file "${exp}/${system}/${inference_model}"
+        done
+    done
+}
+
+stage_continue_speech() {
+    for dset in ${test_sets}; do
+        jobs "${aligned}/${dset}" "${exp}/slm/continuations/${dset}" continue_speech \
+            --config "${config_dir}/${decode_config}" --device "${device}" \
+            --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}" \
+            --tokenizer_file "${exp}/taste/${inference_model}" \
+            --features_dir "${features}/${dset}" --vocoder_dir "${exp}/vocoder"
+    done
+}
+
+stage_score() {
+    for dset in ${test_sets}; do
+        for system in text_only_control without_vq_control taste; do
+            jobs "${aligned}/${dset}" "${exp}/${system}/units/${dset}" score_units \
+                --model_file "${exp}/${system}/${inference_model}" \
+                --features_dir "${features}/${dset}" --device "${device}"
+        done
+        jobs "${aligned}/${dset}" "${exp}/slm/scores/${dset}" score_slm \
+            --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}" \
+            --train_codes_dir "${exp}/codes/${train_set}" --device "${device}"
+    done
+    log "scoring audio is part of the evaluation command"
+}
+
+stage_report() {
+    run ${python} -m espnet_taste.bin.report --exp_dir "${exp}" --test_sets "${test_sets}"
+}
+
+stage_pack() {
+    once "${exp}/.done.pack" "${exp}/taste" "${exp}/slm" -- \
+        ${python} -m espnet_taste.bin.pack --exp_dir "${exp}" \
+        --inference_model "${inference_model}" --output "${exp}/taste.zip"
+}

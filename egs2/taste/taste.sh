@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# TASTE: data -> units -> speech tokenizer -> codes -> spoken LM -> scores.
+set -euo pipefail
+
+# One name per stage, in running order. Its position is its number, so the log,
+# --help and the resume hint below cannot disagree.
+stages=(
+    prepare_data        # local/data.sh -> data/<set>
+    format_audio        # 16 kHz, length filter, counts of what was dropped
+    align               # words and their times
+    train_units         # discrete speech units of this corpus
+    extract_features    # units, speaker embeddings, Whisper encoder states
+    train_vocoder       # the way back from units to a waveform
+    train_text_only     # tokenizer sub-stage 1: decoder from text alone
+    train_without_vq    # tokenizer sub-stage 2: aggregator, no quantizer
+    train_taste         # tokenizer sub-stage 3: residual quantizer
+    train_controls      # the other rows, trained as long as the last one
+    extract_codes       # TASTE codes of all sets, arks and a readable table
+    train_slm           # spoken LM, LoRA
+    reconstruct         # test sets: text + codes -> units -> audio
+    continue_speech     # spoken prompts of the test sets, continued
+    score
+    report              # results.json and RESULTS.md
+    pack                # one loadable file
+)
+
+# --- options (each is --<name> <value>) -------------------------------------
+stage=1              # first stage to run, number or name
+stop_stage=100       # last stage to run, number or name
+skip_stages=         # stages to leave out, e.g. "train_controls continue_speech"
+dry_run=false        # print the commands instead of running them
+ngpu=0               # GPUs a node; 0 means CPU
+num_nodes=1          # nodes of a training
+nj=2                 # parallel jobs of the other stages
+gpu_inference=false  # run extraction and decoding on GPUs too
+python=python3       # interpreter, e.g. "coverage run --append" for tests
+tag=                 # name of the experiment; default: name of the corpus
+dumpdir=dump         # prepared data and features
+expdir=exp           # models and results
+corpus=mini_an4      # what local/data.sh prepares
+local_data_opts=     # further options of local/data.sh
+train_set=           # data folder names under data/
+valid_set=
+test_sets=
+min_wav_duration=0.1 # seconds; shorter and longer audio is dropped and counted
+max_wav_duration=30
+max_excluded=0.2     # share of a set that may be dropped before the stage stops
+aligner=pocketsphinx # pocketsphinx, whisper, ctc or existing
+aligner_opts=        # further options of espnet_taste.bin.align
+whisper=openai/whisper-tiny.en          # frozen encoder and aggregator start
+llm=HuggingFaceTB/SmolLM2-135M-Instruct # text LLM of the spoken LM
+encoder_states=true  # cache the frozen encoder's states instead of recomputing
+config_dir=conf      # folder of the following files
+units_config=units.yaml
+vocoder_config=train_unit_to_mel.yaml
+text_only_config=train_text_only.yaml
+without_vq_config=train_without_vq.yaml
+taste_config=train_taste.yaml
+text_only_control_config=train_text_only_control.yaml
+without_vq_control_config=train_without_vq_control.yaml
+slm_config=train_slm.yaml
+decode_config=decode.yaml
+train_args=          # further options of every tokenizer training
+slm_args=            # further options of the spoken LM training
+inference_model=valid.loss.best.pth
+
+# shellcheck disable=SC2034  # read by parse_options.sh
+help_message="Usage: $0 --train_set NAME --valid_set NAME --test_sets \"NAMES\" [options]
+Stages: ${stages[*]}
+Options: see the variables at the top of $0; every one is --<name> <value>."
+
+log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') $*"; }
+fail() { echo "$0: $*" >&2; exit 2; }
+
+run_args=$(printf '%q ' "$@")
+. ./path.sh
+. utils/parse_options.sh
+. ./cmd.sh
+. ./stages.sh
+
+[ $# -eq 0 ] || fail "unexpected argument '$1'; options are --<name> <value>"
+for name in train_set valid_set test_sets; do
+    [ -n "${!name}" ] || fail "--${name} is required"
+done
+
+# --- driver -----------------------------------------------------------------
+
+number_of() { # number_of <stage name or number>
+    local i
+    for ((i = 0; i < ${#stages[@]}; i++)); do
+        [ "${stages[i]}" = "$1" ] && echo "$((i + 1))" && return
+    done
+    [[ "$1" =~ ^[0-9]+$ ]] || fail "no stage '$1'; stages: ${stages[*]}"
+    echo "$1"
+}
+
+first=$(number_of "${stage}")
+last=$(number_of "${stop_stage}")
+for ((number = 1; number <= ${#stages[@]}; number++)); do
+    name=${stages[number - 1]}
+    if ((number < first || number > last)) || [[ " ${skip_stages} " == *" ${name} "* ]]; then
+        continue
+    fi
+    log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"
+    "stage_${name}"
+done
+log "done; results and audio are in ${exp}"
