@@ -15,7 +15,9 @@ from torch import Tensor
 
 from espnet_taste.data.spans import SPAN_SIZES, random_spans, random_unit_mask
 from espnet_taste.decoder.layout import Row, UnitLMLayout, pack_rows
-from espnet_taste.slm.delay import DelayLayout, collate_layouts
+from espnet_taste.slm.delay import DelayBatch
+from espnet_taste.slm.delay import collate as collate_layouts
+from espnet_taste.slm.delay import delay_words
 from espnet_taste.types import IGNORE
 
 Item = tuple[str, dict[str, np.ndarray]]
@@ -143,14 +145,23 @@ class SpokenLMCollate:
     def __init__(self, delay: int = 1):
         self.delay = delay
 
-    def __call__(self, items: Sequence[Item]) -> tuple[list[str], dict[str, Tensor]]:
-        """Pad tokens and codes and add the index tensors of the word delay."""
-        batch = pad_arrays(items)
+    def __call__(
+        self, items: Sequence[Item]
+    ) -> tuple[list[str], dict[str, DelayBatch]]:
+        """Lay out tokens, delayed codes and labels.
+
+        Args:
+            items: Utterance id and arrays of ``SpokenLMPreprocessor``.
+
+        Returns:
+            Ids and the batch, ``layout`` alone.
+        """
         layouts = [
-            DelayLayout.from_words(data["llm_words"], self.delay) for _, data in items
+            delay_words(data["llm_tokens"], data["llm_words"], self.delay)
+            for _, data in items
         ]
-        batch.update(collate_layouts(layouts))
-        return [uid for uid, _ in items], batch
+        codes = [data["codes"] for _, data in items]
+        return [uid for uid, _ in items], {"layout": collate_layouts(layouts, codes)}
 
 
 def pad_arrays(items: Sequence[Item], drop: Sequence[str] = ()) -> dict[str, Tensor]:
