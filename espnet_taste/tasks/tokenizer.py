@@ -7,12 +7,13 @@ parts (``encoder: none`` and so on leave a part out).
 import argparse
 import inspect
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from espnet2.utils.nested_dict_action import NestedDictAction
 
 from espnet_taste.data.collate import SpanOptions, TokenizerCollate
 from espnet_taste.data.preprocessor import TokenizerPreprocessor
-from espnet_taste.tasks.base import TasteTask, record_frozen_weights
+from espnet_taste.tasks.base import TasteTask, read_config, record_frozen_weights
 from espnet_taste.tasks.choices import (
     aggregator_choices,
     decoder_choices,
@@ -20,6 +21,7 @@ from espnet_taste.tasks.choices import (
     quantizer_choices,
 )
 from espnet_taste.tasks.tokenizer_model import TasteTokenizerModel
+from espnet_taste.tokenizer.contracts import AbsEncoder
 from espnet_taste.tokenizer.text import WhisperText
 
 
@@ -110,6 +112,25 @@ class TasteTokenizerTask(TasteTask):
         model = TasteTokenizerModel(**parts, **args.model_conf)
         cls.start_from(model, args.init_from, new_parts=("aggregator", "quantizer"))
         return model
+
+
+def build_encoder(config: Path, whisper: str) -> AbsEncoder:
+    """Build the encoder that a training YAML names, for extraction.
+
+    Args:
+        config: Training YAML.
+        whisper: Whisper weights, as ``--whisper`` of the training.
+
+    Raises:
+        ValueError: If the YAML chooses no encoder.
+    """
+    args = read_config(config)
+    args.encoder = getattr(args, "encoder", encoder_choices.default)
+    args.encoder_conf = getattr(args, "encoder_conf", {})
+    encoder = _build(args, encoder_choices, model=whisper)
+    if encoder is None:
+        raise ValueError(f"{config} chooses no encoder, so there is nothing to extract")
+    return encoder.eval()
 
 
 def _build(args: argparse.Namespace, choices, **defaults: object) -> object | None:

@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Compute the frozen encoder's states once, instead of in every epoch.
+
+Writes ``encoder_states.scp``: keys and values side by side, (T, 2D) float32, at the
+encoder's frame rate, trimmed to what may be attended.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_taste.data.audio import read_audio
+from espnet_taste.data.jobs import read_keys
+from espnet_taste.data.kaldi import ArkWriter, read_table
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        help="training YAML whose encoder and encoder_conf are used",
+    )
+    parser.add_argument("--whisper", default="openai/whisper-tiny.en")
+    parser.add_argument("--batch_size", type=int, default=8, help="utterances")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        extract(args)
+    except (OSError, ValueError) as error:
+        print(f"extract_states: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def extract(args: argparse.Namespace) -> None:
+    """Encode all utterances of the set that are not done yet."""
+    import torch
+
+    from espnet_taste.data.collate import pad_arrays
+    from espnet_taste.data.utterances import in_batches
+    from espnet_taste.tasks.tokenizer import build_encoder
+
+    encoder = build_encoder(args.config, args.whisper).to(args.device)
+    wav = read_table(args.data_dir / "wav.scp")
+    with ArkWriter(args.output_dir, "encoder_states") as writer:
+        keys = [k for k in read_keys(args.data_dir, args.key_file) if k not in writer.done]
+        for number, batch_keys in enumerate(in_batches(keys, args.batch_size)):
+            items = [
+                (key, {"speech": read_audio(wav[key], folder=args.data_dir)})
+                for key in batch_keys
+            ]
+            batch = pad_arrays(items)
+            states = encoder(
+                batch["speech"].to(args.device), batch["speech_lengths"]
+            )
+            packed = states.pack().to("cpu", torch.float32)
+            for key, row, length in zip(batch_keys, packed, states.lengths.tolist()):
+                writer(key, row[:length].numpy())
+            if number % 20 == 0:
+                logging.info(f"{number * args.batch_size}/{len(keys)} utterances")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

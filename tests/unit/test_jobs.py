@@ -1,0 +1,79 @@
+"""Job splitting and merging: nothing lost, nothing twice."""
+
+import json
+
+import pytest
+
+from espnet_taste.data.jobs import merge_jobs, read_keys, split_keys, utterance_ids
+from espnet_taste.data.kaldi import read_table, write_table
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    folder = tmp_path / "data"
+    write_table(folder / "wav.scp", {f"utt{i}": f"{i}.wav" for i in range(7)})
+    return folder
+
+
+def test_every_key_goes_to_exactly_one_job(data_dir, tmp_path):
+    keys = utterance_ids(data_dir)
+
+    assert split_keys(keys, 3, tmp_path / "parts") == 3
+
+    parts = [list(read_table(tmp_path / f"parts/keys.{n}")) for n in (1, 2, 3)]
+    assert sum(parts, []) == keys
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_there_are_never_more_jobs_than_keys(data_dir, tmp_path):
+    assert split_keys(utterance_ids(data_dir), 99, tmp_path / "parts") == 7
+
+
+def test_segments_name_the_utterances_and_text_adds_those_without_audio(data_dir):
+    write_table(data_dir / "segments", {"seg1": "utt0 0 1"})
+    write_table(data_dir / "text", {"seg1": "a", "ghost": "b"})
+
+    assert utterance_ids(data_dir) == ["ghost", "seg1"]
+
+
+def test_a_folder_that_is_not_a_data_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no wav.scp"):
+        utterance_ids(tmp_path)
+
+
+def test_an_unknown_key_of_a_subset_is_named(data_dir, tmp_path):
+    write_table(tmp_path / "keys", {"utt1": "", "elsewhere": ""})
+
+    with pytest.raises(ValueError, match="'elsewhere' is not in"):
+        read_keys(data_dir, tmp_path / "keys")
+
+
+def job(parts, number, table, count):
+    write_table(parts / str(number) / "text", table)
+    (parts / str(number) / "summary.json").write_text(json.dumps(count))
+
+
+def test_tables_are_sorted_and_counts_are_added(tmp_path):
+    parts = tmp_path / "parts"
+    split_keys(["a", "b"], 2, parts)
+    job(parts, 1, {"b": "B"}, {"kept": 1, "excluded": {"silent": 2}, "rate": "16k"})
+    job(parts, 2, {"a": "A"}, {"kept": 3, "excluded": {"nan": 1}, "rate": "16k"})
+
+    merge_jobs(parts, tmp_path / "out")
+
+    assert (tmp_path / "out/text").read_text() == "a A\nb B\n"
+    assert json.loads((tmp_path / "out/summary.json").read_text()) == {
+        "kept": 4,
+        "excluded": {"silent": 2, "nan": 1},
+        "rate": "16k",
+    }
+
+
+def test_the_same_utterance_from_two_jobs_is_an_error(tmp_path):
+    parts = tmp_path / "parts"
+    split_keys(["a", "b"], 2, parts)
+    job(parts, 1, {"a": "1"}, {})
+    job(parts, 2, {"a": "2"}, {})
+
+    with pytest.raises(ValueError, match="'a' was also written by another job"):
+        merge_jobs(parts, tmp_path / "out")
