@@ -126,3 +126,17 @@ def _total_seconds(keys: Iterable[str], durations_s: Mapping[str, float]) -> flo
     if missing:
         raise ValueError(f"no duration for {len(missing)} utterances: {missing[:10]}")
     return float(sum(durations_s[key] for key in keys))
+
+
+def rate_values(stream: str, rate: StreamRate) -> dict[str, float]:
+    """Return a rate as values of a score file, named after the stream."""
+    figures = {
+        "steps": rate.num_steps,
+        "seconds": rate.seconds,
+        "nominal_bits": rate.nominal_bits,
+        "used_bits": rate.used_bits,
+        "nominal_bps": rate.nominal_bps,
+        "used_bps": rate.used_bps,
+        "used_entries": sum(rate.used_entries),
+    }
+    return {f"{stream}_{name}": float(value) for name, value in figures.items()}

@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""Turn one system's outputs on one test set into a score file.
+
+Kinds and what they read (beside --data_dir, a formatted Kaldi folder):
+
+  audio  --wav_scp of the system's audio (left out: the original audio itself) and
+         --generation_report, JSON lines with key, num_units and stopped_by ("end" if
+         the model ended the output, anything else if a bound did)
+  units  --unit_scores, JSON lines as espnet_taste/eval/unit_scores.py describes
+  codes  --codes_scp and/or --units_scp; the rate of the transcript is always added
+  slm    --slm_scores (espnet_taste/eval/slm_scores.py), and --codes_scp with
+         --train_codes_scp for the unigram baseline
+
+The output is <output_dir>/scores_<kind>.json. Judged transcripts are kept in
+<output_dir>/judge.jsonl, so a killed run goes on where it stopped.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from espnet_taste.types import SAMPLE_RATE_HZ
+
+# What every kind cannot do without, beside the options required of all.
+REQUIRED = {
+    "audio": ("reference_cache",),
+    "units": ("unit_scores",),
+    "codes": (),
+    "slm": ("slm_scores", "codes_scp", "train_codes_scp", "num_code_entries"),
+}
+END = "end"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kind", choices=list(REQUIRED), required=True)
+    parser.add_argument("--system", required=True, help="name for messages")
+    parser.add_argument("--set", required=True, help="name of the test set")
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="wav.scp, text, utt2num_samples"
+    )
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--key_file", type=Path, help="score only these utterances, one id a line"
+    )
+    _add_audio_options(parser.add_argument_group("audio"))
+    group = parser.add_argument_group("units, codes and slm")
+    group.add_argument("--unit_scores", type=Path)
+    group.add_argument("--slm_scores", type=Path)
+    group.add_argument("--codes_scp", type=Path, help="word codes, (W, Q)")
+    group.add_argument("--train_codes_scp", type=Path, help="of the training set")
+    group.add_argument("--num_code_entries", type=int, help="codebook size K")
+    group.add_argument("--units_scp", type=Path, help="speech units, (S,)")
+    group.add_argument("--num_units", type=int, help="number of unit classes")
+    return parser
+
+
+def _add_audio_options(group: argparse._ArgumentGroup) -> None:
+    """Add what only the audio scores read."""
+    group.add_argument("--wav_scp", type=Path)
+    group.add_argument("--generation_report", type=Path)
+    group.add_argument(
+        "--reference_cache",
+        type=Path,
+        help="judge.jsonl of the original audio, shared by all systems",
+    )
+    group.add_argument("--judge", default="Systran/faster-whisper-base")
+    group.add_argument("--language", default="en", help="'none' lets the judge guess")
+    group.add_argument(
+        "--spell_numbers",
+        choices=("true", "false"),
+        default="true",
+        help="forbid the judge digits; false if the references hold digits",
+    )
+    group.add_argument("--judge_threads", type=int, default=0, help="0: automatic")
+    group.add_argument("--speaker_encoder", default="resemblyzer/ge2e")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    absent = [name for name in REQUIRED[args.kind] if getattr(args, name) is None]
+    if absent:
+        parser.error(f"--kind {args.kind} needs --{' --'.join(absent)}")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    try:
+        from espnet_taste.eval.score_file import ScoreFile
+
+        texts = _read_texts(args)
+        kinds: dict[str, Callable] = {
+            "audio": _score_audio,
+            "units": _score_units,
+            "codes": _score_codes,
+            "slm": _score_slm,
+        }
+        fields = kinds[args.kind](args, texts)
+        scores = ScoreFile(args.system, args.set, args.kind, **fields)
+        scores.save(args.output_dir / f"scores_{args.kind}.json")
+    except (OSError, ValueError, RuntimeError) as error:
+        print(
+            f"score: system '{args.system}', set '{args.set}': {error}", file=sys.stderr
+        )
+        return 1
+    return 0
+
+
+def _read_texts(args: argparse.Namespace) -> dict[str, str]:
+    """Return the transcripts of the utterances to score."""
+    from espnet_taste.data.kaldi import read_table
+
+    texts = read_table(args.data_dir / "text")
+    if args.key_file is not None:
+        keys = read_table(args.key_file)
+        unknown = sorted(keys.keys() - texts.keys())
+        if unknown:
+            raise ValueError(
+                f"{args.key_file}: {len(unknown)} ids are not in "
+                f"{args.data_dir / 'text'}: {unknown[:10]}"
+            )
+        texts = {key: text for key, text in texts.items() if key in keys}
+    if not texts:
+        raise ValueError(f"{args.data_dir / 'text'}: no utterance to score")
+    return texts
+
+
+def _score_audio(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
+    """Judge the audio of one system, or the original."""
+    from espnet_taste.data.kaldi import read_table
+    from espnet_taste.eval.audio_scores import (
+        AudioSet,
+        score_original,
+        score_outputs,
+    )
+    from espnet_taste.eval.normalise import NORMALISER
+
+    def audio_set(wav_scp: Path) -> AudioSet:
+        return AudioSet(read_table(wav_scp), wav_scp.parent)
+
+    original = audio_set(args.data_dir / "wav.scp")
+    outputs = None if args.wav_scp is None else audio_set(args.wav_scp)
+    values, bounds = _read_generation(args.generation_report, texts)
+    listener = _build_listener(args, needs_speaker=outputs is not None)
+    metadata = {"judge": listener.judge.name, "normaliser": NORMALISER}
+    if outputs is None:
+        items, skipped = score_original(texts, original, listener)
+    else:
+        items, skipped = score_outputs(texts, original, outputs, listener)
+        metadata["speaker_encoder"] = args.speaker_encoder
+    return {
+        "items": items,
+        "values": values,
+        "skipped": skipped | bounds,
+        "metadata": metadata,
+    }
+
+
+def _build_listener(args: argparse.Namespace, *, needs_speaker: bool):
+    """Load the judge and, where outputs are compared, the speaker encoder."""
+    from espnet_taste.eval.asr_judge import JudgeOptions, WhisperJudge
+    from espnet_taste.eval.audio_scores import Listener
+    from espnet_taste.weights import fingerprint, resolve
+
+    folder = resolve(args.judge)
+    options = JudgeOptions(
+        language=None if args.language == "none" else args.language,
+        spell_numbers=args.spell_numbers == "true",
+    )
+    judge = WhisperJudge(
+        folder,
+        f"{args.judge}@{fingerprint(folder)[:12]}",
+        options,
+        num_threads=args.judge_threads,
+    )
+    embed = _no_speaker
+    if needs_speaker:
+        from espnet_taste.units.speaker import SpeakerEncoder
+
+        embed = SpeakerEncoder.load(resolve(args.speaker_encoder)).embed
+    return Listener(judge, args.output_dir / "judge.jsonl", args.reference_cache, embed)
+
+
+def _no_speaker(audio: object) -> None:
+    """Stand in for the encoder where nothing is compared."""
+    raise RuntimeError("the original audio is not compared with itself")
+
+
+def _read_generation(
+    path: Path | None, texts: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Count how the outputs ended; return values and notes."""
+    if path is None:
+        return {}, {}
+    from espnet_taste.eval.json_lines import finite, read_rows
+    from espnet_taste.eval.unit_scores import check_keys
+
+    ends: dict[str, str] = {}
+    units: dict[str, float] = {}
+    for where, row in read_rows(path, ("key", "num_units", "stopped_by")):
+        key = row["key"]
+        if key in ends:
+            raise ValueError(f"{where}: '{key}' was generated twice")
+        if key in texts:
+            ends[key] = row["stopped_by"]
+            units[key] = finite(row, "num_units", where)
+    check_keys(str(path), ends, texts)
+    bounded = sum(end != END for end in ends.values())
+    values = {"outputs": len(ends), "bounded_outputs": bounded}
+    return values, {
+        "ended_by_length_bound": bounded,
+        "no_units": sum(not count for count in units.values()),
+    }
+
+
+def _score_units(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
+    """Pool teacher-forced unit scores and the rises under exchange."""
+    from espnet_taste.eval.reliance import rise_items
+    from espnet_taste.eval.unit_scores import read_unit_scores, unit_items
+
+    scores = read_unit_scores(args.unit_scores, texts.keys())
+    rises = rise_items(scores)
+    items = {key: fields | rises[key] for key, fields in unit_items(scores).items()}
+    return {"items": items}
+
+
+def _score_codes(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
+    """Measure the rates of codes, units and transcript."""
+    from espnet_taste.data.kaldi import read_table
+    from espnet_taste.eval.bitrate import code_rate, rate_values, text_rate
+    from espnet_taste.eval.normalise import NORMALISER, normalise
+
+    lengths = read_table(args.data_dir / "utt2num_samples")
+    durations_s = {key: int(num) / SAMPLE_RATE_HZ for key, num in lengths.items()}
+    spoken = {key: normalise(text) for key, text in texts.items()}
+    values = rate_values("text", text_rate(spoken, durations_s))
+    for stream, scp, size, option in (
+        ("code", args.codes_scp, args.num_code_entries, "--num_code_entries"),
+        ("unit", args.units_scp, args.num_units, "--num_units"),
+    ):
+        if scp is not None:
+            if size is None:
+                raise ValueError(f"{scp} needs {option}")
+            codes = _read_codes(scp, texts)
+            values |= rate_values(stream, code_rate(codes, durations_s, size))
+    return {"items": {}, "values": values, "metadata": {"normaliser": NORMALISER}}
+
+
+def _score_slm(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
+    """Pool spoken-LM losses and add the unigram baseline."""
+    from espnet_taste.data.kaldi import read_scp_arrays
+    from espnet_taste.eval.slm_scores import UnigramModel, read_slm_scores
+
+    items = read_slm_scores(args.slm_scores, texts.keys())
+    unigram = UnigramModel.fit(
+        read_scp_arrays(args.train_codes_scp), args.num_code_entries
+    )
+    codes = _read_codes(args.codes_scp, texts)
+    for key, fields in items.items():
+        fields |= unigram.fields(key, codes[key])
+    return {"items": items}
+
+
+def _read_codes(scp: Path, texts: Mapping[str, str]) -> dict:
+    """Read the arrays of the set's utterances."""
+    from espnet_taste.data.kaldi import read_scp_arrays
+
+    arrays = read_scp_arrays(scp)
+    missing = sorted(texts.keys() - arrays.keys())
+    if missing:
+        raise ValueError(f"{scp}: no entry for {len(missing)} ids: {missing[:10]}")
+    return {key: arrays[key] for key in texts}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Where and from what a result came: commit, configs, machine, versions."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+# Versions that can move a number.
+PACKAGES = (
+    "espnet",
+    "torch",
+    "transformers",
+    "peft",
+    "faster-whisper",
+    "ctranslate2",
+    "jiwer",
+    "numpy",
+)
+
+
+def describe_environment(folder: Path = Path()) -> dict[str, str]:
+    """Return commit, date, hardware and versions as printable text.
+
+    Args:
+        folder: A folder inside the checkout.
+    """
+    return {
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": describe_commit(folder),
+        "hardware": describe_hardware(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def describe_commit(folder: Path) -> str:
+    """Return the commit of a checkout, marked if tracked files differ from it."""
+    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    if not commit:
+        return "not a git checkout"
+    changed = _output(
+        "git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"
+    )
+    return f"{commit} with uncommitted changes" if changed else commit
+
+
+def describe_hardware() -> str:
+    """Return processor, cores, memory and GPUs in one line."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    parts = [_processor(), f"{cores or os.cpu_count()} cores"]
+    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+    if "SC_PHYS_PAGES" in names:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        parts.append(f"{size / 2**30:.0f} GiB memory")
+    gpus = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    parts.append(", ".join(gpus.splitlines()) if gpus else "no GPU")
+    return ", ".join(parts)
+
+
+def hash_files(paths: Iterable[Path]) -> dict[str, str]:
+    """Return the first 12 hex digits of every file's sha256, by file name.
+
+    Raises:
+        FileNotFoundError: If one is absent.
+    """
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in paths
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    """Return an installed version, or say that there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _output(*command: str) -> str:
+    """Return what a command prints, or nothing if it is absent or fails."""
+    if shutil.which(command[0]) is None:
+        return ""
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.stdout.strip() if result.returncode == 0 else ""
