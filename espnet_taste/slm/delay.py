@@ -90,7 +90,7 @@ def delay_words(
     ids = np.asarray(tokens, dtype=np.int64)
     owner = np.asarray(words, dtype=np.int64)
     _check(ids, owner, delay, level)
-    num_tokens, num_words = len(ids), int(owner[-1]) + 1
+    num_words = int(owner[-1]) + 1
     is_first = np.diff(owner, prepend=-1) == 1
 
     if level == "word":
