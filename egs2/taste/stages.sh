@@ -25,10 +25,10 @@ run() {
 }
 
 # once <marker> <words that decide the result...> -- <command...>
-# A finished step is skipped. One that was finished with other options is not
-# overwritten: its successors may have been built on it.
+# A finished step is skipped. One that was finished with other options, or on other
+# inputs, is not overwritten: its successors may have been built on it.
 once() {
-    local marker=$1 word
+    local marker=$1
     shift
     local -a identity=()
     while [ "$1" != -- ]; do
@@ -36,26 +36,35 @@ once() {
         shift
     done
     shift
+    if "${dry_run}"; then
+        run "$@"
+        return
+    fi
     local signature
-    signature=$(
-        printf '%s\n' "${identity[@]}"
-        for word in "${identity[@]}"; do
-            case ${word} in *.yaml) cat "${word}" ;; esac
-        done
-    )
-    if [ -f "${marker}" ] && ! "${dry_run}"; then
-        if [ "${signature}" = "$(cat "${marker}")" ]; then
-            return 0
-        fi
+    signature=$(signature_of "${identity[@]}")
+    if [ -f "${marker}" ]; then
+        [ "${signature}" != "$(cat "${marker}")" ] || return 0
         diff "${marker}" <(echo "${signature}") >&2 || true
-        fail "$(dirname "${marker}") was made with the options marked '<' above;" \
+        fail "$(dirname "${marker}") was made with what is marked '<' above;" \
             "remove it to make it again, or choose another --tag or --dumpdir"
     fi
-    run "$@"
-    "${dry_run}" && return 0
+    "$@"
     mkdir -p "$(dirname "${marker}")"
     echo "${signature}" > "${marker}.part"
     mv "${marker}.part" "${marker}"
+}
+
+signature_of() { # words, contents of YAML files, checksums of the steps before
+    local word place
+    for word in "$@"; do
+        echo "${word}"
+        place=${word%%,*}
+        [ -d "${place}" ] || place=$(dirname "${place}")
+        case ${word} in
+            *.yaml) cat "${word}" ;;
+            */*) echo "made by $(cat "${place}"/.done* 2> /dev/null | cksum)" ;;
+        esac
+    done
 }
 
 # jobs <data dir> <output dir> <module> <options...>
@@ -144,7 +153,7 @@ slm_data() { # slm_data <train|valid> <set>
 
 stage_prepare_data() {
     # shellcheck disable=SC2086  # options are words
-    once data/.done "${corpus}" ${local_data_opts} -- \
+    once "data/.done.${corpus}" "${corpus}" ${local_data_opts} -- \
         local/data.sh --corpus "${corpus}" ${local_data_opts}
 }
 

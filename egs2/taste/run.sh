@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Run the TASTE recipe on a corpus: ./run.sh [--corpus NAME] [options of taste.sh]
+# The settings of a corpus are the lines of conf/corpora/NAME.opts. Linked into an
+# ESPnet tree as egs2/<corpus>/taste1, the folder names the corpus.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+corpus=mini_an4
+if [ -f "conf/corpora/$(basename "$(dirname "${PWD}")").opts" ]; then
+    corpus=$(basename "$(dirname "${PWD}")")
+fi
+if [ "${1:-}" = --corpus ]; then
+    corpus=$2
+    shift 2
+fi
+opts=conf/corpora/${corpus}.opts
+if [ ! -f "${opts}" ]; then
+    echo "$0: no ${opts}; there are: $(ls conf/corpora)" >&2
+    exit 2
+fi
+mapfile -t args < <(grep -v '^#' "${opts}" | xargs -n 1)
+./taste.sh --corpus "${corpus}" "${args[@]}" "$@"

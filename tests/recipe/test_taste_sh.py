@@ -1,0 +1,134 @@
+"""The recipe driver: order, range, refusals and resumption, without real stages."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).parents[2] / "egs2" / "taste"
+ROOT = RECIPE.parents[1]
+ESPNET = Path(os.environ.get("ESPNET_ROOT", ROOT / ".espnet"))
+
+pytestmark = pytest.mark.skipif(
+    not (ESPNET / "egs2/TEMPLATE/asr1/utils/parse_options.sh").exists(),
+    reason="no ESPnet tree; run tools/get_espnet.sh or set ESPNET_ROOT",
+)
+
+
+def bash(*args, cwd=RECIPE):
+    return subprocess.run(["bash", *args], cwd=cwd, capture_output=True, text=True)
+
+
+def dry(*args):
+    return bash("run.sh", "--corpus", "mini_an4", "--dry_run", "true", *args)
+
+
+def stages_of(result):
+    return [li.split()[3] for li in result.stdout.splitlines() if " stage " in li]
+
+
+def test_a_stage_range_runs_those_stages_in_order():
+    result = dry("--stage", "train_text_only", "--stop_stage", "9")
+
+    assert result.returncode == 0, result.stderr
+    assert stages_of(result) == ["train_text_only", "train_without_vq", "train_taste"]
+
+
+def test_stages_can_be_skipped_by_name():
+    result = dry("--stage", "14", "--skip_stages", "score report")
+
+    assert stages_of(result) == ["continue_speech", "pack"]
+
+
+def test_each_training_starts_from_the_one_before():
+    out = dry("--stage", "train_taste", "--stop_stage", "train_taste").stdout
+
+    assert "--model_file exp/mini_an4/without_vq/valid.loss.best.pth" in out
+    assert "--init_from exp/mini_an4/quantizer_start/model.pth" in out
+
+
+def test_the_resume_hint_names_its_own_stage():
+    out = dry("--stage", "11", "--stop_stage", "11").stdout
+
+    assert "stage 11: extract_codes" in out
+    assert out.splitlines()[0].endswith("--stage 11)")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--stage", "trian_slm"], "no stage 'trian_slm'"),
+        (["--train_sets", "x"], "--train_sets"),
+        (["stray"], "unexpected argument 'stray'"),
+    ],
+)
+def test_wrong_options_are_named(args, message):
+    result = dry(*args)
+
+    assert result.returncode != 0
+    assert message in result.stderr + result.stdout
+
+
+def test_an_unknown_corpus_lists_the_known_ones():
+    result = bash("run.sh", "--corpus", "nowhere")
+
+    assert result.returncode == 2
+    assert "mini_an4.opts" in result.stderr
+
+
+ONCE = """
+set -euo pipefail
+expdir=exp; tag=t; corpus=c; dumpdir=dump; train_set=tr; valid_set=cv; test_sets=te
+train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
+fail() { echo "fail: $*" >&2; exit 2; }
+. "$1"/stages.sh
+"""
+
+
+def once(tmp_path, script):
+    return bash("-c", ONCE + script, "bash", str(RECIPE), cwd=tmp_path)
+
+
+def test_a_finished_step_is_skipped_and_an_unfinished_one_repeated(tmp_path):
+    step = 'once out/.done a b -- bash -c "echo ran >> log; exit {}"\n'
+    assert once(tmp_path, step.format(1)).returncode == 1
+    assert once(tmp_path, step.format(0) * 3).returncode == 0
+
+    assert (tmp_path / "log").read_text() == "ran\nran\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "once out/.done a c -- true",
+        "echo x > conf.yaml; once out/.done a conf.yaml -- true",
+        "echo new > up/.done; once out/.done a up/model.pth -- true",
+    ],
+)
+def test_a_step_made_from_something_else_is_not_overwritten(tmp_path, change):
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up/.done").write_text("old\n")
+    (tmp_path / "conf.yaml").write_text("y\n")
+    words = change.split("out/.done ")[1].split(" --")[0]
+    first = words.replace("c", "b") if words == "a c" else words
+    assert once(tmp_path, f"once out/.done {first} -- true").returncode == 0
+
+    result = once(tmp_path, change)
+
+    assert result.returncode == 2
+    assert "out was made with what is marked '<'" in result.stderr
+
+
+def test_shellcheck():
+    scripts = [str(path) for path in RECIPE.glob("*.sh")]
+    try:
+        result = subprocess.run(
+            ["shellcheck", "-x", "-s", "bash", "-e", "SC1091,SC2086,SC2154,SC2034"]
+            + scripts,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("shellcheck is not installed (apt-get install shellcheck)")
+    assert result.returncode == 0, result.stdout
