@@ -1,0 +1,1 @@
+"""Kaldi-style tables and arks, audio, and what training reads from them."""

@@ -1,0 +1,200 @@
+"""Read one utterance's audio from a path, an ark or a part of a recording.
+
+Everything becomes float32, one channel, one rate. Resampling is soxr's "HQ" setting,
+which is deterministic and needs no torch.
+"""
+
+import io
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import soundfile
+import soxr
+
+from espnet_taste.data.kaldi import find_file, split_ark_place
+from espnet_taste.types import SAMPLE_RATE_HZ
+
+REASONS = ("unreadable", "empty", "too_short", "too_long", "silent", "nan") + (
+    "pipe_refused",
+)
+# First bytes of what Kaldi and ESPnet store as sound in arks. A pickled object is not
+# among them, although kaldiio would load one.
+_ARK_SOUNDS = (b"RIFF", b"fLaC", b"AUDIO")
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used.
+
+    Args:
+        reason: One of ``REASONS``, under which the utterance is counted.
+        detail: What was expected and found, for a person.
+    """
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def read_audio(
+    value: str,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    folder: Path = Path(),
+    span_s: tuple[float, float] | None = None,
+    allow_pipes: bool = False,
+) -> np.ndarray:
+    """Read audio as one channel at one rate.
+
+    Args:
+        value: The right side of a wav.scp line: a path of any format that libsndfile
+            reads (wav, flac, ogg, mp3, uncompressed sphere, ...), ``file.ark:offset``
+            or ``command |``.
+        sample_rate_hz: Rate to return, in Hz.
+        folder: Folder of the wav.scp, where a relative path is looked up second.
+        span_s: Start and end in the recording in s; an end < 0 is the recording's end.
+        allow_pipes: Run ``command |`` in a shell. Off by default: a data folder from
+            elsewhere could run anything.
+
+    Returns:
+        Samples, (N,), float32, -1..1 nominally, N > 0, all finite. Channels are
+        averaged.
+
+    Raises:
+        AudioError: With reason unreadable, empty, nan or pipe_refused.
+    """
+    value = value.strip()
+    if value.endswith("|"):
+        samples, rate = _read_pipe(value, allow_pipes)
+    elif (place := split_ark_place(value)) is not None:
+        samples, rate = _read_ark(find_file(place[0], folder), place[1])
+    else:
+        samples, rate, span_s = _read_file(find_file(value, folder), span_s)
+    if span_s is not None:
+        samples = samples[slice(*_span_samples(span_s, rate, len(samples)))]
+    if samples.ndim == 2:
+        samples = samples.mean(axis=1)
+    return _finish(samples, rate, sample_rate_hz, value)
+
+
+def _finish(
+    samples: np.ndarray, rate: int, sample_rate_hz: int, value: str
+) -> np.ndarray:
+    """Check and resample one channel, (N,) at ``rate``."""
+    if samples.size == 0:
+        raise AudioError("empty", f"no samples in {value}")
+    bad = int(samples.size - np.isfinite(samples).sum())
+    if bad:
+        raise AudioError("nan", f"{bad} of {samples.size} samples are not finite")
+    samples = samples.astype(np.float32, copy=False)
+    if rate != sample_rate_hz:
+        samples = soxr.resample(samples, rate, sample_rate_hz, quality="HQ")
+        if samples.size == 0:
+            raise AudioError("empty", f"no samples in {value} at {sample_rate_hz} Hz")
+    return np.ascontiguousarray(samples)
+
+
+def _read_file(
+    path: Path, span_s: tuple[float, float] | None
+) -> tuple[np.ndarray, int, None]:
+    """Read a sound file, decoding only the span where one is asked for."""
+    if not path.is_file():
+        raise AudioError("unreadable", f"no such file: {path}")
+    try:
+        with soundfile.SoundFile(path) as sound:
+            start, stop = 0, sound.frames
+            if span_s is not None:
+                start, stop = _span_samples(span_s, sound.samplerate, sound.frames)
+                sound.seek(start)
+            samples = sound.read(stop - start, dtype="float32")
+            if len(samples) < stop - start or _is_cut_off(sound):
+                raise AudioError("unreadable", f"{path} was cut off")
+            return samples, sound.samplerate, None
+    except (soundfile.SoundFileError, OSError) as error:
+        if path.stat().st_size == 0:
+            raise AudioError("empty", f"{path} has 0 bytes") from error
+        raise AudioError("unreadable", f"{path}: {_short(error)}") from error
+
+
+def _is_cut_off(sound: soundfile.SoundFile) -> bool:
+    """Tell whether the header promises more bytes than the file has.
+
+    libsndfile reads such a file without complaint, as shorter audio. Writers that do
+    not know the length in advance promise almost 2 or 4 GB; that is no defect.
+    """
+    promise = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", sound.extra_info)
+    return promise is not None and int(promise[2]) < int(promise[1]) < 0x7FFF0000
+
+
+def _span_samples(
+    span_s: tuple[float, float], rate: int, num_samples: int
+) -> tuple[int, int]:
+    """Turn times in s into sample positions inside the recording."""
+    start = min(max(round(span_s[0] * rate), 0), num_samples)
+    stop = num_samples if span_s[1] < 0 else round(span_s[1] * rate)
+    return start, max(start, min(stop, num_samples))
+
+
+def _read_ark(path: Path, offset: int) -> tuple[np.ndarray, int]:
+    """Read sound stored in an ark, as ESPnet's ``wav.ark`` and ``flac.ark`` are."""
+    place = f"{path} at byte {offset}"
+    if not path.is_file():
+        raise AudioError("unreadable", f"no such file: {path}")
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            if not stream.read(5).startswith(_ARK_SOUNDS):
+                raise AudioError("unreadable", f"no sound with a rate in {place}")
+            stream.seek(offset)
+            rate, samples = kaldiio.matio.read_kaldi(stream)
+    except AudioError:
+        raise
+    except (
+        soundfile.SoundFileError,
+        OSError,
+        EOFError,
+        struct.error,
+        ValueError,
+        AssertionError,
+    ) as error:
+        raise AudioError("unreadable", f"{place}: {_short(error)}") from error
+    return _scale(np.asarray(samples)), int(rate)
+
+
+def _scale(samples: np.ndarray) -> np.ndarray:
+    """Bring integer samples to -1..1; (N,) or (N, C) of any type -> float32."""
+    if samples.dtype.kind == "i":
+        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    if samples.dtype.kind == "u":
+        middle = (int(np.iinfo(samples.dtype).max) + 1) / 2
+        return (samples.astype(np.float32) - middle) / middle
+    return samples.astype(np.float32, copy=False)
+
+
+def _read_pipe(value: str, allow_pipes: bool) -> tuple[np.ndarray, int]:
+    """Run ``command |`` and read the sound that it prints."""
+    if not allow_pipes:
+        raise AudioError(
+            "pipe_refused", f"'{value}' is a command; --allow_pipes true would run it"
+        )
+    result = subprocess.run(value.rstrip("| "), shell=True, capture_output=True)
+    if result.returncode:
+        words = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise AudioError(
+            "unreadable",
+            f"'{value}' ended with status {result.returncode}: {''.join(words)}",
+        )
+    try:
+        return soundfile.read(io.BytesIO(result.stdout), dtype="float32")
+    except soundfile.SoundFileError as error:
+        raise AudioError("unreadable", f"'{value}': {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    """Return the last line of a library's message."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

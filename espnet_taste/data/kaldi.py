@@ -1,0 +1,384 @@
+"""Kaldi-style tables and arks: read strictly, write so that a kill loses nothing.
+
+A table is a text file of ``key value`` lines. An ark holds float32 vectors or
+matrices, a script file (scp) names the place of each of them. ESPnet's reader takes
+the same files; everything that is not float32 is refused because it reads int32
+vectors 65 times slower and int matrices not at all.
+"""
+
+import errno
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import kaldiio
+import numpy as np
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
+    """Open a file for writing that appears under its name only when complete.
+
+    Args:
+        path: File to make; its folder is made if needed.
+        mode: "w" for UTF-8 text, "wb" for bytes.
+
+    Yields:
+        The open temporary file. If the body raises, the temporary file is removed and
+        ``path`` stays as it was.
+
+    Raises:
+        OSError: If the file cannot be written; a full disk is named as such.
+    """
+    path = Path(path)
+    encoding = None if "b" in mode else "utf-8"
+    with _naming_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Always the same name: what a killed run left is overwritten by the next.
+        hidden = path.with_name(f".{path.name}.part")
+        try:
+            with hidden.open(mode, encoding=encoding) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(hidden, path)
+        except BaseException:
+            hidden.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _naming_full_disk(path: Path) -> Iterator[None]:
+    """Say which file did not fit; the system's own message names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        raise OSError(
+            error.errno,
+            "no space left on the disk; make room and run the same command again",
+            str(path),
+        ) from error
+
+
+def read_table(path: str | Path) -> dict[str, str]:
+    """Read a table of ``key value`` lines in file order.
+
+    Args:
+        path: UTF-8 file. Blank lines are skipped; a value may be empty and may hold
+            blanks.
+
+    Returns:
+        Key to value, without the blanks around the value.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a key is repeated (naming both lines) or the file is not UTF-8.
+    """
+    path = Path(path)
+    table: dict[str, str] = {}
+    first_line: dict[str, int] = {}
+    try:
+        # newline="\n": other separators that str.splitlines knows belong to the text.
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                parts = re.split(r"[ \t]+", line.strip(" \t\r\n"), maxsplit=1)
+                key = parts[0]
+                if not key:
+                    continue
+                if key in table:
+                    raise ValueError(
+                        f"{path}:{number}: id '{key}' is repeated, it is also in line "
+                        f"{first_line[key]}; ids must be unique"
+                    )
+                table[key] = parts[1] if len(parts) > 1 else ""
+                first_line[key] = number
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from error
+    return table
+
+
+def write_table(path: str | Path, rows: Mapping[str, str]) -> None:
+    """Write a table sorted by key as ``LC_ALL=C sort`` does, in one step.
+
+    Args:
+        path: File to make or replace.
+        rows: Key to value.
+
+    Raises:
+        ValueError: If a key is empty or holds a blank, or a value holds a line break.
+        OSError: If the file cannot be written.
+    """
+    for key, value in rows.items():
+        check_key(key)
+        if "\n" in value or "\r" in value:
+            raise ValueError(f"{path}: the value of '{key}' holds a line break")
+    with atomic_write(path) as stream:
+        # UTF-8 keeps code point order, so this is the order of the encoded bytes.
+        for key in sorted(rows):
+            stream.write(f"{key} {rows[key]}".rstrip(" ") + "\n")
+
+
+def check_key(key: str) -> None:
+    """Refuse an utterance id that a Kaldi table cannot hold."""
+    if not key or re.search(r"\s", key):
+        raise ValueError(f"an id must be non-empty and without blanks, got {key!r}")
+
+
+class ScpArrays(Mapping[str, np.ndarray]):
+    """The arrays of a script file, read one by one when asked for.
+
+    Args:
+        scp: Script file with ``key ark:offset`` lines. A relative ark path is looked
+            up from the working directory first, then from the script's folder.
+    """
+
+    def __init__(self, scp: str | Path):
+        self.scp = Path(scp)
+        self.places = read_table(scp)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return _read_array(self.places[key], key, self.scp)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def read_scp_arrays(scp: str | Path) -> ScpArrays:
+    """Open a script file as a lazy mapping from key to array.
+
+    Args:
+        scp: Script file made by ``ArkWriter`` or by Kaldi tools.
+
+    Returns:
+        Mapping from key to vector (N,) or matrix (R, C). A missing key is a
+        ``KeyError``, a broken ark a ``ValueError`` that names key and file.
+    """
+    return ScpArrays(scp)
+
+
+def find_file(value: str, folder: Path) -> Path:
+    """Find a path of a table: from the working directory, else from the table's."""
+    path = Path(value)
+    if not path.is_absolute() and not path.exists():
+        beside = folder / path
+        if beside.exists():
+            return beside
+    return path
+
+
+def split_ark_place(value: str) -> tuple[str, int] | None:
+    """Split ``file:offset``; None if the value is not of this form."""
+    match = re.fullmatch(r"(.+):(\d+)", value)
+    return (match[1], int(match[2])) if match else None
+
+
+def _read_array(value: str, key: str, scp: Path) -> np.ndarray:
+    """Read one float array, refusing anything else an ark may hold."""
+    place = split_ark_place(value)
+    if place is None:
+        raise ValueError(f"{scp}: '{key}': expected file:offset, got '{value}'")
+    path = find_file(place[0], scp.parent)
+    try:
+        with path.open("rb") as stream:
+            stream.seek(place[1])
+            return _read_float32(stream)
+    except (ValueError, AssertionError, struct.error) as error:
+        raise ValueError(
+            f"{scp}: '{key}': cannot read {path} at byte {place[1]} ({error}); the "
+            "ark is cut off or was replaced"
+        ) from error
+
+
+def _read_float32(stream: IO[bytes]) -> np.ndarray:
+    """Read the array at the stream's position.
+
+    kaldiio would return a shorter vector from an ark that was cut off, and would
+    unpickle what a foreign ark holds; so the common forms are read here and it gets
+    only the other binary ones (doubles, compressed matrices, int32 vectors).
+    """
+    start = stream.tell()
+    head = stream.read(5)
+    if head in (b"\0BFV ", b"\0BFM "):
+        num_sizes = 1 if head[3:4] == b"V" else 2
+        sizes = struct.unpack("<" + "bi" * num_sizes, stream.read(5 * num_sizes))[1::2]
+        data = stream.read(4 * int(np.prod(sizes)))
+        # A copy: arrays over bytes are read-only.
+        return np.frombuffer(data, "<f4").reshape(sizes).astype(np.float32)
+    if head[:2] != b"\0B":
+        raise ValueError("not a binary Kaldi object")
+    stream.seek(start)
+    return kaldiio.matio.read_kaldi(stream)
+
+
+class ArkWriter:
+    """Write arrays by key; killed at any time, the same call goes on where it was.
+
+    Arrays are collected in chunks. A chunk is a file ``<name>.chunk<n>.ark`` that
+    appears complete with its part of the index; ``close`` joins the parts into
+    ``<name>.scp``. A new writer of the same name takes up every chunk on disk, so
+    that callers need only skip the keys in ``done``.
+
+    Args:
+        directory: Folder of the files, made if needed. The script file holds paths
+            that start with this folder as given, as Kaldi's own tools do.
+        name: Stem of the files. Two writers may share a folder, not a name.
+        chunk: Arrays a file holds; at most so many are lost by a kill.
+    """
+
+    def __init__(self, directory: str | Path, name: str, chunk: int = 64):
+        if chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {chunk}")
+        self.directory = Path(directory)
+        self.name = name
+        self.chunk = chunk
+        self.scp = self.directory / f"{name}.scp"
+        self._pending: dict[str, np.ndarray] = {}
+        self._places = self._take_up()
+        self._next = 1 + max(map(self._number, self._files("ark")), default=0)
+
+    @property
+    def done(self) -> set[str]:
+        """Keys that are written or waiting to be."""
+        return self._places.keys() | self._pending.keys()
+
+    def __call__(self, key: str, array: np.ndarray) -> None:
+        """Add one array.
+
+        Args:
+            key: Its id, not in ``done``.
+            array: (N,) or (R, C), float32, not empty, all finite.
+
+        Raises:
+            ValueError: If the key is repeated or the array is anything else.
+        """
+        check_key(key)
+        if key in self._places or key in self._pending:
+            raise ValueError(f"{self.scp}: '{key}' is written twice")
+        _check_array(key, array, self.scp)
+        # A copy: callers reuse their buffers while the array waits for its chunk.
+        self._pending[key] = np.array(array, order="C")
+        if len(self._pending) >= self.chunk:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting as one chunk."""
+        if not self._pending:
+            return
+        ark = self.directory / f"{self.name}.chunk{self._next}.ark"
+        places = {}
+        with atomic_write(ark, "wb") as stream:
+            for key, array in self._pending.items():
+                stream.write(key.encode() + b" ")
+                places[key] = f"{ark}:{stream.tell()}"
+                kaldiio.matio.write_array(stream, array)
+        # The index comes last: a chunk without it counts as not written.
+        write_table(ark.with_suffix(".scp"), places)
+        self._places.update(places)
+        self._pending.clear()
+        self._next += 1
+
+    def close(self) -> None:
+        """Write the rest and the complete script file."""
+        self.flush()
+        write_table(self.scp, self._places)
+        for part in self._files("scp"):
+            part.unlink()
+
+    def __enter__(self) -> "ArkWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif not isinstance(error, OSError):
+            # What is complete is kept for the next run, but nothing may look finished.
+            self.flush()
+
+    def _take_up(self) -> dict[str, str]:
+        """Read the index of what an earlier run left and remove what has none."""
+        places = read_table(self.scp) if self.scp.exists() else {}
+        for part in self._files("scp"):
+            places.update(read_table(part))
+        indexed = {Path(value.rpartition(":")[0]).name for value in places.values()}
+        for ark in self._files("ark"):
+            if ark.name not in indexed:
+                ark.unlink()
+        for left in self.directory.glob(f".{glob_escape(self.name)}.chunk*.part"):
+            left.unlink(missing_ok=True)
+        return places
+
+    def _files(self, suffix: str) -> list[Path]:
+        """List the chunk files of this writer, ordered by number."""
+        found = self.directory.glob(f"{glob_escape(self.name)}.chunk*.{suffix}")
+        return sorted(found, key=self._number)
+
+    def _number(self, path: Path) -> int:
+        """Return the chunk number in a file name."""
+        return int(path.stem.rpartition(".chunk")[2])
+
+
+def glob_escape(name: str) -> str:
+    """Quote a name for use in ``Path.glob``."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _check_array(key: str, array: np.ndarray, scp: Path) -> None:
+    """Refuse what a reader could not use, naming the key."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        found = getattr(array, "dtype", type(array).__name__)
+        raise ValueError(f"{scp}: '{key}': expected a float32 array, got {found}")
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise ValueError(
+            f"{scp}: '{key}': expected a non-empty vector or matrix, got shape "
+            f"{array.shape}"
+        )
+    if not np.isfinite(array).all():
+        bad = int(np.size(array) - np.isfinite(array).sum())
+        raise ValueError(f"{scp}: '{key}': {bad} of {array.size} values are not finite")
+
+
+def merge_tables(paths: Iterable[str | Path], output: str | Path) -> int:
+    """Join tables with different keys, for instance the parts made by several jobs.
+
+    Args:
+        paths: Tables or script files.
+        output: Joined and sorted table.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        ValueError: If a key is in two of the tables.
+    """
+    rows: dict[str, str] = {}
+    for path in paths:
+        table = read_table(path)
+        repeated = rows.keys() & table.keys()
+        if repeated:
+            raise ValueError(
+                f"{path}: {len(repeated)} ids are also in an earlier table, for "
+                f"instance '{min(repeated)}'"
+            )
+        rows.update(table)
+    write_table(output, rows)
+    return len(rows)
