@@ -1,0 +1,1 @@
+"""Building blocks: maths on tensors that knows nothing of speech or text."""

@@ -1,0 +1,1 @@
+"""Speech and its transcript to codes: one TASTE vector a word."""

@@ -1,0 +1,202 @@
+"""Frozen Whisper encoder: keys from its last layer, values from a shallow one.
+
+Symbols: B batch, N samples, T frames (50 a second), D width.
+
+Source: TASTE (arXiv:2504.07053), tokenizer; Whisper (arXiv:2212.04356).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers.models.whisper import modeling_whisper
+
+from espnet_taste.tokenizer.contracts import AbsEncoder
+from espnet_taste.tokenizer.log_mel import (
+    FFT_SIZE,
+    HOP_SAMPLES,
+    log_mel,
+    mel_filters,
+)
+from espnet_taste.tokenizer.states import EncoderStates
+from espnet_taste.tokenizer.whisper import load_whisper
+from espnet_taste.types import SAMPLE_RATE_HZ
+
+__all__ = ["EncoderStates", "WhisperEncoder"]
+
+FRAME_SAMPLES = 2 * HOP_SAMPLES  # the second convolution halves the rate
+
+
+class WhisperEncoder(AbsEncoder):
+    """Whisper's encoder as a frozen source of keys and values.
+
+    Args:
+        model: Whisper weights, name or folder.
+        value_layer: The values are the hidden state that enters this layer, not
+            normalised; 6 of 32 in the released model.
+        window: "full" pads every utterance to Whisper's 30 s, and all of its frames
+            are attended (released). "trimmed" encodes the utterance and
+            ``trim_pad_s`` of silence only: several times faster on short speech,
+            but other numbers than "full".
+        trim_pad_s: Silence kept behind an utterance in seconds; "trimmed" only.
+    """
+
+    needs_whisper = True
+    frame_rate_hz = SAMPLE_RATE_HZ / FRAME_SAMPLES
+
+    def __init__(
+        self,
+        model: str = "openai/whisper-tiny.en",
+        value_layer: int = 1,
+        *,
+        window: Literal["full", "trimmed"] = "full",
+        trim_pad_s: float = 0.5,
+    ):
+        super().__init__()
+        self._build(load_whisper(model).encoder, value_layer, window, trim_pad_s)
+
+    @classmethod
+    def from_module(
+        cls,
+        encoder: modeling_whisper.WhisperEncoder,
+        value_layer: int = 1,
+        *,
+        window: Literal["full", "trimmed"] = "full",
+        trim_pad_s: float = 0.5,
+    ) -> "WhisperEncoder":
+        """Wrap a transformers encoder instead of loading weights by name.
+
+        Args:
+            encoder: An encoder whose attention is "sdpa".
+            value_layer: As in the constructor.
+            window: As in the constructor.
+            trim_pad_s: As in the constructor.
+        """
+        wrapper = cls.__new__(cls)
+        nn.Module.__init__(wrapper)
+        wrapper._build(encoder, value_layer, window, trim_pad_s)
+        return wrapper
+
+    def _build(
+        self,
+        encoder: modeling_whisper.WhisperEncoder,
+        value_layer: int,
+        window: str,
+        trim_pad_s: float,
+    ) -> None:
+        if not 0 <= value_layer < len(encoder.layers):
+            raise ValueError(
+                f"value_layer must be in 0..{len(encoder.layers) - 1} for this "
+                f"encoder, got {value_layer}"
+            )
+        if window not in ("full", "trimmed"):
+            raise ValueError(f"window must be 'full' or 'trimmed', got {window!r}")
+        if trim_pad_s < 0:
+            raise ValueError(f"trim_pad_s must be >= 0 seconds, got {trim_pad_s}")
+        self.encoder = encoder
+        self.value_layer = value_layer
+        self.window = window
+        self.trim_pad_s = trim_pad_s
+        self.max_frames = encoder.config.max_source_positions
+        filters = mel_filters(encoder.config.num_mel_bins)
+        self.register_buffer("mel_filters", filters, persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def output_size(self) -> int:
+        """Return D."""
+        return self.encoder.config.d_model
+
+    def train(self, mode: bool = True) -> "WhisperEncoder":
+        """Stay in evaluation mode: the encoder is frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, speech: Tensor, speech_lengths: Tensor) -> EncoderStates:
+        """Encode speech; see the contract.
+
+        Raises:
+            ValueError: If an utterance is longer than Whisper's window.
+        """
+        lengths = speech_lengths.to(speech.device).long()
+        self._check_length(speech, lengths)
+        positions = torch.arange(speech.size(1), device=speech.device)
+        speech = speech.masked_fill(positions >= lengths[:, None], 0.0)
+        if self.window == "full":
+            speech = _resize(speech, self.max_frames * FRAME_SAMPLES)
+            return self.encode_log_mel(log_mel(speech, self.mel_filters))
+
+        # From the shape, not from the longest length: that one is on the device.
+        num_frames = int(self._trimmed_frames(torch.tensor(speech.size(1))))
+        # Two frames of silence more for the convolutions, and a window of zeros:
+        # what the STFT reflects at its end would depend on the longest row.
+        num_samples = (num_frames + 1) * FRAME_SAMPLES
+        mel = log_mel(_resize(speech, num_samples + 2 * FFT_SIZE), self.mel_filters)
+        mel = mel[:, : 2 * min(num_frames + 1, self.max_frames)]
+        hidden = self._embed(mel)[:, :num_frames]
+        return self._attend(hidden, self._trimmed_frames(lengths))
+
+    @torch.no_grad()
+    def encode_log_mel(self, mel: Tensor) -> EncoderStates:
+        """Encode log-mel spectrograms, every frame attending to all others.
+
+        Args:
+            mel: (B, 2T, bins), float, 100 frames a second.
+
+        Returns:
+            States of T frames.
+        """
+        return self._attend(self._embed(mel))
+
+    def _embed(self, mel: Tensor) -> Tensor:
+        """Run the convolutions and add the positions, (B, 2T, bins) -> (B, T, D)."""
+        hidden = nn.functional.gelu(self.encoder.conv1(mel.transpose(1, 2)))
+        hidden = nn.functional.gelu(self.encoder.conv2(hidden)).transpose(1, 2)
+        return hidden + self.encoder.embed_positions.weight[: hidden.size(1)]
+
+    def _attend(self, hidden: Tensor, lengths: Tensor | None = None) -> EncoderStates:
+        """Run the layers; with lengths, nothing behind them is attended or left."""
+        batch, num_frames, _ = hidden.shape
+        mask = None
+        if lengths is not None:
+            positions = torch.arange(num_frames, device=hidden.device)
+            mask = positions < lengths[:, None]
+        values = hidden
+        # The layers one by one: transformers' own forward takes no mask and would
+        # keep the hidden states of all layers to hand out one.
+        for number, layer in enumerate(self.encoder.layers):
+            if number == self.value_layer:
+                values = hidden
+            hidden = layer(hidden, None if mask is None else mask[:, None, None])
+        keys = self.encoder.layer_norm(hidden)
+        if mask is None:
+            lengths = torch.full((batch,), num_frames, device=hidden.device)
+            return EncoderStates(keys, values, lengths)
+        is_padding = ~mask[..., None]
+        return EncoderStates(
+            keys.masked_fill(is_padding, 0.0),
+            values.masked_fill(is_padding, 0.0),
+            lengths,
+        )
+
+    def _trimmed_frames(self, num_samples: Tensor) -> Tensor:
+        """Return the frames of utterances with their silence, at least 1."""
+        padded = num_samples + round(self.trim_pad_s * SAMPLE_RATE_HZ)
+        return (-(-padded // FRAME_SAMPLES)).clamp(min=1, max=self.max_frames)
+
+    def _check_length(self, speech: Tensor, lengths: Tensor) -> None:
+        limit = self.max_frames * FRAME_SAMPLES
+        if speech.size(1) <= limit:
+            return
+        longest = int(lengths.max())
+        if longest > limit:
+            raise ValueError(
+                f"an utterance of {longest / SAMPLE_RATE_HZ:.2f} s is longer than "
+                f"Whisper's window of {limit / SAMPLE_RATE_HZ:.2f} s; cut it into "
+                "shorter ones or exclude it"
+            )
+
+
+def _resize(speech: Tensor, num_samples: int) -> Tensor:
+    """Pad with zeros or cut to a number of samples."""
+    return nn.functional.pad(speech, (0, num_samples - speech.size(1)))

@@ -1,0 +1,82 @@
+"""Whisper's text side: vocabulary, special tokens and the decoder's prefix.
+
+Source: Whisper (arXiv:2212.04356), section 2.3.
+"""
+
+from transformers import PreTrainedTokenizerBase, WhisperTokenizer
+
+from espnet_taste.tokenizer.whisper import is_multilingual, load_config
+from espnet_taste.weights import resolve
+
+
+class WhisperText:
+    """Tokenizer of a Whisper checkpoint; holds no network.
+
+    Args:
+        model: Whisper weights, name or folder.
+        language: Code of the spoken language, e.g. "en", for the decoder's prefix.
+            English-only checkpoints have no language token and take "en" only.
+    """
+
+    def __init__(self, model: str = "openai/whisper-tiny.en", language: str = "en"):
+        tokenizer = WhisperTokenizer.from_pretrained(resolve(model))
+        self._build(tokenizer, load_config(model).vocab_size, language)
+
+    @classmethod
+    def from_tokenizer(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        vocab_size: int,
+        language: str = "en",
+    ) -> "WhisperText":
+        """Wrap a tokenizer instead of loading one by name.
+
+        Args:
+            tokenizer: A Whisper tokenizer with all its special tokens.
+            vocab_size: Rows of the checkpoint's embedding table.
+            language: As in the constructor.
+        """
+        text = cls.__new__(cls)
+        text._build(tokenizer, vocab_size, language)
+        return text
+
+    def _build(
+        self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, language: str
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.vocab_size = vocab_size
+        self.language = language
+        names = ["<|startoftranscript|>"]
+        if is_multilingual(vocab_size):
+            names += [f"<|{language}|>", "<|transcribe|>"]
+        elif language != "en":
+            raise ValueError(
+                f"this Whisper is English-only, language '{language}' needs a "
+                "multilingual one such as openai/whisper-base"
+            )
+        names.append("<|notimestamps|>")
+        self.prefix_ids = [self._special_id(name) for name in names]
+        self.eot_id = self._special_id("<|endoftext|>")
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without special tokens.
+
+        What looks like a special token in the text is spelled out: a transcript
+        cannot inject one.
+        """
+        return self.tokenizer.encode(
+            text, add_special_tokens=False, split_special_tokens=True
+        )
+
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        return self.tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def _special_id(self, name: str) -> int:
+        index = self.tokenizer.convert_tokens_to_ids(name)
+        # An unknown token comes back as the id of another one.
+        if self.tokenizer.convert_ids_to_tokens(index) != name:
+            raise ValueError(f"this Whisper tokenizer has no token {name}")
+        return index

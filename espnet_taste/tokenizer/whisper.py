@@ -1,0 +1,49 @@
+"""Loading a Whisper checkpoint, once and completely."""
+
+import torch
+from transformers import WhisperConfig, WhisperModel
+
+from espnet_taste.weights import resolve
+
+# OpenAI's rule: the vocabulary of the English-only models is one id shorter.
+MULTILINGUAL_VOCAB_SIZE = 51865
+
+
+def load_whisper(model: str) -> WhisperModel:
+    """Load encoder and decoder of a Whisper checkpoint.
+
+    Args:
+        model: Name such as ``openai/whisper-tiny.en``, or a folder.
+
+    Returns:
+        The model in float32 and evaluation mode, attention by SDPA.
+
+    Raises:
+        FileNotFoundError: If the weights cannot be had.
+        ValueError: If the folder lacks weights of the model.
+    """
+    folder = resolve(model)
+    whisper, report = WhisperModel.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+    )
+    # transformers fills what is missing with random numbers.
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{folder} is not a complete Whisper checkpoint: {len(missing)} tensors "
+            f"are missing, e.g. {missing[0]}"
+        )
+    return whisper.eval()
+
+
+def load_config(model: str) -> WhisperConfig:
+    """Read the sizes of a checkpoint, by name or folder."""
+    return WhisperConfig.from_pretrained(resolve(model))
+
+
+def is_multilingual(vocab_size: int) -> bool:
+    """Tell by its number of ids whether a checkpoint knows language tokens."""
+    return vocab_size >= MULTILINGUAL_VOCAB_SIZE
