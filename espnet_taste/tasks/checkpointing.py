@@ -8,6 +8,7 @@ mismatch is an error, and a killed save leaves the previous file whole.
 
 import logging
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,28 +29,40 @@ class TasteESPnetModel(AbsESPnetModel):
     # ESPnet then builds no model to collect statistics.
     extract_feats_in_collect_stats = False
 
-    def protect_frozen_parts(self, frozen_parts: Sequence[str]) -> None:
+    frozen_parts: tuple[str, ...] = ()
+    trained_inside: tuple[str, ...] = ()
+
+    def protect_frozen_parts(
+        self, frozen_parts: Sequence[str], trained_inside: Sequence[str] = ()
+    ) -> None:
         """Freeze modules and keep them out of checkpoints.
 
         Args:
             frozen_parts: Module paths, e.g. ``("encoder",)``. They must be rebuilt
                 identically by the constructor, from weights named in the config.
+            trained_inside: Pieces of names that are trained nevertheless, e.g.
+                ``("lora_",)`` for adapters. Such a part freezes itself.
         """
         self.frozen_parts = tuple(frozen_parts)
-        for part in self.frozen_parts:
-            self.get_submodule(part).requires_grad_(False).eval()
+        self.trained_inside = tuple(trained_inside)
+        if not self.trained_inside:
+            for part in self.frozen_parts:
+                self.get_submodule(part).requires_grad_(False).eval()
         self.register_state_dict_post_hook(_drop_frozen)
         self.register_load_state_dict_post_hook(_forgive_frozen)
 
     def is_frozen(self, name: str) -> bool:
         """Tell whether a state-dict name belongs to a frozen part."""
-        return any(name.startswith(part + ".") for part in self.frozen_parts)
+        if any(piece in name for piece in self.trained_inside):
+            return False
+        return _inside(name, self.frozen_parts)
 
     def train(self, mode: bool = True) -> "TasteESPnetModel":
         """Switch the mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        for part in getattr(self, "frozen_parts", ()):
-            self.get_submodule(part).eval()
+        if not self.trained_inside:
+            for part in self.frozen_parts:
+                self.get_submodule(part).eval()
         return self
 
     def to(self, *args, **kwargs) -> "TasteESPnetModel":
@@ -82,6 +95,26 @@ def _forgive_frozen(model: TasteESPnetModel, incompatible) -> None:
     incompatible.missing_keys[:] = kept
 
 
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, weights only, onto the CPU.
+
+    Args:
+        path: A ``.pth`` file of ESPnet's trainer (also ``checkpoint.pth``).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; run the stage before")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    return state.get("model", state)
+
+
 def load_weights(
     model: nn.Module, path: str | Path, allow_new: Sequence[str] = ()
 ) -> None:
@@ -98,14 +131,7 @@ def load_weights(
         ValueError: If the file cannot be read, or tensors are missing, unknown, of
             another shape, or not finite; the names are listed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; run the stage before")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
-    state = state.get("model", state)
+    state = read_checkpoint(path)
     bad = [n for n, t in state.items() if t.is_floating_point() and _has_nan(t)]
     wanted = model.state_dict()
     missing = [n for n in wanted if n not in state and not _inside(n, allow_new)]

@@ -106,7 +106,7 @@ class TasteTokenizerTask(TasteTask):
             "text_vocab_size": text.vocab_size,
         }
         parts = {
-            choices.name: _build(args, choices, **defaults)
+            choices.name: build_part(args, choices, **defaults)
             for choices in cls.class_choices_list
         }
         model = TasteTokenizerModel(**parts, **args.model_conf)
@@ -127,13 +127,13 @@ def build_encoder(config: Path, whisper: str) -> AbsEncoder:
     args = read_config(config)
     args.encoder = getattr(args, "encoder", encoder_choices.default)
     args.encoder_conf = getattr(args, "encoder_conf", {})
-    encoder = _build(args, encoder_choices, model=whisper)
+    encoder = build_part(args, encoder_choices, model=whisper)
     if encoder is None:
         raise ValueError(f"{config} chooses no encoder, so there is nothing to extract")
     return encoder.eval()
 
 
-def _build(args: argparse.Namespace, choices, **defaults: object) -> object | None:
+def build_part(args: argparse.Namespace, choices, **defaults: object) -> object | None:
     """Build one part from ``<name>`` and ``<name>_conf``; None if left out.
 
     Defaults that the class takes and the YAML does not set are filled in.

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Start the residual quantizer from training data, before its first training step.
+
+Takes the model of the no-quantizer stage, sets the projections to the main
+directions of its features and the codebooks to their k-means centres, and writes a
+checkpoint from which the quantizer stage trains. (The reference starts its
+codebooks from whatever batch comes first, a validation batch included: C17.)
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config", type=Path, required=True, help="YAML of the quantizer stage"
+    )
+    parser.add_argument(
+        "--model_file", type=Path, required=True, help="model without quantizer"
+    )
+    parser.add_argument("--data_dir", type=Path, required=True, help="training set")
+    parser.add_argument("--features_dir", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="checkpoint")
+    parser.add_argument(
+        "--max_words", type=int, default=200000, help="features to start from"
+    )
+    parser.add_argument("--num_iterations", type=int, default=100)
+    parser.add_argument("--batch_size", type=int, default=16, help="utterances")
+    parser.add_argument("--seed", type=int, default=1986)
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        start_quantizer(args)
+    except (OSError, ValueError) as error:
+        print(f"start_quantizer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def start_quantizer(args: argparse.Namespace) -> None:
+    """Write the checkpoint."""
+    import torch
+
+    from espnet_taste.pipeline import TokenizerInference
+    from espnet_taste.tasks.checkpointing import atomic_torch_save, load_weights
+    from espnet_taste.tasks.tokenizer import TasteTokenizerTask
+
+    before = TokenizerInference(args.model_file, device=args.device)
+    features = collect_features(before, args)
+    parser = TasteTokenizerTask.get_parser()
+    options = ["--config", str(args.config), "--whisper", before.args.whisper]
+    train_args = parser.parse_args(options)
+    train_args.decoder_conf["num_units"] = before.args.decoder_conf["num_units"]
+    model = TasteTokenizerTask.build_model(train_args)
+    load_weights(model, args.model_file, allow_new=("quantizer",))
+    logging.info(f"k-means on {len(features)} words")
+    model.quantizer.initialise(
+        features,
+        generator=torch.Generator().manual_seed(args.seed),
+        num_iterations=args.num_iterations,
+        pca=True,
+    )
+    model.num_steps.zero_()
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_torch_save():
+        torch.save(model.state_dict(), args.output)
+
+
+def collect_features(before, args: argparse.Namespace):
+    """Return one feature a word of a random part of the training set, (N, D)."""
+    import numpy as np
+    import torch
+
+    from espnet_taste.data.jobs import read_keys
+    from espnet_taste.data.utterances import in_batches
+
+    keys = read_keys(args.data_dir, None)
+    np.random.default_rng(args.seed).shuffle(keys)
+    utterances = before.open(args.data_dir, args.features_dir)
+    rows, count = [], 0
+    for batch_keys in in_batches(keys, args.batch_size):
+        features = before.word_features([(k, utterances[k]) for k in batch_keys])
+        rows += features
+        count += sum(map(len, features))
+        if count >= args.max_words:
+            break
+    return torch.cat(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""ESPnet model of the spoken LM: losses, statistics and small checkpoints."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from espnet_taste.slm.delay import DelayBatch
+from espnet_taste.slm.model import SpokenLM
+from espnet_taste.tasks.checkpointing import TasteESPnetModel
+from espnet_taste.tasks.tokenizer_model import AMP_DTYPES
+
+
+class TasteSpokenLMModel(TasteESPnetModel):
+    """Train LoRA adapters, fusion and code head of a spoken LM.
+
+    Not the object for users: this one speaks ESPnet's training protocol.
+
+    Args:
+        slm: The spoken LM. Its LLM stays out of checkpoints, its adapters and its
+            quantizer do not.
+        amp_dtype: "bfloat16" or "float16" to run under autocast on any device;
+            None for the trainer's precision.
+        extract_feats_in_collect_stats: Only there because ESPnet asks for it.
+    """
+
+    def __init__(
+        self,
+        slm: SpokenLM,
+        *,
+        amp_dtype: str | None = None,
+        extract_feats_in_collect_stats: bool = False,
+    ):
+        super().__init__()
+        if amp_dtype is not None and amp_dtype not in AMP_DTYPES:
+            raise ValueError(
+                f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, "
+                f"got {amp_dtype!r}"
+            )
+        self.slm = slm
+        self.amp_dtype = AMP_DTYPES.get(amp_dtype)
+        self.protect_frozen_parts(["slm.llm"], trained_inside=["lora_"])
+
+    def forward(
+        self, layout: DelayBatch, **unused: object
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            layout: Tokens, delayed words, labels and codes.
+            **unused: ``utt_id``, which ESPnet adds.
+
+        Returns:
+            Loss, statistics and weight (number of predicted tokens).
+        """
+        with self.autocast(layout.tokens.device):
+            out = self.slm(layout)
+        stats = {
+            "loss": out.loss,
+            "loss_text": out.text_loss,
+            "text_ce": out.text_ce,
+            "text_kl": out.text_kl,
+            "loss_taste": out.taste_loss,
+            "acc": out.text_accuracy,
+            "acc_codes": out.code_accuracy.mean(),
+        }
+        for name, value in out.taste_terms.items():
+            stats[name] = value.mean()
+        for number, value in enumerate(out.code_accuracy):
+            stats[f"acc_code{number}"] = value
+        stats = {name: value.detach() for name, value in stats.items()}
+        return out.loss, stats, out.num_tokens
+
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        """Return the context of the chosen precision."""
+        if self.amp_dtype is None:
+            return nullcontext()
+        return torch.autocast(device.type, self.amp_dtype)
