@@ -101,9 +101,11 @@ def score_outputs(
     for key, fields in items.items():
         fields |= durations[key] | similarities[key]
     return items, {
-        "no_audio": silent,
+        "no_audio (left out of speaker similarity)": silent,
         "heard_as_nothing": sum(not t.text for t in heard.values()),
-        "no_word_matched": sum(not d["matched_words"] for d in durations.values()),
+        "no_word_matched (left out of durations)": sum(
+            not d["matched_words"] for d in durations.values()
+        ),
     }
 
 

@@ -43,11 +43,14 @@ SLM_ROWS = (
     "slm_code_accuracy",
     "unigram_code_accuracy",
 )
-# The claim of the paper: each is better than the one before.
-ORDERING = (
-    (("text_only_control", "text_only"), ("taste",)),
-    (("taste",), ("no_quantizer_control", "no_quantizer")),
-)
+# The claim of the paper: each is better than the one before. The control of a row
+# stands for it where there is one that was measured.
+ORDERING = (("text_only", "taste"), ("taste", "no_quantizer"))
+ORDERED_METRICS = ("unit_loss", "unit_top1", "wer")
+CONTROLS = {
+    "text_only": "text_only_control",
+    "no_quantizer": "no_quantizer_control",
+}
 
 
 def render_page(results: Results) -> str:
@@ -75,7 +78,7 @@ def render_set(results: SetResults) -> list[str]:
         f"## Test set `{results.name}`",
         _main_table(rows, _Marks(remarks)),
         bullets(_Marks(remarks).legend()),
-        "### Ordering on held-out units",
+        "### Ordering",
         bullets(ordering_verdicts(results)),
         "### Paired differences",
         _difference_table(results.differences),
@@ -153,20 +156,31 @@ def bullets(lines: Iterable[str]) -> str:
 def ordering_verdicts(results: SetResults) -> list[str]:
     """Say for each step of the claimed ordering whether the intervals bear it out."""
     lines = []
-    for name in ("unit_loss", "unit_top1"):
-        for worse_roles, better_roles in ORDERING:
-            worse = next((r for r in worse_roles if results.row(r)), None)
-            better = next((r for r in better_roles if results.row(r)), None)
-            if worse is not None and better is not None:
-                lines.append(_verdict(results, name, worse, better))
+    for name in ORDERED_METRICS:
+        for step in ORDERING:
+            worse, better = (_stand_in(results, role, name) for role in step)
+            lines.append(_verdict(results, name, worse, better))
+    missing = [role for role, control in CONTROLS.items() if not results.row(control)]
+    if missing:
+        lines.append(
+            f"No control run for: {', '.join(ROLES[role].label for role in missing)}. "
+            "Rows that were not trained equally long are not a fair comparison."
+        )
     return lines
+
+
+def _stand_in(results: SetResults, role: str, metric: str) -> str:
+    """Return the control of a role if it was measured, else the role."""
+    control = CONTROLS.get(role)
+    row = results.row(control) if control else None
+    return control if row is not None and metric in row.scores else role
 
 
 def _verdict(results: SetResults, name: str, worse: str, better: str) -> str:
     """Judge one step of the ordering on one metric."""
     metric = METRICS[name]
     difference = results.difference(name, better, worse)
-    if difference is None:
+    if difference is None or difference.score.value is None:
         return f"{metric.label}: {better} and {worse} were not compared."
     score = difference.score
     gain = -score.value if metric.better == "lower" else score.value
