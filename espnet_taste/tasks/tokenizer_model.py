@@ -10,12 +10,13 @@ Source: TASTE (arXiv:2504.07053), stage 1; reference configs ``stage1-1`` to
 ``stage1-3``.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from espnet_taste.decoder.contracts import AbsUnitDecoder
 from espnet_taste.decoder.layout import UnitLMLayout, whole_rows
@@ -30,19 +31,36 @@ AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Utterances:
-    """A batch at utterance level, padding made safe for embedding tables."""
+class TokenBatch:
+    """Text and voice of a batch, padding made safe for embedding tables."""
 
     tokens: Tensor  # (U, Ta) int64, 0 on padding
     token_lengths: Tensor  # (U,) int64
     words: Tensor  # (U, Ta) int64
     speaker: Tensor  # (U, speaker_dim) float
 
+    @classmethod
+    def from_padded(cls, batch: Mapping[str, Tensor]) -> "TokenBatch":
+        """Take the fields out of a collated batch."""
+        return cls(
+            batch["asr_tokens"].clamp(min=0),
+            batch["asr_tokens_lengths"],
+            batch["asr_words"],
+            batch["spembs"],
+        )
+
     @property
     def mask(self) -> Tensor:
         """True on valid tokens, (U, Ta)."""
         positions = torch.arange(self.tokens.size(1), device=self.tokens.device)
         return positions < self.token_lengths[:, None]
+
+    def split(self, index: int) -> tuple["TokenBatch", "TokenBatch"]:
+        """Cut into the first ``index`` utterances and the rest."""
+        fields = vars(self).values()
+        return TokenBatch(*(f[:index] for f in fields)), TokenBatch(
+            *(f[index:] for f in fields)
+        )
 
 
 class TasteTokenizerModel(TasteESPnetModel):
@@ -126,7 +144,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         Returns:
             Loss, statistics and weight (number of units and ends predicted).
         """
-        batch = Utterances(
+        batch = TokenBatch(
             asr_tokens.clamp(min=0), asr_tokens_lengths, asr_words, spembs
         )
         with self._autocast(units.device):
@@ -154,11 +172,11 @@ class TasteTokenizerModel(TasteESPnetModel):
         stats = {name: value.detach() for name, value in stats.items()}
         return loss[None].mean(), stats, weight
 
-    def tokenize(self, batch: Utterances, **speech: Tensor) -> QuantizerOutput | None:
+    def tokenize(self, batch: TokenBatch, **speech: Tensor) -> QuantizerOutput | None:
         """Run encoder, aggregator and quantizer.
 
         Args:
-            batch: Utterances.
+            batch: TokenBatch.
             **speech: As in ``forward``.
 
         Returns:
@@ -167,13 +185,14 @@ class TasteTokenizerModel(TasteESPnetModel):
         """
         if self.aggregator is None:
             return None
+        return self.quantizer(self.aggregate(batch, **speech), batch.mask)
+
+    def aggregate(self, batch: TokenBatch, **speech: Tensor) -> Tensor:
+        """Return the word-pooled features before the quantizer, (U, Ta, D)."""
         states = self._encoder_states(**speech)
-        features = self.aggregator(
-            batch.tokens, batch.token_lengths, batch.words, states
-        )
         if self.attention_tap.is_watched:
             self.attention_tap.show(self.aggregator, batch, states)
-        return self.quantizer(features, batch.mask)
+        return self.aggregator(batch.tokens, batch.token_lengths, batch.words, states)
 
     def _encoder_states(self, **speech: Tensor) -> EncoderStates:
         if "encoder_states" in speech:
@@ -185,7 +204,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         raise ValueError("the batch has neither 'encoder_states' nor 'speech'")
 
     def _decode(
-        self, batch: Utterances, taste: QuantizerOutput | None, layout: UnitLMLayout
+        self, batch: TokenBatch, taste: QuantizerOutput | None, layout: UnitLMLayout
     ) -> Tensor:
         embeds = None if taste is None else taste.quantized
         return self.decoder(batch.tokens, embeds, batch.speaker, layout)
@@ -204,7 +223,7 @@ class TasteTokenizerModel(TasteESPnetModel):
     @torch.no_grad()
     def _add_reliance(
         self,
-        batch: Utterances,
+        batch: TokenBatch,
         taste: QuantizerOutput | None,
         layout: UnitLMLayout,
         stats: dict,
@@ -257,23 +276,52 @@ def unit_statistics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def exchange(values: Tensor, lengths: Tensor) -> Tensor:
-    """Give every utterance the next one's sequence, repeated to its own length.
+    """Give every utterance the next one's sequence, repeated to the full width.
 
     Args:
         values: (U, T, ...).
         lengths: Valid items per row, (U,), int64, at least 1.
 
     Returns:
-        Same shape; row u, position t holds row u+1, position ``t mod length``.
+        Same shape; row u holds row u+1.
     """
-    other = values.roll(-1, dims=0)
-    other_lengths = lengths.roll(-1, dims=0)
+    return repeat_to_width(values.roll(-1, dims=0), lengths.roll(-1, dims=0))
+
+
+def repeat_to_width(values: Tensor, lengths: Tensor) -> Tensor:
+    """Fill the padding of every row by repeating the row.
+
+    Args:
+        values: (U, T, ...).
+        lengths: Valid items per row, (U,), int64, at least 1.
+
+    Returns:
+        Same shape; position t holds position ``t mod length``.
+    """
     positions = torch.arange(values.size(1), device=values.device)
-    source = positions[None, :] % other_lengths[:, None]
+    source = positions[None, :] % lengths[:, None]
     index = source.reshape(*source.shape, *[1] * (values.dim() - 2))
-    return other.gather(1, index.expand_as(other))
+    return values.gather(1, index.expand_as(values))
 
 
-def trainable_parameters(model: nn.Module) -> int:
-    """Count the parameters that receive gradients."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def unit_hits(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return sums per row, which can be pooled where means cannot.
+
+    Args:
+        logits: (P, L, C), float.
+        labels: (P, L), int64, IGNORE where nothing is predicted.
+
+    Returns:
+        ``loss_sum`` in nats, ``top1``, ``top5`` and ``count``, each (P,).
+    """
+    loss = F.cross_entropy(
+        logits.float().transpose(1, 2), labels, ignore_index=IGNORE, reduction="none"
+    )
+    best = logits.topk(min(5, logits.size(-1)), dim=-1).indices
+    hits = best == labels[..., None]
+    return {
+        "loss_sum": loss.double().sum(1),
+        "top1": hits[..., 0].sum(1),
+        "top5": hits.sum((1, 2)),
+        "count": (labels != IGNORE).sum(1),
+    }

@@ -1,0 +1,186 @@
+"""Trained models at work on prepared utterances: codes, scores, units, audio.
+
+Everything here takes lists and works in padded batches whose result does not
+depend on what else is in them.
+
+Symbols: U utterances, W words, Q codebooks, D TASTE width, S units.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnet_taste.data.utterances import Utterances
+from espnet_taste.decoder.generation import GenerationOptions, generate_units
+from espnet_taste.decoder.layout import whole_rows
+from espnet_taste.layers.word_pooling import first_of_words
+from espnet_taste.tasks.tokenizer import TasteTokenizerTask
+from espnet_taste.tasks.tokenizer_model import (
+    TokenBatch,
+    repeat_to_width,
+    unit_hits,
+)
+from espnet_taste.types import IGNORE
+
+Item = tuple[str, Mapping[str, np.ndarray]]
+CONDITIONS = ("matched", "exchanged_text", "exchanged_codes", "exchanged_both")
+
+
+@dataclass(frozen=True)
+class GeneratedUnits:
+    """Units that the decoder produced for one utterance."""
+
+    units: np.ndarray  # (S,) int64
+    stopped_by: str  # "end" or "max_len"
+
+
+class TokenizerInference:
+    """A trained speech tokenizer with its unit decoder.
+
+    Args:
+        model_file: Checkpoint of a tokenizer training.
+        config_file: Its ``config.yaml``; None for the one beside the checkpoint.
+        device: Torch device.
+    """
+
+    def __init__(
+        self,
+        model_file: str | Path,
+        config_file: str | Path | None = None,
+        device: str = "cpu",
+    ):
+        self.device = torch.device(device)
+        self.model, self.args = TasteTokenizerTask.build_model_from_file(
+            config_file, model_file, device
+        )
+        self.preprocess = TasteTokenizerTask.build_preprocess_fn(self.args, train=False)
+        self.collate = TasteTokenizerTask.build_collate_fn(self.args, train=False)
+
+    @property
+    def is_text_only(self) -> bool:
+        """True if the decoder reads text alone."""
+        return self.model.aggregator is None
+
+    def open(self, data_dir: str | Path, features_dir: str | Path) -> Utterances:
+        """Open a prepared set with the features that this model needs."""
+        names = ["units", "spembs"]
+        if not self.is_text_only:
+            names.append("encoder_states")
+        return Utterances(data_dir, features_dir, names, self.preprocess)
+
+    @torch.no_grad()
+    def word_features(self, items: Sequence[Item]) -> list[Tensor]:
+        """Return the aggregator's feature of every word, (W, D) an utterance."""
+        batch, inputs = self._batch(items)
+        features = self.model.aggregate(batch, **inputs)
+        return _rows(first_of_words(features, batch.words, batch.token_lengths), batch)
+
+    @torch.no_grad()
+    def word_codes(self, items: Sequence[Item]) -> list[np.ndarray]:
+        """Return the codes of every word, (W, Q) int64 an utterance.
+
+        Raises:
+            ValueError: If this tokenizer has no quantizer.
+        """
+        batch, inputs = self._batch(items)
+        taste = self.model.tokenize(batch, **inputs)
+        if taste is None or taste.codes is None:
+            raise ValueError("this tokenizer has no quantizer, hence no codes")
+        codes = first_of_words(taste.codes, batch.words, batch.token_lengths)
+        return [row.cpu().numpy() for row in _rows(codes, batch)]
+
+    @torch.no_grad()
+    def unit_counts(
+        self, items: Sequence[Item], others: Sequence[Item]
+    ) -> dict[str, list[dict[str, float]]]:
+        """Score the true units under matched and exchanged conditions.
+
+        Args:
+            items: Utterances.
+            others: As many utterances, whose text and codes are exchanged in.
+
+        Returns:
+            Condition to sums per utterance (``unit_hits``); a text-only decoder has
+            no exchange of codes.
+        """
+        batch, inputs = self._batch([*items, *others])
+        taste = self.model.tokenize(batch, **inputs)
+        embeds = None if taste is None else taste.quantized
+        own, other = batch.split(len(items))
+        layout = whole_rows(
+            own.token_lengths,
+            inputs["units"][: len(items)].clamp(min=0),
+            inputs["units_lengths"][: len(items)],
+            num_tokens=own.tokens.size(1),
+            num_units=self.model.decoder.num_units,
+        )
+        other_text = repeat_to_width(other.tokens, other.token_lengths)
+        tokens = {"matched": own.tokens, "exchanged_text": other_text}
+        taste_of: dict[str, Tensor | None] = {}
+        if embeds is not None:
+            own_taste, other_taste = embeds[: len(items)], embeds[len(items) :]
+            other_taste = repeat_to_width(other_taste, other.token_lengths)
+            tokens |= {"exchanged_codes": own.tokens, "exchanged_both": other_text}
+            taste_of = {
+                "matched": own_taste,
+                "exchanged_text": own_taste,
+                "exchanged_codes": other_taste,
+                "exchanged_both": other_taste,
+            }
+        counts = {}
+        for condition, text in tokens.items():
+            logits = self.model.decoder(
+                text, taste_of.get(condition), own.speaker, layout
+            )
+            sums = unit_hits(logits, layout.labels)
+            columns = zip(*(values.tolist() for values in sums.values()), strict=True)
+            counts[condition] = [dict(zip(sums, row, strict=True)) for row in columns]
+        return counts
+
+    @torch.no_grad()
+    def generate(
+        self,
+        items: Sequence[Item],
+        options: GenerationOptions,
+        generator: torch.Generator,
+    ) -> list[GeneratedUnits]:
+        """Produce units from text and the utterances' own codes."""
+        batch, inputs = self._batch(items)
+        taste = self.model.tokenize(batch, **inputs)
+        embeds = None if taste is None else taste.quantized
+        return self._generate(batch, embeds, options, generator)
+
+    def _generate(self, batch, embeds, options, generator) -> list[GeneratedUnits]:
+        out = generate_units(
+            self.model.decoder,
+            batch.tokens,
+            batch.token_lengths,
+            embeds,
+            batch.speaker,
+            options=options,
+            generator=generator,
+        )
+        return [
+            GeneratedUnits(
+                row[:length].cpu().numpy(), "end" if ended else "max_len"
+            )
+            for row, length, ended in zip(
+                out.units, out.lengths.tolist(), out.ended.tolist(), strict=True
+            )
+        ]
+
+    def _batch(self, items: Sequence[Item]) -> tuple[TokenBatch, dict[str, Tensor]]:
+        _, padded = self.collate(list(items))
+        padded = {name: value.to(self.device) for name, value in padded.items()}
+        batch = TokenBatch.from_padded(padded)
+        return batch, padded
+
+
+def _rows(values: Tensor, batch: TokenBatch) -> list[Tensor]:
+    """Cut rows of words, (U, W, ...), to each utterance's number of words."""
+    last = batch.words.masked_fill(~batch.mask, IGNORE).amax(1)
+    return [row[: count + 1] for row, count in zip(values, last.tolist(), strict=True)]
