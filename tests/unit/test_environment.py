@@ -1,0 +1,57 @@
+"""Provenance: the commit, the machine and file hashes."""
+
+import hashlib
+import shutil
+import subprocess
+
+import pytest
+
+from espnet_taste.eval.environment import (
+    PACKAGES,
+    describe_commit,
+    describe_environment,
+    hash_files,
+)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    (tmp_path / "file").write_text("1")
+    who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for command in (["init", "-q"], ["add", "file"], [*who, "commit", "-qm", "x"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    return tmp_path
+
+
+def test_a_changed_checkout_says_so(checkout):
+    clean = describe_commit(checkout)
+    (checkout / "untracked").write_text("1")
+    assert describe_commit(checkout) == clean
+    (checkout / "file").write_text("2")
+
+    assert len(clean) == 40
+    assert describe_commit(checkout) == f"{clean} with uncommitted changes"
+
+
+def test_no_checkout_is_said(tmp_path):
+    assert describe_commit(tmp_path) == "not a git checkout"
+
+
+def test_every_line_has_a_value():
+    found = describe_environment()
+
+    assert set(PACKAGES) | {"date", "commit", "hardware", "python"} == set(found)
+    assert all(found.values())
+    assert "cores" in found["hardware"]
+
+
+def test_files_are_named_by_their_hash(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_bytes(b"seed: 1\n")
+
+    expected = hashlib.sha256(b"seed: 1\n").hexdigest()[:12]
+    assert hash_files([path]) == {str(path): expected}
+    with pytest.raises(FileNotFoundError):
+        hash_files([tmp_path / "none.yaml"])
