@@ -1,0 +1,194 @@
+"""From the LLM output to the codes of a word: two heads with one contract.
+
+``LatentCodeHead`` predicts the summed code and quantizes it (the released model);
+``LinearCodeHead`` predicts every codebook's index from logits. Both see only the
+outputs that end a word, so positions inside words cost nothing.
+
+Symbols: W words, H LLM width, Q codebooks, K codebook size, d codebook width.
+
+Source: TASTE (arXiv:2504.07053), output module of the spoken LM.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espnet_taste.layers.latent_head import Latent, LatentEval, LatentHead
+from espnet_taste.sampling import Sampler
+from espnet_taste.slm.losses import latent_losses, masked_mean
+from espnet_taste.types import IGNORE
+
+
+class Codebooks(Protocol):
+    """What the spoken LM needs of a residual quantizer."""
+
+    num_codebooks: int
+    codebook_size: int
+    codebook_dim: int
+
+    def sum_codes(self, codes: Tensor) -> Tensor:
+        """Add the entries of a code row, (..., Q) -> (..., d)."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the TASTE embedding of a code row, (..., Q) -> (..., D)."""
+
+    def quantize_latent(self, latent: Tensor) -> Tensor:
+        """Find codes whose entries add up to about a latent, (..., d) -> (..., Q)."""
+
+
+@dataclass(frozen=True)
+class CodeLosses:
+    """Loss of a head and its terms by word."""
+
+    loss: Tensor  # (), mean over the words of the batch
+    terms: dict[str, Tensor]  # name to (B, W) or (B, W, Q); any value on padding
+
+
+class AbsCodeHead(nn.Module, ABC):
+    """Contract of a head: predict, compare with the truth, choose codes.
+
+    What ``forward`` returns is the head's own business; the caller only hands it
+    back to the other two methods.
+    """
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, noise: Tensor | None = None) -> Any:
+        """Predict.
+
+        Args:
+            hidden: LLM output where words end, (B, W, H), float32.
+            noise: Noise of the train mode, if the head has any, else ignored.
+
+        Returns:
+            The prediction.
+        """
+
+    @abstractmethod
+    def losses(
+        self, prediction: Any, codes: Tensor, codebooks: Codebooks
+    ) -> CodeLosses:
+        """Compare a prediction with the codes.
+
+        Args:
+            prediction: What ``forward`` returned for (B, W, H).
+            codes: Codes of the words, (B, W, Q), int64, IGNORE on padding.
+            codebooks: The frozen quantizer.
+
+        Returns:
+            The loss to train on and what it is made of.
+        """
+
+    @abstractmethod
+    def choose(
+        self,
+        prediction: Any,
+        codebooks: Codebooks,
+        *,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Choose codes, (..., Q), int64.
+
+        Args:
+            prediction: What ``forward`` returned.
+            codebooks: The frozen quantizer.
+            sampler: How to choose if the head has logits; None = the best.
+            generator: Source of randomness.
+
+        Returns:
+            Codes without IGNORE.
+        """
+
+
+class LatentCodeHead(AbsCodeHead):
+    """Gaussian over the summed code.
+
+    Args:
+        hidden_dim: LLM width H.
+        latent_dim: Codebook width d.
+        eval_latent: Point taken in eval mode, see ``LatentHead``.
+        kl_share: Share of the divergence in the loss; the rest is squared error.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        latent_dim: int,
+        eval_latent: LatentEval = "mu_sigma",
+        kl_share: float = 0.5,
+    ):
+        super().__init__()
+        self.latent = LatentHead(hidden_dim, latent_dim, eval_latent)
+        self.kl_share = kl_share
+
+    def forward(self, hidden: Tensor, noise: Tensor | None = None) -> Latent:
+        """Predict the latent of every word; see ``AbsCodeHead.forward``."""
+        return self.latent(hidden, noise)
+
+    def losses(
+        self, prediction: Latent, codes: Tensor, codebooks: Codebooks
+    ) -> CodeLosses:
+        """Return the mixture of ``latent_mse`` and ``latent_kl``, each (B, W)."""
+        mse, kl = latent_losses(prediction, codebooks.sum_codes(codes))
+        mixed = (1 - self.kl_share) * mse + self.kl_share * kl
+        loss = masked_mean(mixed, codes[..., 0] != IGNORE)
+        return CodeLosses(loss, {"latent_mse": mse, "latent_kl": kl})
+
+    @torch.no_grad()
+    def choose(
+        self,
+        prediction: Latent,
+        codebooks: Codebooks,
+        *,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Quantize the latent; a latent has no logits, so nothing is drawn."""
+        return codebooks.quantize_latent(prediction.value)
+
+
+class LinearCodeHead(AbsCodeHead):
+    """Logits over the entries of every codebook, all from one linear layer.
+
+    Args:
+        hidden_dim: LLM width H.
+        num_codebooks: Number of codebooks Q.
+        codebook_size: Entries per codebook K.
+    """
+
+    def __init__(self, hidden_dim: int, num_codebooks: int, codebook_size: int):
+        super().__init__()
+        self.shape = (num_codebooks, codebook_size)
+        self.linear = nn.Linear(hidden_dim, num_codebooks * codebook_size)
+
+    def forward(self, hidden: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return logits, (..., Q, K); see ``AbsCodeHead.forward``."""
+        return self.linear(hidden).unflatten(-1, self.shape)
+
+    def losses(
+        self, prediction: Tensor, codes: Tensor, codebooks: Codebooks
+    ) -> CodeLosses:
+        """Return the mean over codebooks of ``code_ce``, (B, W, Q), in nats."""
+        logits = prediction.movedim(-1, 1)  # classes second, as torch wants them
+        ce = F.cross_entropy(logits, codes, ignore_index=IGNORE, reduction="none")
+        per_codebook = masked_mean(ce, codes[..., 0] != IGNORE)
+        return CodeLosses(per_codebook.mean(), {"code_ce": ce})
+
+    @torch.no_grad()
+    def choose(
+        self,
+        prediction: Tensor,
+        codebooks: Codebooks,
+        *,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Choose every codebook's entry on its own, from its own logits."""
+        if sampler is None:
+            return prediction.argmax(-1)
+        flat = sampler.choose(prediction.flatten(0, -2), generator=generator)
+        return flat.view(prediction.shape[:-1])

@@ -1,0 +1,373 @@
+"""Spoken LM: a text LLM that reads and predicts TASTE along with its tokens.
+
+At every position the LLM reads a weighted sum of a token embedding and the TASTE of
+the word D words ago, and gives two outputs: the next token, by the LLM's own output
+layer, and, where a word ends, the codes of the word D words ago, by a new head. The
+LLM is frozen; LoRA adapters, the fusion, the head and two pad vectors are trained.
+
+Symbols: B batch, L fused positions, W words, H LLM width, D TASTE width (and word
+delay, in ``delay``, which tells the order of things in time), d latent width, Q
+codebooks, V vocabulary.
+
+Source: TASTE (arXiv:2504.07053), text-aligned spoken language model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import Cache, PretrainedConfig, PreTrainedModel
+
+from espnet_taste.layers.fusion import WeightedFusion
+from espnet_taste.layers.latent_head import LatentEval
+from espnet_taste.slm.delay import (
+    PAD,
+    DelayBatch,
+    DelayLevel,
+    text_labels,
+    word_outputs,
+)
+from espnet_taste.slm.heads import AbsCodeHead, LatentCodeHead, LinearCodeHead
+from espnet_taste.slm.lora import (
+    adapters_disabled,
+    attach_lora,
+    freeze,
+    set_adapter_mode,
+)
+from espnet_taste.slm.losses import LossWeights, masked_mean, text_losses
+from espnet_taste.types import IGNORE
+
+
+@dataclass(frozen=True)
+class SpokenLMOutput:
+    """Loss of a batch and everything it is made of; means are over the batch."""
+
+    loss: Tensor  # (), the weighted total; has the gradient
+    text_loss: Tensor  # (), mixture of the next two
+    text_ce: Tensor  # (), nats per token
+    text_kl: Tensor  # (), nats per token; 0 if its share is 0
+    taste_loss: Tensor  # (), of the head
+    taste_terms: dict[str, Tensor]  # the head's terms: name to () or (Q,)
+    text_accuracy: Tensor  # (), share of tokens that are the best one, 0..1
+    code_accuracy: Tensor  # (Q,), share of codes that are the chosen one, 0..1
+    num_tokens: Tensor  # (), int64, predicted tokens
+    num_words: Tensor  # (), int64, predicted words
+    codes: Tensor  # (B, W, Q) int64, the chosen codes; any value on padding
+
+
+class SpokenLM(nn.Module):
+    """LLM with LoRA, fusion and code head around a frozen quantizer.
+
+    Args:
+        llm: Causal LM of transformers, whose logits are one linear layer on its last
+            hidden state, or the same with peft adapters. Frozen here; its dtype is
+            kept (bf16 is fine), everything trained stays in float32.
+        codebooks: Trained residual quantizer (``heads.Codebooks``); frozen here.
+        taste_dim: Width D of the TASTE embeddings that ``codebooks`` decodes.
+        delay: Delay of the TASTE stream, at least 1.
+        delay_level: What ``delay`` counts, ``"word"`` (released) or ``"token"``.
+        head: ``"latent"`` (released), ``"linear"``, or a head of your own.
+        eval_latent: Point the latent head takes in eval mode, see ``LatentHead``.
+        lora: Options of ``attach_lora``; None adds no adapters.
+        sos_id: Start symbol; None takes the LLM's own.
+        weights: Mixture of the losses.
+
+    Raises:
+        ValueError: If the delay is below 1, the head is unknown, the LLM scales its
+            logits or has no start symbol, or ``lora`` is given for an LLM that has
+            adapters.
+    """
+
+    def __init__(
+        self,
+        llm: PreTrainedModel | PeftModel,
+        codebooks: nn.Module,
+        taste_dim: int,
+        *,
+        delay: int = 1,
+        delay_level: DelayLevel = "word",
+        head: str | AbsCodeHead = "latent",
+        eval_latent: LatentEval = "mu_sigma",
+        lora: Mapping[str, Any] | None = None,
+        sos_id: int | None = None,
+        weights: LossWeights = LossWeights(),
+    ):
+        super().__init__()
+        if delay < 1:
+            raise ValueError(f"delay must be at least 1, got {delay}")
+        if delay_level not in ("word", "token"):
+            raise ValueError(
+                f"delay_level must be 'word' or 'token', got '{delay_level}'"
+            )
+        self.delay = delay
+        self.delay_level = delay_level
+        self.weights = weights
+
+        config = llm.config.get_text_config()
+        _refuse_scaled_logits(config)
+        self.sos_id = config.bos_token_id if sos_id is None else sos_id
+        if self.sos_id is None:
+            raise ValueError(f"{config.model_type} has no start symbol; pass sos_id")
+        self.llm = _adapt(llm, lora)
+        self.codebooks = codebooks
+        freeze(codebooks)
+
+        width = config.hidden_size
+        self.taste_projection = nn.Linear(taste_dim, width)
+        self.fusion = WeightedFusion("zero_audio")
+        self.head = _build_head(head, width, codebooks, eval_latent, weights)
+        self.pad_text = nn.Parameter(torch.zeros(width))
+        self.pad_taste = nn.Parameter(torch.zeros(taste_dim))
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The LLM without peft's wrapping; its linear layers keep the adapters."""
+        return self.llm.get_base_model() if self.has_adapters else self.llm
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether the LLM has LoRA adapters."""
+        return isinstance(self.llm, PeftModel)
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The LLM's frozen output layer, H to V."""
+        return self.causal_lm.get_output_embeddings()
+
+    def train(self, mode: bool = True) -> "SpokenLM":
+        """Switch the mode; the LLM itself and the quantizer stay in eval mode."""
+        super().train(mode)
+        set_adapter_mode(self.llm, mode)
+        self.codebooks.eval()
+        return self
+
+    def forward(self, batch: DelayBatch, noise: Tensor | None = None) -> SpokenLMOutput:
+        """Compute the losses of a batch, teacher forced.
+
+        Args:
+            batch: Layouts and codes.
+            noise: Train-mode noise of the latent of every word, (B, W, d); None
+                draws it.
+
+        Returns:
+            The losses.
+        """
+        hidden = self.read(self.embed(batch))
+        text_hidden, labels = self.text_positions(hidden, batch)
+        share = self.weights.text_kl
+        text = text_losses(
+            text_hidden,
+            labels,
+            self.output_layer,
+            reference=self.read_text_only(batch) if share > 0 else None,
+            kl_share=share,
+        )
+        prediction = self.predict_words(hidden, batch, noise)
+        taste = self.head.losses(prediction, batch.word_codes, self.codebooks)
+        codes = self.head.choose(prediction, self.codebooks)
+
+        is_token, is_word = labels != IGNORE, batch.word_codes[..., 0] != IGNORE
+        text_loss = text.mixed / text.count.clamp(min=1)
+        return SpokenLMOutput(
+            loss=self.weights.text * text_loss + self.weights.taste * taste.loss,
+            text_loss=text_loss,
+            text_ce=masked_mean(text.ce, is_token),
+            text_kl=masked_mean(text.kl, is_token),
+            taste_loss=taste.loss,
+            taste_terms={
+                name: masked_mean(term.detach(), is_word)
+                for name, term in taste.terms.items()
+            },
+            text_accuracy=masked_mean(text.hits.float(), is_token),
+            code_accuracy=masked_mean((codes == batch.word_codes).float(), is_word),
+            num_tokens=text.count,
+            num_words=is_word.sum(),
+            codes=codes,
+        )
+
+    def embed(self, batch: DelayBatch) -> Tensor:
+        """Return what the LLM reads: the start symbol, then the fused positions.
+
+        Args:
+            batch: Layouts and codes.
+
+        Returns:
+            (B, L + 1, H), in the LLM's dtype; any value behind the end of a row.
+        """
+        text = self.embed_tokens(batch.tokens).float()
+        text = torch.where((batch.tokens == PAD)[..., None], self.pad_text, text)
+        taste = self.lookup_taste(batch)
+        return torch.cat([self.embed_start(len(text)), self.fuse(taste, text)], dim=1)
+
+    def lookup_taste(self, batch: DelayBatch) -> Tensor:
+        """Return the TASTE embedding of every fused position.
+
+        Args:
+            batch: Layouts and codes.
+
+        Returns:
+            (B, L, D), float32; the learned pad where no word has arrived yet.
+        """
+        words = self.codebooks.decode(batch.word_codes)
+        index = batch.taste_words.clamp(min=0)[..., None]
+        taste = words.gather(1, index.expand(-1, -1, words.size(-1)))
+        return torch.where((batch.taste_words >= 0)[..., None], taste, self.pad_taste)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Return token embeddings, (...) -> (..., H); negative ids give any value."""
+        return self.causal_lm.get_input_embeddings()(tokens.clamp(min=0))
+
+    def embed_start(self, num_rows: int) -> Tensor:
+        """Return the start symbol, (num_rows, 1, H), in the LLM's dtype."""
+        sos = torch.full((num_rows, 1), self.sos_id, device=self.pad_text.device)
+        return self.embed_tokens(sos)
+
+    def fuse(self, taste: Tensor, text: Tensor) -> Tensor:
+        """Mix the two streams in float32, then round to what the LLM computes in.
+
+        Args:
+            taste: TASTE embeddings, (..., D).
+            text: Token embeddings, (..., H).
+
+        Returns:
+            (..., H), in the LLM's dtype.
+        """
+        dtype = self.causal_lm.get_input_embeddings().weight.dtype
+        with torch.autocast(taste.device.type, enabled=False):
+            taste = self.taste_projection(taste.float())
+            return self.fusion(taste, text.float()).to(dtype)
+
+    def read(self, inputs: Tensor) -> Tensor:
+        """Run the LLM over whole sequences.
+
+        There is no attention mask: rows are padded on the right, where a causal
+        model cannot see.
+
+        Args:
+            inputs: (B, N, H), in the LLM's dtype.
+
+        Returns:
+            Last hidden states after the final norm, (B, N, H), in the LLM's dtype.
+        """
+        backbone = self.causal_lm.base_model
+        return backbone(inputs_embeds=inputs, use_cache=False).last_hidden_state
+
+    def read_on(
+        self, inputs: Tensor, past: Cache | None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
+        """Run the LLM over the next positions only, with what it remembers.
+
+        Args:
+            inputs: (B, N, H), in the LLM's dtype.
+            past: Cache of the positions so far; None at the start.
+            mask: True on valid positions, those of the past included, (B, P + N),
+                bool; rows are padded on the left. None if there is no padding.
+
+        Returns:
+            Last hidden state of the last position, (B, H), and the cache, which is
+            changed in place.
+        """
+        masks = {}
+        if mask is not None:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -inputs.size(1) :]
+            masks = {"attention_mask": mask.long(), "position_ids": positions}
+        out = self.causal_lm.base_model(
+            inputs_embeds=inputs, past_key_values=past, use_cache=True, **masks
+        )
+        return out.last_hidden_state[:, -1], out.past_key_values
+
+    @torch.no_grad()
+    def read_text_only(self, batch: DelayBatch) -> Tensor:
+        """Run the LLM without adapters and TASTE over the same tokens.
+
+        Args:
+            batch: Layouts; the codes are not read.
+
+        Returns:
+            Last hidden states at the positions that predict a token, (B, L - delay,
+            H), in the LLM's dtype.
+        """
+        tokens = batch.tokens[:, : -self.delay - 1]
+        start = self.embed_start(len(tokens))
+        with adapters_disabled(self.llm):
+            return self.read(torch.cat([start, self.embed_tokens(tokens)], dim=1))
+
+    def text_positions(
+        self, hidden: Tensor, batch: DelayBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Cut to the positions that predict a token; no row has one behind them.
+
+        Args:
+            hidden: (B, L + 1, H).
+            batch: Layouts.
+
+        Returns:
+            Hidden states (B, L - delay, H) and labels (B, L - delay), int64, IGNORE
+            behind the last token of a row.
+        """
+        stop = batch.tokens.size(1) - self.delay
+        return hidden[:, :stop], text_labels(batch.tokens)[:, :stop]
+
+    def predict_words(
+        self, hidden: Tensor, batch: DelayBatch, noise: Tensor | None = None
+    ) -> Any:
+        """Run the head where words end, and nowhere else.
+
+        Args:
+            hidden: (B, L + 1, H).
+            batch: Layouts and codes; of the codes only the shape is used.
+            noise: (B, W, d) or None, see ``forward``.
+
+        Returns:
+            The head's prediction, one row a word, (B, W, ...).
+        """
+        outputs = word_outputs(batch.label_words, batch.word_codes.size(1))
+        index = outputs[..., None].expand(-1, -1, hidden.size(-1))
+        return self.run_head(hidden.gather(1, index), noise)
+
+    def run_head(self, hidden: Tensor, noise: Tensor | None = None) -> Any:
+        """Run the head in float32 on (..., H)."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float(), noise)
+
+
+def _adapt(
+    llm: PreTrainedModel | PeftModel, lora: Mapping[str, Any] | None
+) -> PreTrainedModel | PeftModel:
+    if isinstance(llm, PeftModel):
+        if lora is not None:
+            raise ValueError("the LLM has adapters already; pass lora=None")
+        return llm
+    freeze(llm)
+    return llm if lora is None else attach_lora(llm, **lora)
+
+
+def _build_head(
+    head: str | AbsCodeHead,
+    width: int,
+    codebooks: nn.Module,
+    eval_latent: LatentEval,
+    weights: LossWeights,
+) -> AbsCodeHead:
+    if isinstance(head, AbsCodeHead):
+        return head
+    if head == "latent":
+        return LatentCodeHead(
+            width, codebooks.codebook_dim, eval_latent, weights.latent_kl
+        )
+    if head == "linear":
+        return LinearCodeHead(width, codebooks.num_codebooks, codebooks.codebook_size)
+    raise ValueError(f"head must be 'latent', 'linear' or a module, got '{head}'")
+
+
+def _refuse_scaled_logits(config: PretrainedConfig) -> None:
+    """Refuse LLMs whose logits are more than their output layer."""
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise ValueError(
+                f"{config.model_type} changes its logits by '{name}', which the "
+                "chunked text loss does not know; use another LLM"
+            )
