@@ -1,0 +1,1 @@
+"""From TASTE embeddings to units, and from units to a waveform."""

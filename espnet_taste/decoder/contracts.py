@@ -1,0 +1,122 @@
+"""What a unit decoder must offer to be chosen in YAML.
+
+A class that keeps these promises can stand in for ours: put it into the registry
+(``espnet_taste.register``) and name it in the configuration.
+
+Symbols: U utterances, Ta tokens, S units, C classes, (P, L) positions of a layout.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from espnet_taste.decoder.layout import UnitLMLayout
+
+
+@dataclass(frozen=True)
+class UnitSampling:
+    """How units are drawn, and how many there may be.
+
+    A unit rate other than the released 50 a second needs ``bounds="tokens"``, which
+    counts in seconds.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    top_k: int = 25  # draw among the k best; 1 takes the best
+    temperature: float = 1.0
+    # "prompt", released: 2 to 20 times the prompt length 3 + Ta. "tokens": seconds a
+    # token, in units of ``unit_rate_hz``.
+    bounds: Literal["prompt", "tokens"] = "prompt"
+    unit_rate_hz: float = 50.0  # read by bounds="tokens" only
+    min_token_s: float = 0.04  # least seconds a token
+    max_token_s: float = 0.6  # most seconds a token ...
+    extra_s: float = 1.0  # ... and this much more for the silence around them
+    check_every: int = 16  # steps between two looks whether all rows have ended
+
+    def __post_init__(self) -> None:
+        """Check the values that come from a YAML file."""
+        if self.bounds not in ("prompt", "tokens"):
+            raise ValueError(
+                f"bounds must be 'prompt' or 'tokens', got {self.bounds!r}"
+            )
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+        for name in ("temperature", "unit_rate_hz", "check_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if not 0 <= self.min_token_s <= self.max_token_s or self.extra_s < 0:
+            raise ValueError(
+                "unit bounds need 0 <= min_token_s <= max_token_s and extra_s >= 0, "
+                f"got {self.min_token_s}, {self.max_token_s} and {self.extra_s}"
+            )
+
+
+@dataclass(frozen=True)
+class GeneratedUnits:
+    """Units of a batch of utterances."""
+
+    units: Tensor  # (U, S) int64, IGNORE behind each row's length
+    lengths: Tensor  # (U,) int64
+    has_ended: Tensor  # (U,) bool; False: cut off at its upper bound
+
+
+class AbsUnitDecoder(nn.Module, ABC):
+    """Autoregressive model of speech units, given text, TASTE and a speaker."""
+
+    num_units: int
+    # Submodules that are never trained and need not be in checkpoints.
+    frozen_parts: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(
+        self,
+        tokens: Tensor,
+        taste: Tensor | None,
+        speaker: Tensor,
+        layout: UnitLMLayout,
+    ) -> Tensor:
+        """Predict units, teacher-forced.
+
+        A row's logits depend on this row alone, however rows are laid out.
+
+        Args:
+            tokens: Text tokens, (U, Ta), int64; any padding.
+            taste: TASTE embeddings of the tokens, (U, Ta, taste_dim), float; None
+                for text alone.
+            speaker: Speaker embeddings, (U, speaker_dim), float.
+            layout: What stands where.
+
+        Returns:
+            Logits, (P, L, C) with C = num_units + 1; class ``num_units`` is the end.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        taste: Tensor | None,
+        speaker: Tensor,
+        *,
+        sampling: UnitSampling | None = None,
+        generator: torch.Generator | None = None,
+    ) -> GeneratedUnits:
+        """Draw the units of whole utterances.
+
+        Args:
+            tokens: Text tokens, (U, Ta), int64; any padding.
+            token_lengths: (U,), int64.
+            taste: As in ``forward``.
+            speaker: As in ``forward``.
+            sampling: How to draw; None for the released settings.
+            generator: Source of randomness, on the device of the model; None uses
+                torch's default one.
+
+        Returns:
+            The units; never more than the bounds allow.
+        """

