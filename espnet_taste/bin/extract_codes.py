@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Extract the TASTE codes of a set: one row of codes a word.
+
+Writes ``codes.scp`` ((W, Q) float32 arks), ``codes_shape`` (words and codebooks, for
+ESPnet's batches) and ``codes.tsv``, a table to read: utterance, word, start and end in
+seconds, codes.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--features_dir", type=Path, required=True)
+    parser.add_argument("--model_file", type=Path, required=True)
+    parser.add_argument("--batch_size", type=int, default=16, help="utterances")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        extract(args)
+    except (OSError, ValueError) as error:
+        print(f"extract_codes: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def extract(args: argparse.Namespace) -> None:
+    """Write the codes of all utterances that are not done yet, then the tables."""
+    import numpy as np
+
+    from espnet_taste.data.jobs import read_keys
+    from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays, write_table
+    from espnet_taste.data.utterances import in_batches
+    from espnet_taste.pipeline import TokenizerInference
+
+    keys = read_keys(args.data_dir, args.key_file)
+    with ArkWriter(args.output_dir, "codes") as writer:
+        todo = [key for key in keys if key not in writer.done]
+        if todo:
+            model = TokenizerInference(args.model_file, device=args.device)
+            utterances = model.open(args.data_dir, args.features_dir)
+        for number, batch in enumerate(in_batches(todo, args.batch_size)):
+            codes = model.word_codes([(key, utterances[key]) for key in batch])
+            for key, rows in zip(batch, codes, strict=True):
+                writer(key, rows.astype(np.float32))
+            if number % 20 == 0:
+                logging.info(f"{number * args.batch_size}/{len(todo)} utterances")
+    codes = read_scp_arrays(args.output_dir / "codes.scp")
+    shapes = {key: ",".join(map(str, codes[key].shape)) for key in keys}
+    write_table(args.output_dir / "codes_shape", shapes)
+    write_readable_table(args, keys, codes)
+
+
+def write_readable_table(args: argparse.Namespace, keys: Sequence[str], codes) -> None:
+    """Write ``codes.tsv``; times are empty if the set has none."""
+    from espnet_taste.data.kaldi import atomic_write, read_scp_arrays, read_table
+    from espnet_taste.words import split_words
+
+    text = read_table(args.data_dir / "text")
+    scp = args.data_dir / "word_times.scp"
+    times = read_scp_arrays(scp) if scp.exists() else {}
+    with atomic_write(args.output_dir / "codes.tsv") as stream:
+        stream.write("# utterance\tword\tstart_s\tend_s\tcodes\n")
+        for key in keys:
+            words = split_words(text[key])
+            spans = times[key] if key in times else [("", "")] * len(words)
+            for word, span, row in zip(words, spans, codes[key], strict=True):
+                places = [f"{t:.2f}" if t != "" else "" for t in span]
+                values = " ".join(str(int(code)) for code in row)
+                stream.write("\t".join([key, word, *places, values]) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Score the true units of a set under a trained decoder, teacher forced.
+
+Writes ``unit_scores.jsonl``: per utterance and condition the summed loss, top-1 and
+top-5 hits and the count. In the exchanged conditions the decoder reads the text, the
+codes or both of the next utterance of the set, repeated to the length of its own: what
+the loss rises by is how much the decoder relies on them.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--features_dir", type=Path, required=True)
+    parser.add_argument("--model_file", type=Path, required=True)
+    parser.add_argument("--batch_size", type=int, default=8, help="utterances")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        score(args)
+    except (OSError, ValueError) as error:
+        print(f"score_units: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def score(args: argparse.Namespace) -> None:
+    """Write the scores of all utterances of the job."""
+    from espnet_taste.data.jobs import read_keys
+    from espnet_taste.data.kaldi import atomic_write
+    from espnet_taste.data.utterances import in_batches
+    from espnet_taste.pipeline import TokenizerInference
+
+    every_key = read_keys(args.data_dir, None)
+    if len(every_key) < 2:
+        raise ValueError(f"{args.data_dir} has one utterance; there is no other's text")
+    # The partner comes from the whole set, so that job splits change nothing.
+    partner = dict(zip(every_key, [*every_key[1:], every_key[0]], strict=True))
+    model = TokenizerInference(args.model_file, device=args.device)
+    utterances = model.open(args.data_dir, args.features_dir)
+    keys = read_keys(args.data_dir, args.key_file)
+    with atomic_write(args.output_dir / "unit_scores.jsonl") as stream:
+        for number, batch in enumerate(in_batches(keys, args.batch_size)):
+            own = [(key, utterances[key]) for key in batch]
+            others = [(partner[key], utterances[partner[key]]) for key in batch]
+            for condition, rows in model.unit_counts(own, others).items():
+                for key, row in zip(batch, rows, strict=True):
+                    line = {"key": key, "condition": condition, **row}
+                    stream.write(json.dumps(line) + "\n")
+            if number % 20 == 0:
+                logging.info(f"{number * args.batch_size}/{len(keys)} utterances")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Write audio utterance by utterance, so that a killed run goes on where it was."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from espnet_taste.data.kaldi import atomic_write, check_key, write_table
+
+
+class AudioOutput:
+    """A folder of audio with a table and a report.
+
+    An utterance is done when its facts are on disk; its audio is renamed into place
+    before.
+
+    Args:
+        directory: Folder, made if needed.
+    """
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+        (self.directory / "audio").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def done(self) -> set[str]:
+        """Keys whose audio and facts are on disk."""
+        return {path.stem for path in (self.directory / "audio").glob("*.json")}
+
+    def write(
+        self,
+        key: str,
+        audio: np.ndarray,
+        sample_rate_hz: int,
+        facts: Mapping[str, object],
+    ) -> None:
+        """Write one utterance.
+
+        Args:
+            key: Its id.
+            audio: Samples, (N,), float32, -1..1; clipped beyond.
+            sample_rate_hz: Their rate.
+            facts: What the report says about it.
+
+        Raises:
+            ValueError: If a sample is not finite.
+        """
+        check_key(key)
+        if "/" in key:
+            raise ValueError(f"utterance id '{key}' cannot name a file; remove the '/'")
+        if not np.isfinite(audio).all():
+            raise ValueError(f"the audio made for '{key}' has samples that are no number")
+        path = self._audio(key)
+        part = path.with_name(f".{path.name}")
+        samples = np.clip(audio, -1.0, 1.0)
+        soundfile.write(part, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
+        os.replace(part, path)
+        with atomic_write(self._facts(key)) as stream:
+            json.dump({"key": key, "num_samples": len(audio), **facts}, stream)
+
+    def close(self, keys: Iterable[str]) -> None:
+        """Write ``wav.scp`` and ``report.jsonl`` for the given utterances."""
+        keys = sorted(keys)
+        write_table(
+            self.directory / "wav.scp", {key: str(self._audio(key)) for key in keys}
+        )
+        with atomic_write(self.directory / "report.jsonl") as stream:
+            for key in keys:
+                stream.write(self._facts(key).read_text(encoding="utf-8") + "\n")
+
+    def _audio(self, key: str) -> Path:
+        return self.directory / "audio" / f"{key}.flac"
+
+    def _facts(self, key: str) -> Path:
+        return self.directory / "audio" / f"{key}.json"
