@@ -23,13 +23,14 @@ def nearest_means(vectors: Tensor, means: Tensor) -> Tensor:
     Returns:
         Indices, (...), int64; the first of equally near ones.
     """
-    # |x|^2 does not change the argmin, so one product per block is enough. fp32
-    # keeps near ties apart under half precision.
-    means = means.float()
-    offsets = 0.5 * means.square().sum(-1)
-    blocks = vectors.float().reshape(-1, vectors.size(-1)).split(BLOCK_ROWS)
-    found = [torch.addmm(-offsets, block, means.T).argmax(-1) for block in blocks]
-    return torch.cat(found).reshape(vectors.shape[:-1])
+    # fp32 keeps near ties apart, whatever the surroundings compute in.
+    with torch.autocast(vectors.device.type, enabled=False):
+        means = means.float()
+        # |x|^2 does not change the argmin, so one product per block is enough.
+        offsets = -0.5 * means.square().sum(-1)
+        blocks = vectors.float().reshape(-1, vectors.size(-1)).split(BLOCK_ROWS)
+        found = [torch.addmm(offsets, block, means.T).argmax(-1) for block in blocks]
+        return torch.cat(found).reshape(vectors.shape[:-1])
 
 
 def cluster_sums(vectors: Tensor, index: Tensor, num_means: int) -> tuple[Tensor, ...]:

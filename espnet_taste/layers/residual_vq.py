@@ -18,12 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from espnet_taste.layers.kmeans import (
-    cluster_sums,
-    lloyd,
-    nearest_means,
-    random_start,
-)
+from espnet_taste.layers.ema_codebook import EmaCodebook
+from espnet_taste.layers.kmeans import cluster_sums, nearest_means, random_start
 from espnet_taste.types import IGNORE
 
 
@@ -35,75 +31,6 @@ class QuantizerOutput:
     codes: Tensor | None  # (B, T, Q) int64; IGNORE on padding and inactive codebooks
     commitment: Tensor  # (Q,); 0 for inactive codebooks and in eval mode
     spread: Tensor | None = None  # (), mean deviation of a latent's dimensions
-
-
-class EmaCodebook(nn.Module):
-    """One codebook, moved by exponential averages instead of by gradients.
-
-    Args:
-        size: Number of entries K.
-        dim: Width d.
-        decay: Share of the old averages that one update keeps.
-        eps: Smoothing of the counts.
-    """
-
-    def __init__(self, size: int, dim: int, decay: float, eps: float = 1e-5):
-        super().__init__()
-        self.decay = decay
-        self.eps = eps
-        self.register_buffer("embed", torch.zeros(size, dim))
-        self.register_buffer("embed_sum", torch.zeros(size, dim))
-        self.register_buffer("count", torch.ones(size))
-        # A float, so that averaging checkpoints leaves a 1 a 1.
-        self.register_buffer("initialised", torch.zeros(()))
-
-    @torch.no_grad()
-    def initialise(
-        self, vectors: Tensor, start_means: Tensor, num_iterations: int
-    ) -> None:
-        """Set the entries to the k-means centres of training data.
-
-        Args:
-            vectors: (N, d), float32.
-            start_means: (K, d), float32.
-            num_iterations: Lloyd iterations.
-        """
-        means, counts = lloyd(vectors, start_means, num_iterations)
-        self.embed.copy_(means)
-        self.count.copy_(counts)
-        self.embed_sum.copy_(means * counts[:, None])
-        self.initialised.fill_(1.0)
-
-    @torch.no_grad()
-    def update(self, counts: Tensor, sums: Tensor) -> None:
-        """Move the entries towards the vectors assigned to them.
-
-        Args:
-            counts: Vectors per entry, (K,), float.
-            sums: Their sums, (K, d), float.
-        """
-        self.count.lerp_(counts, 1 - self.decay)
-        self.embed_sum.lerp_(sums, 1 - self.decay)
-
-        # Laplace smoothing keeps entries nobody chose away from a division by 0.
-        total = self.count.sum()
-        smooth = (self.count + self.eps) / (total + self.count.numel() * self.eps)
-        self.embed.copy_(self.embed_sum / (smooth * total)[:, None])
-
-    @torch.no_grad()
-    def revive(self, candidates: Tensor, threshold: float) -> None:
-        """Replace entries that are hardly chosen any more.
-
-        Args:
-            candidates: A vector to put in the place of each entry, (K, d).
-            threshold: Entries whose averaged count is below are replaced, and
-                start again with this count.
-        """
-        dead = self.count < threshold
-        self.count.masked_fill_(dead, threshold)
-        self.embed.copy_(torch.where(dead[:, None], candidates, self.embed))
-        sums = torch.where(dead[:, None], candidates * threshold, self.embed_sum)
-        self.embed_sum.copy_(sums)
 
 
 class ResidualVQ(nn.Module):
@@ -261,7 +188,8 @@ class ResidualVQ(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the TASTE embedding of codes, (..., Q) -> (..., D)."""
-        return self.project_out(self.sum_codes(codes))
+        with torch.autocast(codes.device.type, enabled=False):
+            return self.project_out(self.sum_codes(codes))
 
     @torch.no_grad()
     def quantize_latent(self, latent: Tensor) -> Tensor:
@@ -379,8 +307,9 @@ class ResidualVQ(nn.Module):
     def _require_initialised(self, num_codebooks: int) -> None:
         if self._num_initialised < num_codebooks:
             raise RuntimeError(
-                f"{self._num_initialised} of {num_codebooks} codebooks are initialised; "
-                "call initialise() with features of training data or load a checkpoint"
+                f"only {self._num_initialised} of {num_codebooks} codebooks are "
+                "initialised; call initialise() with features of training data or load "
+                "a checkpoint"
             )
 
     @staticmethod

@@ -1,0 +1,57 @@
+"""The quantizers behind their contract."""
+
+import pytest
+import torch
+
+from espnet_taste.tokenizer.quantizer import NoQuantizer, RvqQuantizer
+
+
+@pytest.fixture
+def rvq():
+    torch.manual_seed(0)
+    quantizer = RvqQuantizer(6, 3, 4, 2, quantizer_dropout=False)
+    quantizer.initialise(torch.randn(30, 6), generator=torch.Generator().manual_seed(0))
+    return quantizer
+
+
+def test_sizes_and_codes(rvq):
+    mask = torch.tensor([[True, True, False]])
+
+    out = rvq.eval()(torch.randn(1, 3, 6), mask)
+
+    assert (rvq.num_codebooks, rvq.codebook_size, rvq.codebook_dim) == (2, 4, 3)
+    assert out.codes.shape == (1, 3, 2)
+    torch.testing.assert_close(rvq.decode(out.codes), out.quantized)
+    assert rvq.quantize_latent(rvq.sum_codes(out.codes)).shape == (1, 3, 2)
+
+
+def test_statistics_count_the_entries_in_use(rvq):
+    out = rvq.eval()(torch.randn(1, 3, 6), torch.ones(1, 3, dtype=torch.bool))
+    rvq.rvq.codebooks[0].count.copy_(torch.tensor([5.0, 5.0, 0.0, 0.0]))
+    rvq.rvq.codebooks[1].count.fill_(2.0)
+
+    values = rvq.statistics(out)
+
+    assert values["code_perplexity_0"].item() == pytest.approx(2.0)
+    assert values["code_perplexity_1"].item() == pytest.approx(4.0)
+    assert values["latent_spread"].item() > 0
+
+
+def test_no_quantizer_passes_features_and_gradients():
+    features = torch.randn(1, 3, 6, requires_grad=True)
+    quantizer = NoQuantizer()
+
+    out = quantizer(features, torch.ones(1, 3, dtype=torch.bool))
+    out.quantized.sum().backward()
+
+    assert out.quantized is features
+    assert features.grad.eq(1.0).all()
+    assert out.codes is None
+    assert out.commitment.sum() == 0
+    assert set(quantizer.statistics(out)) == {"latent_spread"}
+
+
+def test_no_quantizer_has_no_codes():
+    for method in ("decode", "sum_codes", "quantize_latent"):
+        with pytest.raises(ValueError, match="no quantizer, hence no codes"):
+            getattr(NoQuantizer(), method)(torch.zeros(1, 2))
