@@ -15,29 +15,27 @@ import numpy as np
 import soundfile
 import soxr
 
+from espnet_taste.data.exclusions import ExclusionError
 from espnet_taste.data.kaldi import find_file, split_ark_place
 from espnet_taste.types import SAMPLE_RATE_HZ
 
-REASONS = ("unreadable", "empty", "too_short", "too_long", "silent", "nan") + (
+REASONS = (
+    "unreadable",
+    "empty",
+    "too_short",
+    "too_long",
+    "silent",
+    "nan",
     "pipe_refused",
+    "no_audio",
 )
 # First bytes of what Kaldi and ESPnet store as sound in arks. A pickled object is not
 # among them, although kaldiio would load one.
 _ARK_SOUNDS = (b"RIFF", b"fLaC", b"AUDIO")
 
 
-class AudioError(ValueError):
-    """Audio that cannot be used.
-
-    Args:
-        reason: One of ``REASONS``, under which the utterance is counted.
-        detail: What was expected and found, for a person.
-    """
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+class AudioError(ExclusionError):
+    """Audio that cannot be used; ``reason`` is one of ``REASONS``."""
 
 
 def read_audio(

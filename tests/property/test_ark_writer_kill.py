@@ -1,12 +1,13 @@
 """An ark writer killed at any moment and called again: nothing lost or doubled."""
 
-import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from fault_injection import Killed, Power
 
-from espnet_taste.data import kaldi
 from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays
 
 KEYS = [f"u{number:02d}" for number in range(23)]
@@ -27,62 +28,62 @@ def write_all(folder, chunk):
     return written
 
 
-def write_and_die(folder, chunk, step):
-    """Run the writer in a child that dies at its ``step``-th system call of interest.
-
-    The calls are those between which the disk looks different: opening, syncing,
-    renaming and removing files.
-    """
-    pid = os.fork()
-    if pid == 0:
-        count = 0
-
-        def dying(call):
-            def counted(*args, **kwargs):
-                nonlocal count
-                count += 1
-                if count == step:
-                    os._exit(9)
-                return call(*args, **kwargs)
-
-            return counted
-
-        for name in ("fsync", "replace"):
-            setattr(kaldi.os, name, dying(getattr(os, name)))
-        for name in ("unlink", "open"):
-            setattr(kaldi.Path, name, dying(getattr(kaldi.Path, name)))
-        write_all(folder, chunk)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+def write_and_die(folder, chunk, last):
+    """Run the writer until file operation number ``last``; True if it was killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        Power(patch, last)
+        try:
+            write_all(folder, chunk)
+        except Killed:
+            return True
+    return False
 
 
-@pytest.mark.parametrize("chunk", [5, 64])
+def check_complete(folder):
+    arrays = read_scp_arrays(folder / "x.scp")
+    assert list(arrays) == KEYS
+    for key in KEYS:
+        np.testing.assert_array_equal(arrays[key], array_of(key))
+    arks = {value.rpartition(":")[0] for value in arrays.places.values()}
+    assert {str(path) for path in folder.iterdir()} == arks | {f"{folder}/x.scp"}
+
+
+@pytest.mark.parametrize("chunk", [4, 64])
 def test_killed_anywhere_the_same_call_finishes(tmp_path, chunk):
-    step = 0
-    died = True
-    while died:
-        step += 1
-        folder = tmp_path / str(step)
-        died = write_and_die(folder, chunk, step)
-        already = ArkWriter(folder, "x", chunk=chunk).done if died else set(KEYS)
+    last = 0
+    while write_and_die(tmp_path / str(last), chunk, last):
+        folder = tmp_path / str(last)
+        already = ArkWriter(folder, "x", chunk=chunk).done
         assert write_all(folder, chunk) == [key for key in KEYS if key not in already]
-
-        arrays = read_scp_arrays(folder / "x.scp")
-        assert list(arrays) == KEYS
-        for key in KEYS:
-            np.testing.assert_array_equal(arrays[key], array_of(key))
-        arks = {value.rpartition(":")[0] for value in arrays.places.values()}
-        assert {str(path) for path in folder.iterdir()} == arks | {f"{folder}/x.scp"}
-    assert step > 5
+        check_complete(folder)
+        last += 1
+    assert last > 10
 
 
 def test_killed_again_and_again(tmp_path):
     draw = random.Random(0)
-    deaths = 0
-    while write_and_die(tmp_path, 3, draw.randint(1, 40)):
-        deaths += 1
-    assert deaths > 3
-    arrays = read_scp_arrays(tmp_path / "x.scp")
-    assert list(arrays) == KEYS
-    for key in KEYS:
-        np.testing.assert_array_equal(arrays[key], array_of(key))
+    kills = 0
+    while write_and_die(tmp_path, 2, draw.randint(20, 45)):
+        kills += 1
+    assert kills > 3
+    check_complete(tmp_path)
+
+
+DYING = """
+import os, sys
+import numpy as np
+from espnet_taste.data.kaldi import ArkWriter
+with ArkWriter(sys.argv[1], "x", chunk=4) as writer:
+    for number in range(int(sys.argv[2])):
+        key = f"u{number:02d}"
+        writer(key, np.arange(number + 1, dtype=np.float32) + 100 * number)
+    os._exit(9)
+"""
+
+
+def test_a_process_that_really_died(tmp_path):
+    done = subprocess.run([sys.executable, "-c", DYING, str(tmp_path), "14"])
+
+    assert done.returncode == 9
+    assert write_all(tmp_path, 4) == KEYS[12:]
+    check_complete(tmp_path)

@@ -1,0 +1,97 @@
+"""Data folders: where the utterances and their speakers come from."""
+
+import pytest
+
+from espnet_taste.data.audio import AudioError
+from espnet_taste.data.data_dir import (
+    read_data_dir,
+    select_keys,
+    speaker_of,
+    write_speakers,
+)
+from espnet_taste.data.exclusions import ExclusionError
+from espnet_taste.data.kaldi import read_table
+
+
+def make(folder, **tables):
+    folder.mkdir(exist_ok=True)
+    for name, text in tables.items():
+        (folder / name.replace("_", ".")).write_text(text)
+    return folder
+
+
+def test_ids_of_audio_and_of_text_are_all_utterances(tmp_path):
+    data = read_data_dir(make(tmp_path, wav_scp="b x\na y\n", text="c hi\nb yes\n"))
+
+    assert data.utterances == ["a", "b", "c"]
+    assert data.utt2spk is None
+    with pytest.raises(AudioError, match="no_audio: not in wav.scp"):
+        data.read("c")
+
+
+def test_with_segments_recordings_are_no_utterances(tmp_path):
+    data = read_data_dir(
+        make(
+            tmp_path,
+            wav_scp="rec x\n",
+            segments="b rec 1.5 -1\na rec 0 1.5\nc gone 0 1\n",
+            text="d hi\n",
+        )
+    )
+
+    assert data.utterances == ["a", "b", "c", "d"]
+    assert data.segments["b"] == ("rec", 1.5, -1.0)
+    with pytest.raises(AudioError, match="no_audio: recording 'gone' is not in"):
+        data.read("c")
+    with pytest.raises(AudioError, match="no_audio: in text, but not in segments"):
+        data.read("d")
+
+
+@pytest.mark.parametrize(
+    "line", ["a rec 2 1", "a rec 1 1", "a rec 1", "a rec x 2", "a"]
+)
+def test_a_bad_segment_names_file_and_line(tmp_path, line):
+    with pytest.raises(ValueError, match=f"segments: expected .*{line}"):
+        read_data_dir(make(tmp_path, wav_scp="rec x\n", segments=line + "\n"))
+
+
+def test_a_folder_without_wav_scp_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no wav.scp in"):
+        read_data_dir(tmp_path)
+
+
+def test_a_job_gets_its_keys_sorted_and_unknown_ones_are_named(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("c\na anything\n")
+
+    assert select_keys(["c", "b", "a"], None) == ["a", "b", "c"]
+    assert select_keys(["c", "b", "a"], keys) == ["a", "c"]
+    with pytest.raises(ValueError, match="1 ids are not .*'c'"):
+        select_keys(["b", "a"], keys)
+
+
+@pytest.mark.parametrize(
+    ("speaker", "speaker_from", "expected"),
+    [
+        ("103-1240", "utt2spk", "103-1240"),
+        ("103-1240", "strip_chapter", "103"),
+        ("103_1240", "strip_chapter", "103"),
+        ("a-b-7", "strip_chapter", "a-b"),
+        ("103", "utterance", "u"),
+    ],
+)
+def test_speakers(speaker, speaker_from, expected):
+    assert speaker_of("u", {"u": speaker}, speaker_from) == expected
+
+
+def test_speakers_that_cannot_be_told(tmp_path):
+    with pytest.raises(ExclusionError, match="no_speaker"):
+        speaker_of("u", {"v": "x"}, "utt2spk")
+    with pytest.raises(ValueError, match="'x' of 'u' has no chapter"):
+        speaker_of("u", {"u": "x"}, "strip_chapter")
+
+
+def test_the_inverse_table(tmp_path):
+    write_speakers(tmp_path, {"b": "s", "a": "s", "c": "t"}, inverse=True)
+
+    assert read_table(tmp_path / "spk2utt") == {"s": "a b", "t": "c"}
