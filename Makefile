@@ -1,0 +1,54 @@
+# Every target builds what it needs and is quick the second time.
+SHELL := bash
+.DEFAULT_GOAL := help
+PYTHON_FILES := $(wildcard espnet_taste tests tools local benchmarks setup.py)
+BIN := .venv/bin
+
+.PHONY: help demo test test-all integration bench lint format setup env espnet lock clean
+
+help: ## this list
+	@echo "make <target>; options of the recipe: make demo ARGS='--stage align'"
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+demo: setup ## train and score a TASTE model on the embedded corpus (ARGS: run.sh's)
+	cd egs2/taste && ./run.sh $(ARGS)
+
+test: setup ## the default tests (ARGS: pytest's)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+test-all: setup ## every test: also slow ones, downloaded weights and recipe stages
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" $(ARGS)
+
+integration: setup ## recipe stages on a tiny configuration, as tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m recipe $(ARGS)
+
+bench: env ## the benchmarks, one table each
+	@shopt -s nullglob; for script in benchmarks/*.py; do \
+		echo "== $${script}"; $(BIN)/python "$${script}" $(ARGS) || exit 1; \
+	done
+
+lint: env ## black, isort, flake8, shellcheck: the hooks of pre-commit
+	$(BIN)/black --quiet --check $(PYTHON_FILES)
+	$(BIN)/isort --quiet --check-only $(PYTHON_FILES)
+	$(BIN)/flake8 $(PYTHON_FILES)
+	git ls-files -z '*.sh' .ci/run | xargs -0 -r $(BIN)/shellcheck -x -e SC1091,SC2086
+
+format: env ## let black and isort rewrite the files
+	$(BIN)/isort --quiet $(PYTHON_FILES)
+	$(BIN)/black --quiet $(PYTHON_FILES)
+
+setup: env espnet ## .venv and ESPnet's recipe tools, without running anything
+
+env: ## .venv with the locked packages
+	@tools/setup_env.sh
+
+espnet: env ## ESPnet's source tree (yours, if ESPNET_ROOT is set)
+	@tools/get_espnet.sh >/dev/null
+
+lock: env ## requirements.lock from setup.py (ARGS=--upgrade for newer versions)
+	$(BIN)/python tools/lock.py --uv "$$(command -v uv || echo .uv/bin/uv)" $(ARGS)
+
+clean: ## remove environment, ESPnet's tree and caches; never data, dump or exp
+	rm -rf .venv .venv.lock .uv .espnet .espnet.* *.egg-info build .pytest_cache .hypothesis
+	rm -f egs2/taste/utils egs2/taste/steps egs2/taste/scripts egs2/taste/pyscripts
+	find espnet_taste tests tools -name __pycache__ -prune -exec rm -rf {} +
