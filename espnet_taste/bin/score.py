@@ -77,6 +77,9 @@ def _add_audio_options(group: argparse._ArgumentGroup) -> None:
         default="true",
         help="forbid the judge digits; false if the references hold digits",
     )
+    group.add_argument(
+        "--judge_compute_type", default="int8", help="CTranslate2 type, or float32"
+    )
     group.add_argument("--judge_threads", type=int, default=0, help="0: automatic")
     group.add_argument("--speaker_encoder", default="resemblyzer/ge2e")
 
@@ -170,6 +173,7 @@ def _build_listener(args: argparse.Namespace, *, needs_speaker: bool):
     options = JudgeOptions(
         language=None if args.language == "none" else args.language,
         spell_numbers=args.spell_numbers == "true",
+        compute_type=args.judge_compute_type,
     )
     judge = WhisperJudge(
         folder,

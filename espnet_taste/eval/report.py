@@ -360,7 +360,9 @@ def method_notes(results: Results) -> list[str]:
         "stops the run; an empty one is all deletions. WER may exceed 100 %; the "
         "capped rates count at most the reference length of each utterance.",
         f"Judge: {judges}. It heard the original, too: that row is its own error.",
-        f"Text normaliser: {normalisers} (rules in `espnet_taste/eval/normalise.py`).",
+        f"Text normaliser: {normalisers} (rules in `espnet_taste/eval/normalise.py`). "
+        "It knows no language: another spelling ('mister', 'Mr.') is an error, in the "
+        "original's row as in all others.",
         "Durations compare the judge's word times (20 ms steps) in both signals, on "
         "words that are equal and aligned; coverage is their share of the original's "
         "words. 'Identical transcripts only' is the released evaluation's rule.",

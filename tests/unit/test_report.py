@@ -1,0 +1,255 @@
+"""The page: its structure, its marks, and that every number comes from the scores."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from fabricated_scores import audio_file, save_run, unit_file, whole_run
+
+from espnet_taste.bin.report import main, read_exclusions
+from espnet_taste.eval.metrics import METRICS
+from espnet_taste.eval.report import (
+    format_bitrate,
+    format_score,
+    ordering_verdicts,
+    render_page,
+)
+from espnet_taste.eval.results import Results, Score, build_set
+
+MAIN_ROWS = [
+    "original audio",
+    "units only (topline)",
+    "text only",
+    "text only, trained as long as TASTE",
+    "TASTE without quantizer",
+    "TASTE without quantizer, trained as long as TASTE",
+    "TASTE",
+]
+OUTLINE = """\
+# Results
+## Test set `test`
+### Ordering
+### Paired differences
+### Details of the free-running scores
+### Spoken LM
+## Excluded and skipped
+## How it was measured
+## Environment"""
+
+
+def page_of(run, **fields):
+    results = Results({"seed": "1"}, (build_set("test", run),), **fields)
+    return render_page(results)
+
+
+def first_table(page):
+    """Return the cells of the first table, head first."""
+    lines = [line for line in page.split("## Test set")[1].splitlines()]
+    start = next(n for n, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return [rows[0], *rows[2:]]
+
+
+def test_outline():
+    page = page_of(whole_run())
+
+    heads = [line for line in page.splitlines() if line.startswith("#")]
+    assert "\n".join(heads) == OUTLINE
+
+
+def test_one_row_for_every_system_and_every_row_complete():
+    head, *rows = first_table(page_of(whole_run()))
+
+    assert [row[0] for row in rows] == MAIN_ROWS
+    assert {len(row) for row in rows} == {len(head)}
+    assert [cell == "-" for cell in rows[0]] == [
+        *(False, True, True, True, True, True),
+        *(False, False, True, True, True, False),
+    ]
+    assert "-" not in rows[-1]
+
+
+def test_cells_show_the_scores():
+    run = whole_run()
+    score = build_set("test", run).row("taste").scores["unit_loss"]
+
+    cell = first_table(page_of(run))[-1][1]
+
+    numbers = [float(number) for number in re.findall(r"[\d.]+", cell)]
+    expected = [score.value, score.low, score.high]
+    assert numbers == [pytest.approx(number, abs=5e-4) for number in expected]
+
+
+def test_not_meaningful_cells_carry_a_dagger_and_its_reason():
+    run = whole_run()
+    run["taste"][1] = audio_file("taste", matched_share=0.25)
+
+    page = page_of(run)
+
+    *_, text_row, _, _, _, taste_row = first_table(page)
+    assert "\u20201 @ " in taste_row[8]
+    assert "\u2020" not in text_row[8]
+    assert "\u2020" not in taste_row[9]
+    assert "* \u20201 not meaningful (TASTE): only 2" in page
+
+
+def test_a_dagger_with_two_reasons_lists_both():
+    run = whole_run()
+    run["taste"][0] = unit_file("taste", reliance=0.01)
+    run["taste"][1] = audio_file("taste", matched_share=0.1)
+
+    assert "\u20201,2 @ " in first_table(page_of(run))[-1][8]
+
+
+def test_the_ordering_is_read_off_the_intervals():
+    lines = ordering_verdicts(build_set("test", whole_run()))
+
+    loss = [line for line in lines if line.startswith("unit loss")]
+    assert len(loss) == 2
+    assert all("**yes**" in line for line in loss)
+    assert "text only, trained as long as TASTE?" in loss[0]
+
+
+def test_an_ordering_that_did_not_come_out_is_said():
+    run = whole_run()
+    run["no_quantizer_control"] = [unit_file("no_quantizer_control", loss=2.6)]
+    del run["text_only_control"]
+    run["text_only"][0] = dataclasses.replace(
+        run["taste"][0], system="text_only", items=run["taste"][0].items
+    )
+
+    lines = ordering_verdicts(build_set("test", run))
+
+    assert "**undecided**" in lines[0]
+    assert "**no, the other way round**" in lines[1]
+    assert lines[-1].startswith("No control run for: text only.")
+
+
+def test_a_lower_accuracy_is_no_gain():
+    """The sign of better differs between loss and accuracy."""
+    run = whole_run()
+    run["taste"][0] = unit_file("taste", loss=2.9)
+
+    lines = ordering_verdicts(build_set("test", run))
+
+    for name in ("unit loss", "top-1"):
+        step = next(line for line in lines if line.startswith(f"{name}: TASTE better"))
+        assert "**no, the other way round**" in step
+
+
+def test_differences_that_exclude_zero_are_bold():
+    section = page_of(whole_run()).split("### Paired differences")[1]
+    line = next(row for row in section.splitlines() if row.startswith("| TASTE | text"))
+
+    assert "| **-0." in line
+    assert "| +0.000 [+0.000, +0.000] |" in line
+
+
+def test_the_spoken_lm_has_its_perplexity():
+    page = page_of(whole_run())
+    without = whole_run()
+    del without["slm"]
+
+    line = next(r for r in page.splitlines() if r.startswith("| text loss (nats"))
+    assert line.split(" | ")[2] == "26.44"  # exp(65.5 / 20)
+    assert "code accuracy minus unigram code accuracy: +15.0%" in page
+    assert "No spoken LM was scored in this run." in page_of(without)
+
+
+def test_exclusions_and_skipped_counts_are_on_the_page():
+    exclusions = {
+        "train": {"format": {"kept": 90, "excluded": {"silent": 3, "nan": 0}}}
+    }
+
+    page = page_of(whole_run(), exclusions=exclusions)
+
+    assert "| train | format | 90 | silent 3 |" in page
+    assert "| test | TASTE | audio: heard_as_nothing 1 |" in page
+
+
+def test_formats():
+    loss, wer = METRICS["unit_loss"], METRICS["wer"]
+
+    assert format_score(Score(2.5, 2.25, 2.75), loss) == "2.500 [2.250, 2.750]"
+    assert format_score(Score(0.5, 0.25, 0.75), wer) == "50.0% [25.0, 75.0]"
+    assert format_score(Score(0.5, note="too few"), wer) == "50.0% (too few)"
+    assert format_score(Score(None, note="no word"), wer) == "none: no word"
+    assert format_score(Score(0.5, 0.1, 1.0), loss, signed=True).startswith("+0.500 [+")
+    assert format_score(None, loss) == format_bitrate({}) == "-"
+
+
+@pytest.fixture
+def run_report(tmp_path):
+    """Call the command on a saved run; return its status."""
+
+    def call(files=None, *more):
+        data = tmp_path / "dump" / "test"
+        data.mkdir(parents=True, exist_ok=True)
+        summary = {"kept": 12, "excluded": {"silent": 2}}
+        (data / "summary.json").write_text(json.dumps(summary))
+        options = save_run(tmp_path / "exp", files)
+        options += ["--test_sets", "test", "--output_dir", str(tmp_path), "--seed", "7"]
+        return main([*options, "--data_dir", str(data), *more])
+
+    return call
+
+
+def test_command(tmp_path, run_report):
+    config = tmp_path / "train.yaml"
+    config.write_text("a: 1\n")
+
+    assert run_report(None, "--config", str(config), "--meta", "hours=2") == 0
+
+    content = json.loads((tmp_path / "results.json").read_text())
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert content["metadata"]["seed"] == "7"
+    assert content["exclusions"]["test"]["summary"]["excluded"] == {"silent": 2}
+    for line in ("| seed | 7 |", "| hours | 2 |", "| test | summary | 12 | silent 2 |"):
+        assert line in page
+    assert f"| config {config} | sha256 " in page
+
+
+def test_command_refuses_a_run_without_a_row(tmp_path, run_report, capsys):
+    files = whole_run()
+    del files["units"]
+
+    assert run_report(files) == 1
+    assert "no scores for the rows ['units']" in capsys.readouterr().err
+    assert not (tmp_path / "RESULTS.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--system", "taste"], "--system must be KEY=VALUE, got 'taste'"),
+        (["--system", "taste=x"], "--system taste is given twice"),
+        (["--meta", "a=1", "--meta", "a=2"], "--meta a is given twice"),
+        (["--config", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_command_refuses_broken_options(run_report, capsys, options, message):
+    assert run_report(None, *options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_exclusions_by_step(tmp_path):
+    steps = {
+        "format": {"kept": 5, "excluded": {}},
+        "align": {"kept": 4, "excluded": {"x": 1}},
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(steps))
+
+    assert read_exclusions(tmp_path) == steps
+
+
+@pytest.mark.parametrize("content", [None, '{"format": {"kept": 1}}'])
+def test_a_set_without_a_summary_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(ValueError, match="no exclusion summary|no 'kept' and"):
+        read_exclusions(tmp_path)
