@@ -184,7 +184,7 @@ class UnitLM(AbsUnitDecoder):
     def encode_condition(
         self, tokens: Tensor, taste: Tensor | None, layout: UnitLMLayout
     ) -> Tensor:
-        """Encode text and TASTE and fuse them, (Pt, Lt, D); text alone without TASTE."""
+        """Fuse the encoded text and TASTE; text alone without TASTE, (Pt, Lt, D)."""
         text = self.encode_text(tokens, layout)
         if taste is None:
             return text

@@ -1,0 +1,227 @@
+"""The unit LM must equal the released one: logits, loss, gradients, generation.
+
+The fixture holds what the official code computes with small random weights; every
+size is read from it.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from espnet_taste.decoder.contracts import UnitSampling
+from espnet_taste.decoder.generation import UnitStepper, prompt_layout, unit_bounds
+from espnet_taste.decoder.layout import NUM_SPECIAL, Row, pack_rows, whole_rows
+from espnet_taste.decoder.released_names import OURS_ALONE, from_released
+from espnet_taste.decoder.unit_lm import UnitLM
+from espnet_taste.types import IGNORE
+
+GREEDY = UnitSampling(top_k=1)
+GRADIENTS = {
+    "fusion_weights": "fusion.weights",
+    "llm_embedding": "special_embedding.weight",
+    "llm_layer0_pos_bias_u": "unit_encoder.layers.0.self_attn.pos_bias_u",
+    "text_encoder_input_weight": "text_encoder.input_layer.0.weight",
+    "speech_embedding": "unit_embedding.weight",
+}
+
+
+@pytest.fixture
+def case(golden):
+    return golden("speech_decoder")
+
+
+@pytest.fixture
+def unit_lm(case):
+    config = case.config
+    text, taste, lm = (
+        config[name] for name in ("text_encoder", "audio_token_encoder", "llm")
+    )
+    model = UnitLM(
+        config["speech_token_size"],
+        config["text_token_size"],
+        config["audio_encoder_input_size"],
+        speaker_dim=config["spk_embed_dim"],
+        text_dim=config["encoder_input_size"],
+        taste_input_dim=case.state("speech_decoder.audio_embed_affine_layer.")[
+            "bias"
+        ].numel(),
+        width=config["llm_input_size"],
+        heads=lm["heads"],
+        feedforward=lm["units"],
+        text_feedforward=text["units"],
+        taste_feedforward=taste["units"],
+        text_layers=text["blocks"],
+        taste_layers=taste["blocks"],
+        lm_layers=lm["blocks"],
+        dropout=0.0,
+    )
+    state = case.state("speech_decoder.")
+    renamed = {from_released(name): value for name, value in state.items()}
+    missing, unexpected = model.load_state_dict(renamed, strict=False)
+    assert (tuple(missing), unexpected) == (OURS_ALONE, [])
+    return model.eval()
+
+
+@pytest.fixture
+def layout(case, unit_lm):
+    return whole_rows(
+        case.input("asr_token_lengths"),
+        case.input("speech_token_ids"),
+        case.input("speech_token_lengths"),
+        num_tokens=case.input("asr_token_ids").size(1),
+        num_units=unit_lm.num_units,
+    )
+
+
+@pytest.fixture
+def condition(case):
+    """Tokens, TASTE and speaker of the batch."""
+    return [
+        case.input(name) for name in ("asr_token_ids", "taste_embeds", "speaker_embeds")
+    ]
+
+
+def packed_layout(case, unit_lm):
+    tokens, lengths = case.input("asr_token_ids"), case.input("asr_token_lengths")
+    units, unit_lengths = (
+        case.input("speech_token_ids"),
+        case.input("speech_token_lengths"),
+    )
+    rows = [
+        Row(i, 0, int(lengths[i]), units[i, : unit_lengths[i]].numpy(), ends=True)
+        for i in range(len(tokens))
+    ]
+    return pack_rows(
+        rows,
+        num_tokens=tokens.size(1),
+        num_units=unit_lm.num_units,
+        max_positions=10**6,
+    )
+
+
+@torch.no_grad()
+def test_every_station_of_the_forward_pass(case, unit_lm, layout, condition):
+    tokens, taste, speaker = condition
+    is_text, is_lm = layout.text_rows != IGNORE, layout.lm_rows != IGNORE
+
+    text = unit_lm.encode_text(tokens, layout)
+    taste = unit_lm.encode_taste(taste, layout)
+    fused = unit_lm.fusion(taste, text)
+    inputs = unit_lm.gather_inputs(fused, speaker, layout)
+    hidden = unit_lm.encode_units(inputs, layout)
+
+    case.check("text_encoded", text, is_text)
+    case.check("taste_encoded", taste, is_text)
+    case.check("fused", fused, is_text)
+    case.check("lm_input", inputs, is_lm)
+    case.check("lm_hidden", hidden, is_lm)
+    case.check("lm_lengths", is_lm.sum(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", ["", "text_only."])
+def test_logits_and_labels(case, unit_lm, layout, condition, prefix):
+    tokens, taste, speaker = condition
+
+    logits = unit_lm(tokens, None if prefix else taste, speaker, layout)
+
+    case.check(f"{prefix}logits", logits, layout.lm_rows != IGNORE)
+    case.check(f"{prefix}labels", layout.labels)
+
+
+@torch.no_grad()
+def test_packed_rows_give_the_same_logits(case, unit_lm, condition):
+    layout = packed_layout(case, unit_lm)
+    expected, lengths = case.output("logits"), case.output("lm_lengths")
+
+    logits = unit_lm(*condition, layout)
+
+    entry = case.info["outputs"]["logits"]
+    for row, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(
+            logits[layout.lm_rows == row],
+            expected[row, :length],
+            atol=entry["atol"],
+            rtol=entry["rtol"],
+        )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_loss_and_gradients(case, unit_lm, layout, condition, packed):
+    tokens, taste, speaker = condition
+    taste.requires_grad_()
+    if packed:
+        layout = packed_layout(case, unit_lm)
+
+    logits = unit_lm.train()(tokens, taste, speaker, layout)
+    loss = F.cross_entropy(
+        logits.flatten(0, 1), layout.labels.flatten(), ignore_index=IGNORE
+    )
+    loss.backward()
+
+    case.check("loss", loss)
+    gradients = {
+        name: unit_lm.get_parameter(ours).grad for name, ours in GRADIENTS.items()
+    }
+    gradients["taste_embeds"] = taste.grad
+    for name in case.output_names("grad."):
+        case.check(name, gradients[name.removeprefix("grad.")])
+
+
+def test_text_only_loss(case, unit_lm, layout, condition):
+    tokens, _, speaker = condition
+
+    logits = unit_lm.train()(tokens, None, speaker, layout)
+    loss = F.cross_entropy(
+        logits.flatten(0, 1), layout.labels.flatten(), ignore_index=IGNORE
+    )
+
+    case.check("text_only.loss", loss)
+
+
+@torch.no_grad()
+def test_incremental_decoding(case, unit_lm, condition):
+    tokens, taste, speaker = (value[:1] for value in condition)
+    lengths = case.input("asr_token_lengths")[:1].long()
+    units = case.input("speech_token_ids")[0, : case.input("speech_token_lengths")[0]]
+    prompts = prompt_layout(lengths, tokens.size(1), unit_lm.num_units)
+    prompt = unit_lm.gather_inputs(
+        unit_lm.encode_condition(tokens, taste, prompts), speaker, prompts
+    )[:, : NUM_SPECIAL + lengths[0]]
+    stepper = UnitStepper(unit_lm, 1, prompt.size(1) + len(units))
+
+    hidden = [stepper.read_prompt(prompt, NUM_SPECIAL + lengths)]
+    hidden += [stepper.read_units(unit[None]) for unit in units]
+    hidden = torch.cat(hidden)
+
+    case.check("incremental.prompt", prompt[0])
+    case.check("incremental.hidden_last", hidden)
+    case.check("incremental.log_probs", unit_lm.output(hidden).log_softmax(-1))
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy_text_only"])
+def test_greedy_generation(case, unit_lm, name):
+    taste = None if name.endswith("text_only") else case.input("greedy.taste_embeds")
+    lengths = case.input("greedy.asr_token_lengths")
+
+    generated = unit_lm.generate(
+        case.input("greedy.asr_token_ids"),
+        lengths,
+        taste,
+        case.input("greedy.speaker_embeds"),
+        sampling=GREEDY,
+    )
+
+    case.check(f"{name}.units", generated.units[0])
+    assert generated.has_ended.all()
+    least, most = unit_bounds(lengths, GREEDY)
+    case.check(f"{name}.min_len", least[0])
+    case.check(f"{name}.max_len", most[0])
+
+
+def test_released_length_bounds(golden):
+    rule = torch.tensor(golden("logic_schedules").info["s3_bounds"])
+
+    least, most = unit_bounds(rule[:, 0], UnitSampling(bounds="prompt"))
+
+    assert torch.stack([rule[:, 0], least, most], dim=1).equal(rule)
