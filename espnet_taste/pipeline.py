@@ -6,7 +6,7 @@ depend on what else is in them.
 Symbols: U utterances, W words, Q codebooks, D TASTE width, S units.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from espnet_taste.data.utterances import Utterances
-from espnet_taste.decoder.generation import GenerationOptions, generate_units
+from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.layout import whole_rows
 from espnet_taste.layers.word_pooling import first_of_words
 from espnet_taste.tasks.tokenizer import TasteTokenizerTask
@@ -27,7 +27,6 @@ from espnet_taste.tasks.tokenizer_model import (
 from espnet_taste.types import IGNORE
 
 Item = tuple[str, Mapping[str, np.ndarray]]
-CONDITIONS = ("matched", "exchanged_text", "exchanged_codes", "exchanged_both")
 
 
 @dataclass(frozen=True)
@@ -143,34 +142,29 @@ class TokenizerInference:
 
     @torch.no_grad()
     def generate(
-        self,
-        items: Sequence[Item],
-        options: GenerationOptions,
-        generator: torch.Generator,
+        self, items: Sequence[Item], sampling: UnitSampling, seed: int
     ) -> list[GeneratedUnits]:
         """Produce units from text and the utterances' own codes."""
         batch, inputs = self._batch(items)
         taste = self.model.tokenize(batch, **inputs)
         embeds = None if taste is None else taste.quantized
-        return self._generate(batch, embeds, options, generator)
+        return self._generate(batch, embeds, sampling, seed)
 
-    def _generate(self, batch, embeds, options, generator) -> list[GeneratedUnits]:
-        out = generate_units(
-            self.model.decoder,
+    def _generate(
+        self, batch: TokenBatch, embeds: Tensor | None, sampling: UnitSampling, seed: int
+    ) -> list[GeneratedUnits]:
+        out = self.model.decoder.generate(
             batch.tokens,
             batch.token_lengths,
             embeds,
             batch.speaker,
-            options=options,
-            generator=generator,
+            sampling=sampling,
+            generator=torch.Generator(self.device).manual_seed(seed),
         )
+        rows = zip(out.units, out.lengths.tolist(), out.has_ended.tolist(), strict=True)
         return [
-            GeneratedUnits(
-                row[:length].cpu().numpy(), "end" if ended else "max_len"
-            )
-            for row, length, ended in zip(
-                out.units, out.lengths.tolist(), out.ended.tolist(), strict=True
-            )
+            GeneratedUnits(row[:length].cpu().numpy(), "end" if ended else "max_len")
+            for row, length, ended in rows
         ]
 
     def _batch(self, items: Sequence[Item]) -> tuple[TokenBatch, dict[str, Tensor]]:

@@ -59,8 +59,8 @@ def start_quantizer(args: argparse.Namespace) -> None:
     before = TokenizerInference(args.model_file, device=args.device)
     features = collect_features(before, args)
     parser = TasteTokenizerTask.get_parser()
-    options = ["--config", str(args.config), "--whisper", before.args.whisper]
-    train_args = parser.parse_args(options)
+    train_args = parser.parse_args(["--config", str(args.config)])
+    train_args.whisper = before.args.whisper
     train_args.decoder_conf["num_units"] = before.args.decoder_conf["num_units"]
     model = TasteTokenizerTask.build_model(train_args)
     load_weights(model, args.model_file, allow_new=("quantizer",))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str_or_none
 
 from espnet_taste.data.collate import SpanOptions, TokenizerCollate
 from espnet_taste.data.preprocessor import TokenizerPreprocessor
@@ -23,6 +24,7 @@ from espnet_taste.tasks.choices import (
 from espnet_taste.tasks.tokenizer_model import TasteTokenizerModel
 from espnet_taste.tokenizer.contracts import AbsEncoder
 from espnet_taste.tokenizer.text import WhisperText
+from espnet_taste.units.build import read_units_info
 
 
 class TasteTokenizerTask(TasteTask):
@@ -46,6 +48,12 @@ class TasteTokenizerTask(TasteTask):
             help="Whisper weights of text tokenizer, encoder and aggregator",
         )
         group.add_argument("--language", default="en", help="Language of the text")
+        group.add_argument(
+            "--units_dir",
+            type=str_or_none,
+            default=None,
+            help="Folder of the trained units, which gives number and rate of units",
+        )
         group.add_argument(
             "--unit_rate_hz", type=float, default=50.0, help="Speech units a second"
         )
@@ -93,10 +101,15 @@ class TasteTokenizerTask(TasteTask):
         Raises:
             ValueError: If a needed option is absent or parts do not fit.
         """
+        if args.units_dir is not None:
+            info = read_units_info(Path(args.units_dir))
+            args.decoder_conf["num_units"] = info.num_units
+            args.unit_rate_hz = info.unit_rate_hz
+            args.units_dir = None  # noted in the config; the folder is not needed again
         if "num_units" not in args.decoder_conf:
             raise ValueError(
-                "decoder_conf needs num_units; the recipe takes it from the units "
-                "folder (--decoder_conf num_units=256)"
+                "the number of units is unknown: give --units_dir, or "
+                "--decoder_conf num_units=N with --unit_rate_hz"
             )
         record_frozen_weights(args, [args.whisper])
         text = WhisperText(args.whisper, language=args.language)

@@ -114,6 +114,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         self.amp_dtype = AMP_DTYPES.get(amp_dtype)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
         frozen = [] if encoder is None else ["encoder"]
+        if aggregator is not None:
+            frozen += [f"aggregator.{name}" for name in aggregator.frozen_parts]
         frozen += [f"decoder.{name}" for name in decoder.frozen_parts]
         self.protect_frozen_parts(frozen)
 
