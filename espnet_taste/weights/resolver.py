@@ -58,14 +58,13 @@ def resolve(
         or CTranslate2 layout, or ``model.safetensors`` and ``config.json``.
 
     Raises:
-        WeightsNotFound: If no place has them.
-        ValueError: If the name is malformed, or files are not the recorded ones.
+        WeightsNotFound: If no place has them, or the folder given holds none.
+        ValueError: If a file is not the recorded one, or holds code.
         OSError: If the disk is full or the cache folder cannot be written.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        model_files(folder)
-        return folder
+        return _from_folder(folder)
     if not cache.is_valid_name(name):
         raise WeightsNotFound(
             f"'{name}' is neither a folder nor a weight name such as "
@@ -101,6 +100,14 @@ def _explain(request: _Request, misses: list[str]) -> str:
 
 
 # --- the places, in order of search -----------------------------------------
+
+
+def _from_folder(folder: Path) -> Path:
+    try:
+        model_files(folder)
+    except FileNotFoundError as error:
+        raise WeightsNotFound(str(error)) from error
+    return folder
 
 
 def _from_cache(request: _Request) -> Path:
@@ -224,8 +231,11 @@ def _write_manifest(
             for path in sorted(made.iterdir())
         },
     }
-    text = json.dumps(values, indent=2) + "\n"
-    (made / cache.MANIFEST).write_text(text, encoding="utf-8")
+    manifest = made / cache.MANIFEST
+    manifest.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    for path in made.iterdir():
+        # safetensors makes files for their owner only; a cache may be shared.
+        path.chmod(manifest.stat().st_mode)
 
 
 def _inputs(entry: Entry) -> dict[str, str]:
