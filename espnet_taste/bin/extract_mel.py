@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Write the vocoder's log-mel frames of a set: ``mel.scp``, (M, 80) float32."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_taste.data.audio import read_audio
+from espnet_taste.data.jobs import read_keys
+from espnet_taste.data.kaldi import ArkWriter, read_table
+from espnet_taste.types import SAMPLE_RATE_HZ
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        extract(args)
+    except (OSError, ValueError) as error:
+        print(f"extract_mel: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def extract(args: argparse.Namespace) -> None:
+    """Compute the frames of all utterances that are not done yet."""
+    import torch
+
+    from espnet_taste.decoder.mel import LogMel, MelConfig, resample
+
+    log_mel = LogMel(MelConfig())
+    rate_hz = log_mel.config.sample_rate_hz
+    wav = read_table(args.data_dir / "wav.scp")
+    keys = read_keys(args.data_dir, args.key_file)
+    with ArkWriter(args.output_dir, "mel") as writer:
+        for number, key in enumerate(keys):
+            if key in writer.done:
+                continue
+            speech = torch.from_numpy(read_audio(wav[key], folder=args.data_dir))
+            try:
+                mel = log_mel(resample(speech[None], SAMPLE_RATE_HZ, rate_hz))
+            except ValueError as error:
+                raise ValueError(f"'{key}': {error}") from error
+            writer(key, mel[0].numpy())
+            if number % 100 == 0:
+                logging.info(f"{number}/{len(keys)} utterances")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""HiFi-GAN V1 generator: log-mel frames -> waveform, pretrained and frozen.
+
+Our own module with the parameter names of the released checkpoints, so that they
+load strictly. Weight normalisation, which only matters in training, is folded into
+plain weights at loading.
+
+Symbols: B batch, M mel frames, C mel channels, N samples.
+
+Source: HiFi-GAN (arXiv:2010.05646), generator V1.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from espnet_taste.decoder.mel import MelConfig
+
+SLOPE = 0.1
+# The released generator leaves the default slope before its last convolution.
+LAST_SLOPE = 0.01
+
+
+@dataclass(frozen=True)
+class HifiGanConfig:
+    """Generator hyper-parameters; the defaults are V1."""
+
+    upsample_rates: tuple[int, ...] = (8, 8, 2, 2)
+    upsample_kernel_sizes: tuple[int, ...] = (16, 16, 4, 4)
+    upsample_initial_channel: int = 512
+    resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5),) * 3
+    mel: MelConfig = field(default_factory=MelConfig)
+
+
+def _padding(kernel_size: int, dilation: int = 1) -> int:
+    return (kernel_size - 1) * dilation // 2
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask
+
+
+class ResBlock(nn.Module):
+    """Three pairs of a dilated and a plain convolution, each pair residual."""
+
+    def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...]):
+        super().__init__()
+        self.convs1 = nn.ModuleList(
+            nn.Conv1d(
+                channels,
+                channels,
+                kernel_size,
+                dilation=dilation,
+                padding=_padding(kernel_size, dilation),
+            )
+            for dilation in dilations
+        )
+        self.convs2 = nn.ModuleList(
+            nn.Conv1d(channels, channels, kernel_size, padding=_padding(kernel_size))
+            for _ in dilations
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Keep the shape, (B, channels, N); ``mask`` is (B, 1, N) or None."""
+        for dilated, plain in zip(self.convs1, self.convs2):
+            hidden = dilated(_masked(functional.leaky_relu(x, SLOPE), mask))
+            hidden = plain(_masked(functional.leaky_relu(hidden, SLOPE), mask))
+            x = x + hidden
+        return x
+
+
+class HifiGanGenerator(nn.Module):
+    """Pretrained vocoder; its weights never train and it stays in eval mode.
+
+    Args:
+        config: Hyper-parameters of the checkpoint.
+    """
+
+    def __init__(self, config: HifiGanConfig):
+        super().__init__()
+        self.config = config
+        channels = config.upsample_initial_channel
+        self.conv_pre = nn.Conv1d(config.mel.num_mels, channels, 7, padding=3)
+        self.ups = nn.ModuleList()
+        self.resblocks = nn.ModuleList()
+        kernels = zip(config.upsample_rates, config.upsample_kernel_sizes)
+        for rate, kernel_size in kernels:
+            half = channels // 2
+            padding = (kernel_size - rate) // 2
+            self.ups.append(
+                nn.ConvTranspose1d(channels, half, kernel_size, rate, padding)
+            )
+            channels = half
+            self.resblocks.extend(
+                ResBlock(channels, *shape)
+                for shape in zip(
+                    config.resblock_kernel_sizes, config.resblock_dilation_sizes
+                )
+            )
+        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the generated waveforms."""
+        return self.config.mel.sample_rate_hz
+
+    def train(self, mode: bool = True) -> "HifiGanGenerator":
+        """Stay in eval mode whatever the model around asks for."""
+        return super().train(False)
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Generate waveforms.
+
+        Args:
+            mel: Log-mel frames as ``LogMel`` makes them, (B, M, C), float.
+            lengths: Valid frames per row, (B,), int64; None if all are. Padding
+                frames do not reach the valid samples: a row sounds as it would alone.
+
+        Returns:
+            Waveforms, (B, M * hop_size), -1..1; zeros past a row's length.
+        """
+        mask = None
+        if lengths is not None:
+            frames = torch.arange(mel.size(1), device=mel.device)
+            mask = (frames < lengths[:, None])[:, None].to(mel.dtype)
+        x = self.conv_pre(_masked(mel.transpose(1, 2), mask))
+        num_kernels = len(self.config.resblock_kernel_sizes)
+        for stage, up in enumerate(self.ups):
+            x = up(_masked(functional.leaky_relu(x, SLOPE), mask))
+            if mask is not None:
+                rate = self.config.upsample_rates[stage]
+                mask = mask.repeat_interleave(rate, dim=-1)
+            blocks = self.resblocks[stage * num_kernels : (stage + 1) * num_kernels]
+            x = sum(block(x, mask) for block in blocks) / num_kernels
+        x = self.conv_post(_masked(functional.leaky_relu(x, LAST_SLOPE), mask))
+        return _masked(torch.tanh(x), mask)[:, 0]
+
+
+def fold_weight_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Replace every ``weight_g``/``weight_v`` pair by the weight it stands for."""
+    folded = {}
+    for name, value in state.items():
+        if name.endswith("weight_g"):
+            continue
+        if name.endswith("weight_v"):
+            gain = state[name.removesuffix("v") + "g"]
+            norm = value.flatten(1).norm(dim=1).view(-1, *[1] * (value.ndim - 1))
+            folded[name.removesuffix("_v")] = value * (gain / norm)
+        else:
+            folded[name] = value
+    return folded
+
+
+def read_config(values: dict[str, Any]) -> HifiGanConfig:
+    """Read a released ``config.json``; keys it does not hold keep V1's values."""
+    released = {
+        "sampling_rate": "sample_rate_hz",
+        "n_fft": "fft_size",
+        "win_size": "window_size",
+        "fmin": "fmin_hz",
+        "fmax": "fmax_hz",
+    }
+    named = {released.get(key, key): value for key, value in values.items()}
+    mel_names = {item.name for item in fields(MelConfig)}
+    own_names = {item.name for item in fields(HifiGanConfig)} - {"mel"}
+    nested = named.get("mel", {})
+    mel = {key: value for key, value in {**named, **nested}.items() if key in mel_names}
+    own = {key: _as_tuple(named[key]) for key in own_names & named.keys()}
+    return HifiGanConfig(**own, mel=MelConfig(**mel))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def load_hifigan(folder: Path) -> HifiGanGenerator:
+    """Load a generator from ``config.json`` and ``model.safetensors``.
+
+    Args:
+        folder: What the weight resolver returns for ``hifigan/universal-v1``.
+
+    Returns:
+        The frozen generator.
+
+    Raises:
+        FileNotFoundError: If one of the two files is absent.
+        ValueError: If the weights do not fit the configuration.
+    """
+    folder = Path(folder)
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    generator = HifiGanGenerator(read_config(values))
+    state = fold_weight_norm(load_file(folder / "model.safetensors"))
+    expected = generator.state_dict()
+    wrong = sorted(
+        name
+        for name in expected.keys() | state.keys()
+        if name not in expected
+        or name not in state
+        or expected[name].shape != state[name].shape
+    )
+    if wrong:
+        raise ValueError(
+            f"{folder}: not the weights of this HiFi-GAN generator; {len(wrong)} "
+            f"tensors are missing, extra or of another shape, e.g. {wrong[:3]}"
+        )
+    generator.load_state_dict(state)
+    return generator

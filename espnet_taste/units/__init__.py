@@ -1,0 +1,1 @@
+"""Discrete speech units and speaker embeddings, learned or loaded offline."""

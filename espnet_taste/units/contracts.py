@@ -1,0 +1,47 @@
+"""What every source of speech units promises."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+class AbsUnitExtractor(ABC):
+    """Turn speech into one stream of discrete units at a fixed rate.
+
+    An utterance's units never depend on the other utterances of a call.
+    """
+
+    @property
+    @abstractmethod
+    def num_units(self) -> int:
+        """Number of classes; units are 0..num_units - 1."""
+
+    @property
+    @abstractmethod
+    def unit_rate_hz(self) -> float:
+        """Units per second."""
+
+    @abstractmethod
+    def extract(self, speech: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the units of utterances.
+
+        Args:
+            speech: Waveforms at 16 kHz, each (N,), float32, -1..1.
+
+        Returns:
+            Units per utterance, each (S,), int64, S >= 1.
+
+        Raises:
+            ValueError: If an utterance is too short for a single unit.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything ``load`` needs, atomically, into ``folder``."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> "AbsUnitExtractor":
+        """Read what ``save`` wrote."""

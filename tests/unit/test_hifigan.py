@@ -1,0 +1,132 @@
+"""HiFi-GAN generator: loading, frozen state, padding; its log-mel frames."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from espnet_taste.decoder.hifigan import (
+    HifiGanConfig,
+    HifiGanGenerator,
+    fold_weight_norm,
+    load_hifigan,
+    read_config,
+)
+from espnet_taste.decoder.mel import LogMel, MelConfig
+
+TINY = {
+    "upsample_rates": [8, 4],
+    "upsample_kernel_sizes": [16, 8],
+    "upsample_initial_channel": 8,
+    "resblock_kernel_sizes": [3, 5],
+    "resblock_dilation_sizes": [[1, 3], [1, 2]],
+    "num_mels": 6,
+    "hop_size": 32,
+}
+
+
+@pytest.fixture
+def generator():
+    torch.manual_seed(0)
+    return HifiGanGenerator(read_config(TINY))
+
+
+def test_the_default_is_v1():
+    """14 M parameters: the released generator has 13,926,017 without weight norm."""
+    with torch.device("meta"):
+        generator = HifiGanGenerator(HifiGanConfig())
+
+    assert sum(p.numel() for p in generator.parameters()) == 13_926_017
+
+
+def test_every_frame_becomes_hop_size_samples(generator):
+    assert generator(torch.randn(2, 5, 6)).shape == (2, 5 * 32)
+
+
+def test_padding_frames_do_not_reach_the_samples(generator):
+    mel = torch.randn(2, 9, 6)
+    alone = generator(mel[1:, :4])
+
+    for pad in (0.0, -11.5, 7.0):
+        mel[1, 4:] = pad
+        batch = generator(mel, torch.tensor([9, 4]))
+        torch.testing.assert_close(batch[1, : 4 * 32], alone[0])
+        assert not batch[1, 4 * 32 :].any()
+
+
+def test_it_stays_frozen_and_in_eval_mode(generator):
+    torch.nn.Sequential(generator).train()
+
+    assert not any(module.training for module in generator.modules())
+    assert not any(p.requires_grad for p in generator.parameters())
+
+
+def test_weight_norm_is_folded():
+    conv = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(3, 5, 2))
+    gain, direction = conv.parametrizations.weight.original0, "weight_v"
+    state = {"a.weight_g": gain * 2, f"a.{direction}": conv.weight.detach() * 3}
+
+    folded = fold_weight_norm(state)
+
+    torch.testing.assert_close(folded["a.weight"], 2 * conv.weight)
+
+
+def test_load(generator, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    save_file(generator.state_dict(), tmp_path / "model.safetensors")
+    mel = torch.randn(1, 4, 6)
+
+    loaded = load_hifigan(tmp_path)
+
+    torch.testing.assert_close(loaded(mel), generator(mel))
+    assert loaded.sample_rate_hz == 22050
+
+
+def test_foreign_weights_are_refused(generator, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    state = generator.state_dict()
+    del state["conv_pre.bias"]
+    save_file(state, tmp_path / "model.safetensors")
+
+    with pytest.raises(ValueError, match=r"1 tensors.*conv_pre\.bias"):
+        load_hifigan(tmp_path)
+
+
+def test_log_mel_frame_is_centred_on_its_hop():
+    """A click in the middle of frame 10 is loudest there."""
+    log_mel = LogMel(MelConfig())
+    speech = torch.zeros(1, 256 * 20)
+    speech[0, 256 * 10 + 128] = 1.0
+
+    mel = log_mel(speech)
+
+    assert mel.shape == (1, 20, 80)
+    assert mel[0].sum(-1).argmax() == 10
+
+
+def test_log_mel_of_silence_is_the_floor():
+    mel = LogMel(MelConfig())(torch.zeros(1, 2048))
+
+    torch.testing.assert_close(mel.exp(), torch.full_like(mel, 1e-5), atol=1e-6, rtol=1)
+
+
+def test_too_short_speech_is_refused():
+    with pytest.raises(ValueError, match="more than 384 samples, got 100"):
+        LogMel(MelConfig())(torch.zeros(1, 100))
+
+
+@pytest.mark.weights
+def test_copy_synthesis_of_released_weights_keeps_the_mel():
+    """Mel -> wave -> mel comes back; fails for a wrong mel scale or slope."""
+    from espnet_taste.weights import resolve
+
+    generator = load_hifigan(resolve("hifigan/universal-v1", offline=True))
+    log_mel = LogMel(generator.config.mel)
+    time_s = torch.arange(22050) / 22050
+    tone = sum(torch.sin(2 * torch.pi * 150 * k * time_s) / k for k in range(1, 20))
+    mel = log_mel(0.2 * tone[None])
+
+    again = log_mel(generator(mel))
+
+    assert (again - mel).abs()[:, 5:-5].mean() < 0.6
