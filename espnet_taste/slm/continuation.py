@@ -1,0 +1,132 @@
+"""Continue speech or text, in words: the spoken LM with its tokenizer.
+
+``generation`` knows token ids only; this is the thin layer that speaks words. A word
+here is what the state machine counted, never what whitespace in the decoded text
+suggests, so there is one code row a word whatever the tokens decode to (the
+reference compares the two counts and crashes, defect C13).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from espnet_taste.slm.generation import (
+    Completion,
+    CompletionSettings,
+    Prompt,
+    complete,
+)
+from espnet_taste.slm.model import SpokenLM
+from espnet_taste.slm.vocabulary import Vocabulary
+from espnet_taste.words import encode_words
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The generated part, without the prompt."""
+
+    text: str  # as the tokens decode
+    words: list[str]  # one string a word, without blanks around it
+    codes: np.ndarray  # (W, Q) int64, one row a word
+    completion: Completion  # the same in token ids, and how it came about
+
+
+class SpokenContinuer:
+    """Continue prompts given as words and codes.
+
+    Args:
+        slm: The spoken LM; put into eval mode.
+        encode: Text to LLM token ids, without special tokens.
+        decode: LLM token ids to text.
+        vocabulary: Masks of the LLM's tokens, see ``read_vocabulary``.
+        settings: How to complete.
+    """
+
+    def __init__(
+        self,
+        slm: SpokenLM,
+        encode: Callable[[str], Sequence[int]],
+        decode: Callable[[list[int]], str],
+        *,
+        vocabulary: Vocabulary,
+        settings: CompletionSettings = CompletionSettings(),
+    ):
+        self.slm = slm.eval()
+        self.encode = encode
+        self.decode = decode
+        self.vocabulary = vocabulary.to(slm.pad_text.device)
+        self.settings = settings
+
+    def make_prompt(self, words: Sequence[str], codes: np.ndarray | None) -> Prompt:
+        """Tokenize a prompt.
+
+        Args:
+            words: Its words; none starts from nothing.
+            codes: Their codes, (W, Q); None for a prompt of text alone.
+
+        Returns:
+            The prompt in token ids.
+
+        Raises:
+            ValueError: If a word gets no token, or words and codes disagree.
+        """
+        if codes is not None and len(codes) != len(words):
+            raise ValueError(
+                f"the prompt has {len(words)} words but codes for {len(codes)}"
+            )
+        encoded = encode_words(words, self.encode)
+        return Prompt(encoded.tokens, encoded.words, codes)
+
+    def continue_prompt(
+        self,
+        words: Sequence[str] = (),
+        codes: np.ndarray | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Continuation:
+        """Continue one prompt; see ``make_prompt`` for its parts.
+
+        Args:
+            words: Words of the prompt.
+            codes: Codes of the prompt, (W, Q), or None.
+            generator: Source of randomness, on the device of the spoken LM.
+
+        Returns:
+            What comes next.
+        """
+        prompt = self.make_prompt(words, codes)
+        return self.continue_prompts([prompt], generator=generator)[0]
+
+    def continue_prompts(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> list[Continuation]:
+        """Continue a batch of prompts.
+
+        Args:
+            prompts: Prompts of ``make_prompt``.
+            generator: Source of randomness, on the device of the spoken LM.
+
+        Returns:
+            One continuation a prompt.
+        """
+        completions = complete(
+            self.slm,
+            prompts,
+            self.vocabulary,
+            settings=self.settings,
+            generator=generator,
+        )
+        return [self._speak(completion) for completion in completions]
+
+    def _speak(self, completion: Completion) -> Continuation:
+        words = [
+            self.decode(completion.tokens[completion.words == word].tolist()).strip()
+            for word in range(len(completion.codes))
+        ]
+        text = self.decode(completion.tokens.tolist()).strip()
+        return Continuation(text, words, completion.codes, completion)

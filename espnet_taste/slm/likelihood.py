@@ -1,0 +1,70 @@
+"""Teacher-forced scores of single utterances: sums and counts, never means.
+
+Sums can be pooled over utterances and jobs, and compared between conditions; a mean
+of means cannot.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from espnet_taste.slm.delay import DelayBatch
+from espnet_taste.slm.losses import text_losses
+from espnet_taste.slm.model import SpokenLM
+from espnet_taste.types import IGNORE
+
+
+@dataclass(frozen=True)
+class SpokenLMScores:
+    """Sums over each utterance of a batch."""
+
+    text_ce: Tensor  # (B,), nats
+    text_llm_ce: Tensor  # (B,), nats of the same text by the LLM without adapters
+    text_hits: Tensor  # (B,) int64, tokens that are the model's best one
+    num_tokens: Tensor  # (B,) int64
+    taste_terms: dict[str, Tensor]  # the head's terms: name to (B,) or (B, Q)
+    code_hits: Tensor  # (B, Q) int64, codes that are the chosen one
+    num_words: Tensor  # (B,) int64
+
+
+@torch.no_grad()
+def score(slm: SpokenLM, batch: DelayBatch) -> SpokenLMScores:
+    """Score every utterance of a batch.
+
+    Args:
+        slm: The spoken LM, in eval mode.
+        batch: Layouts and codes.
+
+    Returns:
+        The sums.
+
+    Raises:
+        ValueError: If ``slm`` is in train mode; its latent would be random.
+    """
+    if slm.training:
+        raise ValueError("the spoken LM is in train mode; call eval() first")
+    hidden = slm.read(slm.embed(batch))
+    text_hidden, labels = slm.text_positions(hidden, batch)
+    text = text_losses(text_hidden, labels, slm.output_layer)
+    base = text_losses(slm.read_text_only(batch), labels, slm.output_layer)
+
+    is_word = batch.word_codes[..., 0] != IGNORE
+    prediction = slm.predict_words(hidden, batch)
+    terms = slm.head.losses(prediction, batch.word_codes, slm.codebooks).terms
+    codes = slm.head.choose(prediction, slm.codebooks)
+    hits = (codes == batch.word_codes) & is_word[..., None]
+    return SpokenLMScores(
+        text_ce=text.ce.sum(1),
+        text_llm_ce=base.ce.sum(1),
+        text_hits=text.hits.sum(1),
+        num_tokens=(labels != IGNORE).sum(1),
+        taste_terms={name: _sum_words(term, is_word) for name, term in terms.items()},
+        code_hits=hits.sum(1),
+        num_words=is_word.sum(1),
+    )
+
+
+def _sum_words(term: Tensor, is_word: Tensor) -> Tensor:
+    mask = is_word.view(*is_word.shape, *[1] * (term.dim() - 2))
+    return term.masked_fill(~mask, 0.0).sum(1)

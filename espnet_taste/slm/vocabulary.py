@@ -1,0 +1,172 @@
+"""What the completion loop knows about every token of the LLM.
+
+Three questions, answered once per tokenizer and kept as masks: does the token start
+a word, does it end a sentence, must it never be drawn. Answering them takes one call
+of the tokenizer for every id, seconds for a large vocabulary.
+
+Source: TASTE (arXiv:2504.07053); rules of the reference's sampler.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+BanRule = Literal["released", "unspeakable"]
+# The released ban list allows only what has one of these.
+RELEASED_ALLOWED = re.compile(r"[A-Za-z0-9.,']")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Masks over the LLM's logits."""
+
+    word_start: Tensor  # (V,) bool
+    sentence_end: Tensor  # (V,) bool
+    banned: Tensor  # (V,) bool; never drawn
+    stop: Tensor  # (V,) bool; ends a completion at once
+
+    def to(self, device: torch.device | str) -> "Vocabulary":
+        """Return the masks on another device."""
+        moved = {name: mask.to(device) for name, mask in vars(self).items()}
+        return Vocabulary(**moved)
+
+
+def build_vocabulary(
+    texts: Sequence[str],
+    *,
+    num_logits: int | None = None,
+    special_ids: Collection[int] = (),
+    stop_ids: Collection[int] = (),
+    banned_ids: Collection[int] = (),
+    ban: BanRule = "unspeakable",
+    sentence_end: str = ".",
+) -> Vocabulary:
+    """Classify the tokens of an LLM.
+
+    A token starts a word if it begins with a blank or is special.
+
+    Args:
+        texts: Text of every id as it reads behind another token, V of them.
+        num_logits: Size of the LLM's output; ids without text are banned.
+        special_ids: Ids that are no text.
+        stop_ids: Ids that end a completion; never banned.
+        banned_ids: Further ids that must not be drawn.
+        ban: ``"unspeakable"`` bans special ids, and tokens that are blank or have
+            whitespace other than a leading blank (they would hide a word).
+            ``"released"`` bans what has no letter a-z, digit, full stop, comma or
+            apostrophe, or has a newline: no ``?``, ``!``, ``-`` on their own and
+            nothing in another script. It judges special ids by their text alone.
+        sentence_end: Characters that end a sentence.
+
+    Returns:
+        The masks, on the CPU.
+
+    Raises:
+        ValueError: If the rule is unknown, no character ends a sentence, or nothing
+            is left to draw.
+    """
+    if ban not in ("released", "unspeakable"):
+        raise ValueError(f"ban must be 'released' or 'unspeakable', got '{ban}'")
+    if not sentence_end:
+        raise ValueError("sentence_end must name at least one character")
+    special = set(special_ids)
+    judge = _is_banned_as_released if ban == "released" else _is_unspeakable
+    banned = [judge(text) for text in texts]
+    if ban == "unspeakable":
+        banned = [bad or index in special for index, bad in enumerate(banned)]
+    ends = re.compile(f"[{re.escape(sentence_end)}]")
+    padding = [False] * max(0, (num_logits or 0) - len(texts))
+
+    def as_mask(flags: list[bool]) -> Tensor:
+        return torch.tensor(flags + padding, dtype=torch.bool)
+
+    vocabulary = Vocabulary(
+        word_start=as_mask(
+            [
+                text.startswith(" ") or index in special
+                for index, text in enumerate(texts)
+            ]
+        ),
+        sentence_end=as_mask([ends.search(text) is not None for text in texts]),
+        banned=as_mask(banned),
+        stop=as_mask([False] * len(texts)),
+    )
+    vocabulary.banned[len(texts) :] = True
+    vocabulary.banned[list(banned_ids)] = True
+    vocabulary.banned[list(stop_ids)] = False
+    vocabulary.stop[list(stop_ids)] = True
+    if bool((vocabulary.banned | vocabulary.stop).all()):
+        raise ValueError(
+            f"the rule '{ban}' bans all {len(texts)} tokens; nothing could be said"
+        )
+    return vocabulary
+
+
+def _is_banned_as_released(text: str) -> bool:
+    return "\n" in text or RELEASED_ALLOWED.search(text) is None
+
+
+def _is_unspeakable(text: str) -> bool:
+    return not text.strip() or re.search(r"\s", text.removeprefix(" ")) is not None
+
+
+@lru_cache(maxsize=4)
+def read_vocabulary(
+    tokenizer: PreTrainedTokenizerBase,
+    num_logits: int | None = None,
+    ban: BanRule = "unspeakable",
+    sentence_end: str = ".?!",
+    stop_at_eos: bool = False,
+) -> Vocabulary:
+    """Classify the tokens of a tokenizer; the result is kept.
+
+    Args:
+        tokenizer: The LLM's tokenizer.
+        num_logits: Size of the LLM's output, which may exceed the vocabulary.
+        ban: See ``build_vocabulary``.
+        sentence_end: Characters that end a sentence.
+        stop_at_eos: Let the end symbol end a completion. The released model never
+            learns to predict one and bans it.
+
+    Returns:
+        The masks, on the CPU.
+    """
+    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    added = tokenizer.added_tokens_decoder
+    special = {index for index, token in added.items() if token.special}
+    return build_vocabulary(
+        token_texts(tokenizer),
+        num_logits=num_logits,
+        special_ids=special | set(tokenizer.all_special_ids),
+        stop_ids=eos if stop_at_eos else (),
+        banned_ids=() if stop_at_eos else eos,
+        ban=ban,
+        sentence_end=sentence_end,
+    )
+
+
+@lru_cache(maxsize=4)
+def token_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the text of every id, as it reads behind another token.
+
+    Some tokenizers drop the blank of a token that is decoded alone, so each is
+    decoded behind an "a".
+
+    Args:
+        tokenizer: The LLM's tokenizer.
+
+    Returns:
+        One text an id.
+    """
+    anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]
+    size = max(tokenizer.get_vocab().values()) + 1
+    behind = [[*anchor, index] for index in range(size)]
+    start = len(tokenizer.decode(anchor, clean_up_tokenization_spaces=False))
+    decoded = tokenizer.batch_decode(behind, clean_up_tokenization_spaces=False)
+    return tuple(text[start:] for text in decoded)

@@ -1,0 +1,151 @@
+"""Greedy completion takes the released steps for every kind of prompt."""
+
+import numpy as np
+import pytest
+import torch
+from released_slm import SPOKEN_LM, build_spoken_lm
+
+from espnet_taste.sampling import Sampler
+from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
+from espnet_taste.slm.state_machine import Action, TasteAction
+from espnet_taste.slm.vocabulary import build_vocabulary
+from espnet_taste.types import IGNORE
+
+
+@pytest.fixture(scope="module")
+def case(golden):
+    return golden("completion")
+
+
+@pytest.fixture(scope="module")
+def texts(case):
+    """Text of every id of the fixture's made-up tokenizer."""
+    table = case.info["llm_tokenizer"]
+    texts = [table["others"]] * table["size"]
+    for index, text in table["id_to_text"].items():
+        texts[int(index)] = text
+    return texts
+
+
+@pytest.fixture(scope="module")
+def vocabulary(case, texts):
+    sos_id = case.config["sos_id"]
+    return build_vocabulary(
+        texts,
+        special_ids=range(sos_id, len(texts)),
+        banned_ids=[sos_id + 1],
+        ban="released",
+    )
+
+
+@pytest.fixture(scope="module")
+def build(case):
+    built = {}
+
+    def build_with_delay(delay):
+        if delay not in built:
+            built[delay] = build_spoken_lm(
+                case,
+                case.config["quantizer"],
+                delay=delay,
+                out_module=case.config["out_llm_module"],
+                state=case.state(SPOKEN_LM),
+            )
+        return built[delay]
+
+    return build_with_delay
+
+
+def make_prompt(case, mode):
+    if mode == "zero":
+        return Prompt()
+    length = int(case.input(f"{mode}.llm_token_lengths"))
+    tokens = case.input(f"{mode}.llm_token_ids")[0, :length].tolist()
+    words = case.input(f"{mode}.llm_word_ids")[0, :length].tolist()
+    if mode == "text":
+        return Prompt(tokens, words)
+    indices = case.output(f"{mode}.llm_indices")[0, :length].numpy()
+    return Prompt(tokens, words, indices[indices[:, 0] != IGNORE])
+
+
+def settings_of(case, run):
+    values = case.info["settings"]
+    assert values["taste_top_p"] == 0
+    return CompletionSettings(
+        extra_words=values["extra_words"][run],
+        text=Sampler(
+            top_p=values["text_top_p"],
+            temperature=values["text_temperature"],
+            repetition_penalty=values["repetition_penalty"],
+            rule="released",
+        ),
+    )
+
+
+def test_derived_sets(case, vocabulary):
+    sets = case.info["derived_sets"]
+    sos_id = case.config["sos_id"]
+    listed = vocabulary.word_start[:sos_id].nonzero().flatten().tolist()
+    assert listed == sets["word_start_ids"]
+    assert bool(vocabulary.word_start[sos_id:].all())
+    ends = vocabulary.sentence_end.nonzero().flatten().tolist()
+    assert ends == sets["sentence_end_ids"]
+    allowed = (~vocabulary.banned).nonzero().flatten().tolist()
+    assert allowed == sets["allowed_ids"]
+
+
+def steps_of(trace):
+    return [
+        [
+            int(token),
+            Action(action).name.lower(),
+            TasteAction(taste_action).name.lower(),
+        ]
+        for token, action, taste_action in zip(
+            trace.tokens, trace.actions, trace.taste_actions
+        )
+    ]
+
+
+def test_every_run(case, build, vocabulary, texts):
+    assert case.info["runs"]
+    for name, run in case.info["runs"].items():
+        slm = build(run["delay"])
+        prompt = make_prompt(case, run["mode"])
+
+        (result,) = complete(
+            slm, [prompt], vocabulary, settings=settings_of(case, name)
+        )
+
+        assert steps_of(result.trace) == run["steps"], name
+        text = "".join(texts[token] for token in result.tokens).strip()
+        assert text == run["generated_text"]
+        sampled = result.trace.taste_actions == TasteAction.SAMPLE
+        for output, value in {
+            "generated_text_ids": result.tokens,
+            "generated_word_ids": result.words,
+            "step_text_id": result.trace.tokens,
+            "step_taste_ids": result.trace.codes,
+            "taste_rows": result.trace.codes[sampled],
+        }.items():
+            case.check(f"{name}.{output}", torch.from_numpy(value))
+        assert len(result.codes) == result.words[-1] + 1
+        assert not result.was_cut
+
+
+def test_runs_of_one_delay_in_one_batch(case, build, vocabulary):
+    """Prompts of other lengths and kinds in the batch change nothing."""
+    by_key = {}
+    for name, run in case.info["runs"].items():
+        settings = settings_of(case, name)
+        key = (run["delay"], settings.extra_words)
+        by_key.setdefault(key, []).append((name, run["mode"], settings))
+    for (delay, _), runs in by_key.items():
+        prompts = [make_prompt(case, mode) for _, mode, _ in runs]
+
+        results = complete(build(delay), prompts, vocabulary, settings=runs[0][2])
+
+        for (name, _, _), result in zip(runs, results):
+            case.check(f"{name}.step_text_id", torch.from_numpy(result.trace.tokens))
+            codes = np.asarray(result.trace.codes)
+            case.check(f"{name}.step_taste_ids", torch.from_numpy(codes))
