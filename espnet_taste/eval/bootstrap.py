@@ -12,6 +12,7 @@ Two systems scored on the same utterances are compared under the same draws
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,7 +21,9 @@ LEVEL = 0.95
 SEED = 0
 # Above this share of resamples without a denominator no interval is given.
 MAX_UNDEFINED = 0.01
-_CHUNK = 256  # resamples held at a time: 256 x 10,000 utterances are 20 MB
+_CHUNK = 256  # resamples drawn at a time: 256 x 10,000 utterances are 20 MB
+# Draws up to this size are kept, since a report uses them some hundred times: 64 MB.
+_KEPT_ENTRIES = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,22 @@ def draw_weights(
     """
     if num_items < 2:
         raise ValueError(f"an interval needs at least 2 utterances, got {num_items}")
+    if num_items * resamples <= _KEPT_ENTRIES:
+        yield _kept_weights(num_items, seed, resamples)
+    else:
+        yield from _fresh_weights(num_items, seed, resamples)
+
+
+@lru_cache(maxsize=2)
+def _kept_weights(num_items: int, seed: int, resamples: int) -> np.ndarray:
+    """Return all draws at once, (R, N); the caller must not write to them."""
+    weights = np.concatenate(list(_fresh_weights(num_items, seed, resamples)))
+    weights.flags.writeable = False
+    return weights
+
+
+def _fresh_weights(num_items: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Draw chunk by chunk; the chunk size does not change the draws."""
     generator = np.random.default_rng(seed)
     share = np.full(num_items, 1.0 / num_items)
     for start in range(0, resamples, _CHUNK):
@@ -166,9 +185,13 @@ def unpaired_difference(
         ValueError: If a side has fewer than 2 utterances or no denominator.
     """
     sides = []
-    # Spawned seeds: with one seed, equal sizes would be drawn alike, that is paired.
-    for data, child in zip((first, second), np.random.SeedSequence(seed).spawn(2)):
-        weights = draw_weights(len(data.numerators), seed=child, resamples=resamples)
+    # Two seeds from one: with the same, equal sizes would be drawn alike, that is paired.
+    for data, state in zip(
+        (first, second), np.random.SeedSequence(seed).generate_state(2)
+    ):
+        weights = draw_weights(
+            len(data.numerators), seed=int(state), resamples=resamples
+        )
         sides.append(np.concatenate([_resampled(data, rows) for rows in weights]))
     num_items = len(first.numerators) + len(second.numerators)
     return _interval(first.ratio - second.ratio, sides[0] - sides[1], num_items, level)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from espnet_taste.eval import bootstrap
 from espnet_taste.eval.bootstrap import (
     RatioData,
     draw_weights,
@@ -57,6 +58,15 @@ def test_every_resample_draws_as_many_as_there_are():
     assert rows.shape == (600, 7)
     assert (rows.sum(axis=1) == 7).all()
     assert rows.mean(axis=0) == pytest.approx(np.ones(7), abs=0.2)
+
+
+def test_kept_draws_equal_fresh_ones(monkeypatch):
+    kept = np.concatenate(list(draw_weights(9, seed=4, resamples=700)))
+    monkeypatch.setattr(bootstrap, "_KEPT_ENTRIES", 0)
+    fresh = list(draw_weights(9, seed=4, resamples=700))
+
+    assert len(fresh) == 3
+    assert np.array_equal(kept, np.concatenate(fresh))
 
 
 def test_the_interval_of_a_mean_has_its_textbook_width():
