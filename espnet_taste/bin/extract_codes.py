@@ -45,7 +45,7 @@ def extract(args: argparse.Namespace) -> None:
     from espnet_taste.data.jobs import read_keys
     from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays, write_table
     from espnet_taste.data.utterances import in_batches
-    from espnet_taste.pipeline import TokenizerInference
+    from espnet_taste.pipeline.tokenizer import TokenizerInference
 
     keys = read_keys(args.data_dir, args.key_file)
     with ArkWriter(args.output_dir, "codes") as writer:

@@ -42,16 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(args: argparse.Namespace) -> None:
     """Write the scores of all utterances of the job."""
-    from espnet_taste.data.jobs import read_keys
+    from espnet_taste.data.jobs import next_utterances, read_keys
     from espnet_taste.data.kaldi import atomic_write
     from espnet_taste.data.utterances import in_batches
-    from espnet_taste.pipeline import TokenizerInference
+    from espnet_taste.pipeline.tokenizer import TokenizerInference
 
-    every_key = read_keys(args.data_dir, None)
-    if len(every_key) < 2:
-        raise ValueError(f"{args.data_dir} has one utterance; there is no other's text")
-    # The partner comes from the whole set, so that job splits change nothing.
-    partner = dict(zip(every_key, [*every_key[1:], every_key[0]], strict=True))
+    partner = next_utterances(args.data_dir)
     model = TokenizerInference(args.model_file, device=args.device)
     utterances = model.open(args.data_dir, args.features_dir)
     keys = read_keys(args.data_dir, args.key_file)

@@ -52,7 +52,7 @@ def start_quantizer(args: argparse.Namespace) -> None:
     """Write the checkpoint."""
     import torch
 
-    from espnet_taste.pipeline import TokenizerInference
+    from espnet_taste.pipeline.tokenizer import TokenizerInference
     from espnet_taste.tasks.checkpointing import atomic_torch_save, load_weights
     from espnet_taste.tasks.tokenizer import TasteTokenizerTask
 

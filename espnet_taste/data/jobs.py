@@ -64,6 +64,21 @@ def read_keys(data_dir: str | Path, key_file: str | Path | None) -> list[str]:
     return keys
 
 
+def next_utterances(data_dir: str | Path) -> dict[str, str]:
+    """Return the next utterance of every utterance of a set, the last one's the first.
+
+    The exchange partner of a score comes from the whole set, so that neither batches
+    nor job splits change a number.
+
+    Raises:
+        ValueError: If there is only one utterance.
+    """
+    keys = read_keys(data_dir, None)
+    if len(keys) < 2:
+        raise ValueError(f"{data_dir} has one utterance, there is none to exchange with")
+    return dict(zip(keys, [*keys[1:], keys[0]], strict=True))
+
+
 def split_keys(keys: list[str], num_jobs: int, output_dir: Path) -> int:
     """Write ``keys.1`` to ``keys.n`` and ``num_jobs``.
 

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Score the utterances of a set under a trained spoken LM, teacher forced.
+
+Writes ``slm_scores.jsonl``: per utterance the summed text loss with its own codes, by
+the text LLM alone, and with the next utterance's codes, and the losses and hits of the
+codes.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--codes_dir", type=Path, required=True)
+    parser.add_argument("--slm_file", type=Path, required=True)
+    parser.add_argument("--batch_size", type=int, default=8, help="utterances")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        score(args)
+    except (OSError, ValueError) as error:
+        print(f"score_slm: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def score(args: argparse.Namespace) -> None:
+    """Write the scores of all utterances of the job."""
+    from espnet_taste.data.jobs import next_utterances, read_keys
+    from espnet_taste.data.kaldi import atomic_write
+    from espnet_taste.data.utterances import in_batches
+    from espnet_taste.pipeline.slm import SpokenLMInference
+
+    partner = next_utterances(args.data_dir)
+    model = SpokenLMInference(args.slm_file, device=args.device)
+    utterances = model.open(args.data_dir, args.codes_dir)
+    keys = read_keys(args.data_dir, args.key_file)
+    with atomic_write(args.output_dir / "slm_scores.jsonl") as stream:
+        for number, batch in enumerate(in_batches(keys, args.batch_size)):
+            own = [(key, utterances[key]) for key in batch]
+            others = [(partner[key], utterances[partner[key]]) for key in batch]
+            for row in model.scores(own, others):
+                stream.write(json.dumps(row) + "\n")
+            if number % 20 == 0:
+                logging.info(f"{number * args.batch_size}/{len(keys)} utterances")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Trained models at work: codes, scores, units, audio, continuations."""

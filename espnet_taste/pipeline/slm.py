@@ -1,0 +1,214 @@
+"""A trained spoken LM at work: scores of utterances and continuations of prompts.
+
+Symbols: B batch, W words, Q codebooks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnet_taste.data.kaldi import read_scp_arrays, read_table
+from espnet_taste.slm.delay import DelayBatch
+from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
+from espnet_taste.slm.losses import text_losses
+from espnet_taste.slm.text import LlmText
+from espnet_taste.slm.vocabulary import read_vocabulary
+from espnet_taste.tasks.slm import TasteSpokenLMTask
+from espnet_taste.tasks.tokenizer_model import repeat_to_width
+from espnet_taste.types import IGNORE
+
+Item = tuple[str, Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the spoken LM said after a prompt."""
+
+    words: list[str]  # W of them
+    codes: np.ndarray  # (W, Q) int64
+    was_cut: bool  # True: the token limit ended it
+
+
+class SpokenLMInference:
+    """A trained spoken LM.
+
+    Args:
+        model_file: Checkpoint of a spoken LM training.
+        config_file: Its ``config.yaml``; None for the one beside the checkpoint.
+        device: Torch device.
+    """
+
+    def __init__(
+        self,
+        model_file: str | Path,
+        config_file: str | Path | None = None,
+        device: str = "cpu",
+    ):
+        self.device = torch.device(device)
+        self.model, self.args = TasteSpokenLMTask.build_model_from_file(
+            config_file, model_file, device
+        )
+        self.slm = self.model.slm
+        self.preprocess = TasteSpokenLMTask.build_preprocess_fn(self.args, train=False)
+        self.collate = TasteSpokenLMTask.build_collate_fn(self.args, train=False)
+        self.text = LlmText(self.args.llm)
+
+    def open(self, data_dir: Path, codes_dir: Path) -> "CodedUtterances":
+        """Open a set whose codes were extracted."""
+        return CodedUtterances(data_dir, codes_dir, self.preprocess)
+
+    @torch.no_grad()
+    def scores(self, items: Sequence[Item], others: Sequence[Item]) -> list[dict]:
+        """Score utterances under all conditions, teacher forced.
+
+        Args:
+            items: Utterances.
+            others: As many, whose codes are exchanged in (repeated to the number of
+                words).
+
+        Returns:
+            Rows as ``eval.slm_scores`` describes them, without the keys' order.
+        """
+        both = self._batch([*items, *others])
+        batch = _rows_of(both, slice(0, len(items)))
+        with self.model.autocast(self.device):
+            hidden = self.slm.read(self.slm.embed(batch))
+            text, labels = self.slm.text_positions(hidden, batch)
+            matched = self._text_sums(text, labels)
+            llm_alone = self._text_sums(self.slm.read_text_only(batch), labels)
+            exchanged = replace(batch, word_codes=_exchanged(both, len(items)))
+            hidden_other = self.slm.read(self.slm.embed(exchanged))
+            other = self._text_sums(
+                self.slm.text_positions(hidden_other, batch)[0], labels
+            )
+            codes = self._code_sums(hidden, batch)
+        keys = [key for key, _ in items]
+        rows = []
+        for name, sums in (("text_llm", llm_alone), ("exchanged_codes", other)):
+            rows += _as_rows(keys, name, sums)
+        return rows + _as_rows(keys, "matched", matched | codes)
+
+    def _text_sums(self, hidden: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        terms = text_losses(hidden, labels, self.slm.output_layer)
+        return {
+            "text_loss_sum": terms.ce.double().sum(1),
+            "text_count": (labels != IGNORE).sum(1),
+        }
+
+    def _code_sums(self, hidden: Tensor, batch: DelayBatch) -> dict[str, Tensor]:
+        prediction = self.slm.predict_words(hidden, batch)
+        terms = self.slm.head.losses(
+            prediction, batch.word_codes, self.slm.codebooks
+        ).terms
+        chosen = self.slm.head.choose(prediction, self.slm.codebooks)
+        is_word = batch.word_codes[..., 0] != IGNORE
+        sums = {
+            "code_hits": ((chosen == batch.word_codes) & is_word[..., None]).sum(1),
+            "code_count": is_word.sum(1),
+        }
+        share = self.slm.weights.latent_kl
+        if "latent_mse" in terms:
+            latent = (1 - share) * terms["latent_mse"] + share * terms["latent_kl"]
+            sums["latent_loss_sum"] = (latent.double() * is_word).sum(1)
+        else:
+            (per_code,) = terms.values()
+            sums["code_loss_sums"] = (per_code.double() * is_word[..., None]).sum(1)
+        return sums
+
+    def continue_speech(
+        self,
+        prompts: Sequence[Item],
+        settings: CompletionSettings,
+        seed: int,
+    ) -> list[Continuation]:
+        """Continue spoken prompts in words and codes.
+
+        Args:
+            prompts: Prepared utterances, cut to the prompt's words.
+            settings: How to complete.
+            seed: Seed of the sampling.
+        """
+        num_logits = self.slm.output_layer.weight.size(0)
+        results = complete(
+            self.slm,
+            [
+                Prompt(data["llm_tokens"], data["llm_words"], data["codes"])
+                for _, data in prompts
+            ],
+            read_vocabulary(self.text.tokenizer, num_logits),
+            settings=settings,
+            generator=torch.Generator(self.device).manual_seed(seed),
+        )
+        return [
+            Continuation(
+                [self._word(r.tokens[r.words == w]) for w in range(len(r.codes))],
+                r.codes,
+                r.was_cut,
+            )
+            for r in results
+        ]
+
+    def _word(self, tokens: np.ndarray) -> str:
+        return self.text.decode(tokens.tolist()).strip()
+
+    def _batch(self, items: Sequence[Item]) -> DelayBatch:
+        _, batch = self.collate(list(items))
+        return batch["layout"].to(self.device)
+
+
+class CodedUtterances:
+    """Text and codes of the utterances of one set.
+
+    Args:
+        data_dir: Folder of the alignment stage.
+        codes_dir: Folder of the stage extract_codes.
+        preprocess: The spoken LM's preprocessor.
+    """
+
+    def __init__(self, data_dir: Path, codes_dir: Path, preprocess):
+        self.text = read_table(Path(data_dir) / "text")
+        self.codes = read_scp_arrays(Path(codes_dir) / "codes.scp")
+        self.preprocess = preprocess
+
+    def __getitem__(self, key: str) -> dict[str, np.ndarray]:
+        """Return the arrays of an utterance.
+
+        Raises:
+            ValueError: If its codes are missing.
+        """
+        if key not in self.codes:
+            raise ValueError(f"{self.codes.scp}: no codes of '{key}'")
+        return self.preprocess(key, {"text": self.text[key], "codes": self.codes[key]})
+
+    def prompt(self, key: str, num_words: int) -> dict[str, np.ndarray]:
+        """Return the arrays of the first words of an utterance."""
+        text = " ".join(self.text[key].split()[:num_words])
+        codes = self.codes[key][:num_words]
+        return self.preprocess(key, {"text": text, "codes": codes})
+
+
+def _rows_of(batch: DelayBatch, rows: slice) -> DelayBatch:
+    return DelayBatch(**{name: value[rows] for name, value in vars(batch).items()})
+
+
+def _exchanged(both: DelayBatch, count: int) -> Tensor:
+    """Give the first ``count`` rows the codes of the others, padding kept."""
+    own, other = both.word_codes[:count], both.word_codes[count:]
+    lengths = (other[..., 0] != IGNORE).sum(1)
+    return torch.where(own == IGNORE, IGNORE, repeat_to_width(other, lengths))
+
+
+def _as_rows(keys: Sequence[str], condition: str, sums: dict) -> list[dict]:
+    lists = {name: value.tolist() for name, value in sums.items()}
+    return [
+        {
+            "key": key,
+            "condition": condition,
+            **{name: values[index] for name, values in lists.items()},
+        }
+        for index, key in enumerate(keys)
+    ]
