@@ -133,9 +133,9 @@ def _reason(result: "subprocess.CompletedProcess[str]") -> str:
         if match := _BROKEN_CONNECTION.search(line):
             said = match.group(1).rpartition(">: ")[2]
             return f"the index cannot be reached ({said})"
-    # npm ends with the place of its log instead.
-    lines = [line for line in lines if "log of this run" not in line]
+    # npm says it in the middle and ends with advice and the place of its log.
     errors = [line for line in lines if "error" in line.lower()] or lines
+    errors = [line for line in errors if "failed, reason" in line] or errors
     return errors[-1] if errors else f"exit status {result.returncode}"
 
 

@@ -90,6 +90,11 @@ def convert_english_whisper(files: Mapping[str, Path], target: Path) -> None:
         )
     ranks = read_ranks(files["gpt2.tiktoken"])
     tokenizer = build_tokenizer(ranks)
+    if len(tokenizer) != dims["n_vocab"]:
+        raise ValueError(
+            f"{files['gpt2.tiktoken']}: {dims['n_vocab']} tokens expected with the "
+            f"special ones, {len(tokenizer)} found"
+        )
     config = build_config(dims, tokenizer)
     state = rename_state(content["model_state_dict"])
     save_file(state, target / "model.safetensors", metadata={"format": "pt"})

@@ -63,7 +63,7 @@ def resolve(
         OSError: If the disk is full or the cache folder cannot be written.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return _from_folder(folder)
     if not cache.is_valid_name(name):
         raise WeightsNotFound(

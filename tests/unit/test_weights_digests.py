@@ -1,0 +1,100 @@
+"""Model files of a folder, fingerprints, noted digests, names for configs."""
+
+import hashlib
+import json
+import os
+
+import pytest
+
+from espnet_taste.weights import digests
+from espnet_taste.weights.digests import describe, fingerprint, model_files
+
+
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_bytes(content)
+    return folder
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_the_fingerprint_is_the_sha256_of_the_model_file(tmp_path):
+    folder = write(tmp_path / "m", model__safetensors=b"weights", config__json=b"{}")
+
+    assert fingerprint(folder, cache_dir=tmp_path) == sha256(b"weights")
+    file = folder / "model.safetensors"
+    assert fingerprint(file, cache_dir=tmp_path) == sha256(b"weights")
+
+
+def test_shards_give_the_sha256_of_what_sha256sum_prints(tmp_path):
+    weight_map = {"b": "model-2.safetensors", "a": "model-1.safetensors"}
+    folder = write(tmp_path / "m", **{"model-1__safetensors": b"1"})
+    write(folder, **{"model-2__safetensors": b"2"})
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+
+    listing = f"{sha256(b'1')}  model-1.safetensors\n{sha256(b'2')}  "
+    expected = sha256(f"{listing}model-2.safetensors\n".encode())
+    assert fingerprint(folder, cache_dir=tmp_path) == expected
+
+    (folder / "model-2.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="1 of 2 shards.*model-2.safetensors"):
+        model_files(folder)
+
+
+def test_safetensors_come_before_pickles(tmp_path):
+    folder = write(tmp_path, pytorch_model__bin=b"p", model__safetensors=b"s")
+    assert [path.name for path in model_files(folder)] == ["model.safetensors"]
+
+
+def test_a_folder_without_weights_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}: no weights"):
+        fingerprint(tmp_path)
+
+
+def test_a_digest_is_computed_once_for_each_state_of_a_file(tmp_path, monkeypatch):
+    hashed = []
+    compute = digests.sha256_of
+    monkeypatch.setattr(
+        digests, "sha256_of", lambda path: hashed.append(path) or compute(path)
+    )
+    folder = write(tmp_path / "m", model__safetensors=b"first")
+    for _ in range(2):
+        assert fingerprint(folder, cache_dir=tmp_path) == sha256(b"first")
+    assert len(hashed) == 1
+
+    write(folder, model__safetensors=b"other")
+    os.utime(folder / "model.safetensors", ns=(5, 5))
+    assert fingerprint(folder, cache_dir=tmp_path) == sha256(b"other")
+    assert len(hashed) == 2
+
+
+def test_a_damaged_note_is_not_believed(tmp_path):
+    folder = write(tmp_path / "m", model__safetensors=b"first")
+    fingerprint(folder, cache_dir=tmp_path)
+    (note,) = (tmp_path / "digests").iterdir()
+    note.write_text("{")
+
+    assert fingerprint(folder, cache_dir=tmp_path) == sha256(b"first")
+
+
+def test_without_a_place_for_notes_the_digest_is_still_computed(tmp_path):
+    folder = write(tmp_path / "m", model__safetensors=b"first")
+    (tmp_path / "file").touch()
+
+    digest = fingerprint(folder, cache_dir=tmp_path / "file")
+    assert digest == sha256(b"first")
+
+
+def test_weights_are_described_by_name_and_hash(tmp_path):
+    ours = write(tmp_path / "ours", model__bin=b"x", manifest__json=b'{"name": "a/b"}')
+    hub = tmp_path / "models--org--name" / "snapshots" / "abc"
+    write(hub, model__safetensors=b"x")
+    other = write(tmp_path / "other", model__safetensors=b"x")
+
+    for folder, name in ((ours, "a/b"), (hub, "org/name"), (other, str(other))):
+        found = describe(folder, cache_dir=tmp_path)
+        assert found == {"name": name, "sha256": sha256(b"x")}

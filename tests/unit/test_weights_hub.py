@@ -1,0 +1,93 @@
+"""The hub: what is fetched, how long it is waited for, what the cache is checked for."""
+
+import hashlib
+import socket
+import threading
+import time
+
+import pytest
+
+from espnet_taste.weights import hub
+from espnet_taste.weights.hub import HubMiss, choose_files, download_snapshot
+
+
+@pytest.fixture
+def silent_server(monkeypatch):
+    """A server that takes connections and never answers; counts them."""
+    from huggingface_hub import constants
+
+    taken = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(
+            target=lambda: _take_all(server, taken), daemon=True
+        ).start()
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setattr(hub, "LIMIT_S", 0.5)
+        monkeypatch.setattr(hub, "_unreachable", {})
+        yield taken
+
+
+def _take_all(server, taken):
+    while True:
+        try:
+            taken.append(server.accept())
+        except OSError:
+            return
+
+
+def test_a_hub_that_does_not_answer_is_waited_for_once(silent_server):
+    start = time.monotonic()
+    with pytest.raises(HubMiss, match="cannot be reached"):
+        download_snapshot("some/model")
+    assert time.monotonic() - start < 5
+    asked = len(silent_server)
+    assert asked >= 1
+
+    start = time.monotonic()
+    with pytest.raises(HubMiss, match="cannot be reached"):
+        download_snapshot("other/model")
+    assert time.monotonic() - start < 0.3
+    assert len(silent_server) == asked
+
+
+def test_one_format_is_chosen_of_a_repository():
+    names = [
+        *("config.json", "model.safetensors", "model.fp32-00001-of-00002.safetensors"),
+        *("pytorch_model.bin", "tf_model.h5", "tokenizer.json", "vocab.json"),
+        *("onnx/model.onnx", "original/consolidated.pth", "README.md", "merges.txt"),
+    ]
+    assert choose_files(names) == [
+        *("config.json", "merges.txt", "model.safetensors"),
+        *("tokenizer.json", "vocab.json"),
+    ]
+
+
+def test_shards_are_chosen_with_their_index():
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    names = ["model.safetensors.index.json", *shards, "pytorch_model.bin"]
+    assert choose_files(names) == sorted(names[:-1])
+
+
+def test_pickles_are_chosen_only_where_there_is_nothing_else():
+    assert choose_files(["pytorch_model.bin", "config.json", "flax_model.msgpack"]) == [
+        *("config.json", "pytorch_model.bin")
+    ]
+    assert choose_files(["model.bin", "vocabulary.json"]) == [
+        *("model.bin", "vocabulary.json")
+    ]
+
+
+def test_a_damaged_file_in_the_hub_cache_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPNET_TASTE_CACHE", str(tmp_path / "cache"))
+    blob = tmp_path / hashlib.sha256(b"content").hexdigest()
+    blob.write_bytes(b"content")
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(blob)
+    hub._check_blob(link)
+
+    blob.write_bytes(b"c0ntent, longer")
+    with pytest.raises(ValueError, match="model.safetensors: damaged.*delete"):
+        hub._check_blob(link)
