@@ -41,23 +41,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def continue_all(args: argparse.Namespace) -> None:
-    """Write the continuations of all utterances that have none yet."""
+    """Write the continuations of all batches that are not done yet."""
     from espnet_taste.data.audio_output import AudioOutput
     from espnet_taste.data.jobs import read_keys
-    from espnet_taste.data.utterances import in_batches
-    from espnet_taste.pipeline.continuation import open_continuation
+    from espnet_taste.decoder.vocoder import build_vocoder
+    from espnet_taste.pipeline.continuation import Parts, SpeechContinuer
+    from espnet_taste.pipeline.slm import SpokenLMInference
+    from espnet_taste.pipeline.speech import DecodeOptions, UnitSynthesizer
+    from espnet_taste.pipeline.tokenizer import TokenizerInference
 
+    options = DecodeOptions.read(args.config)
     keys = read_keys(args.data_dir, args.key_file)
-    output = AudioOutput(args.output_dir)
-    todo = [key for key in keys if key not in output.done]
-    if todo:
-        source, options = open_continuation(args)
-        todo = todo[: options.max_prompts] if options.max_prompts else todo
-        for batch in in_batches(todo, options.batch_size):
-            for key, result in zip(batch, source(batch), strict=True):
-                output.write(key, result.audio, result.sample_rate_hz, result.facts)
-            logging.info(f"{len(output.done)}/{len(keys)} utterances")
-    output.close(sorted(output.done & set(keys)))
+    if options.max_prompts:
+        keys = keys[: options.max_prompts]
+
+    def open_source():
+        vocoder = build_vocoder(args.vocoder_dir, device=args.device)
+        parts = Parts(
+            SpokenLMInference(args.slm_file, device=args.device),
+            TokenizerInference(args.tokenizer_file, device=args.device),
+            UnitSynthesizer(vocoder, args.device),
+        )
+        return SpeechContinuer(
+            parts, args.data_dir, args.codes_dir, args.features_dir, options
+        )
+
+    AudioOutput(args.output_dir).fill(keys, options.batch_size, open_source)
 
 
 if __name__ == "__main__":

@@ -43,22 +43,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def reconstruct(args: argparse.Namespace) -> None:
-    """Write the audio of all utterances that have none yet."""
+    """Write the audio of all batches that are not done yet."""
     from espnet_taste.data.audio_output import AudioOutput
     from espnet_taste.data.jobs import read_keys
-    from espnet_taste.data.utterances import in_batches
-    from espnet_taste.pipeline import open_reconstruction
+    from espnet_taste.pipeline.speech import (
+        DecodeOptions,
+        SpeechReconstructor,
+        UnitTopline,
+    )
 
+    options = DecodeOptions.read(args.config)
     keys = read_keys(args.data_dir, args.key_file)
+
+    def open_source():
+        if args.units_only:
+            return UnitTopline(args.vocoder_dir, args.features_dir, args.device)
+        model = SpeechReconstructor(
+            args.model_file, args.vocoder_dir, options=options, device=args.device
+        )
+        return model.open(args.data_dir, args.features_dir)
+
     output = AudioOutput(args.output_dir)
-    todo = [key for key in keys if key not in output.done]
-    if todo:
-        source, options = open_reconstruction(args)
-        for batch in in_batches(todo, options.batch_size):
-            for key, result in zip(batch, source(batch), strict=True):
-                output.write(key, result.audio, result.sample_rate_hz, result.facts)
-            logging.info(f"{len(output.done)}/{len(keys)} utterances")
-    output.close(keys)
+    output.fill(keys, options.batch_size, open_source)
 
 
 if __name__ == "__main__":

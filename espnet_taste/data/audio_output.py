@@ -1,14 +1,16 @@
 """Write audio utterance by utterance, so that a killed run goes on where it was."""
 
 import json
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from espnet_taste.data.kaldi import atomic_write, check_key, write_table
+from espnet_taste.data.utterances import in_batches
 
 
 class AudioOutput:
@@ -60,6 +62,33 @@ class AudioOutput:
         os.replace(part, path)
         with atomic_write(self._facts(key)) as stream:
             json.dump({"key": key, "num_samples": len(audio), **facts}, stream)
+
+    def fill(
+        self,
+        keys: Sequence[str],
+        batch_size: int,
+        open_source: Callable[[], Callable],
+    ) -> None:
+        """Make and write the audio of utterances, batch by batch.
+
+        Batches are cut from all keys and made again whole if one of theirs is
+        missing, so that a run after a kill draws what an unbroken one would have.
+
+        Args:
+            keys: Utterances.
+            batch_size: Utterances a batch.
+            open_source: Gives the function from a list of keys to results with
+                ``audio``, ``sample_rate_hz`` and ``facts``; called only if
+                something is left to do.
+        """
+        done = self.done
+        todo = [b for b in in_batches(keys, batch_size) if not done.issuperset(b)]
+        source = open_source() if todo else None
+        for number, batch in enumerate(todo, start=1):
+            for key, result in zip(batch, source(batch), strict=True):
+                self.write(key, result.audio, result.sample_rate_hz, result.facts)
+            logging.info(f"{number}/{len(todo)} batches of audio")
+        self.close(keys)
 
     def close(self, keys: Iterable[str]) -> None:
         """Write ``wav.scp`` and ``report.jsonl`` for the given utterances."""

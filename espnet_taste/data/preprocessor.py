@@ -32,8 +32,8 @@ class TokenizerPreprocessor:
 
         Args:
             uid: Utterance id, for messages.
-            data: ``text`` str, ``units`` (S,) float or int; optional ``word_times``
-                (W, 2) in seconds; everything else is passed on.
+            data: ``text`` str; in training ``units`` (S,) float or int; optional
+                ``word_times`` (W, 2) in seconds; everything else is passed on.
 
         Returns:
             ``asr_tokens`` (Ta,), ``asr_words`` (Ta,), ``units`` (S,), all int64,
@@ -44,7 +44,8 @@ class TokenizerPreprocessor:
         """
         data = dict(data)
         num_words = _tokenise(data, self.encode, "asr")
-        data["units"] = np.asarray(data["units"]).astype(np.int64)
+        if "units" in data:
+            data["units"] = np.asarray(data["units"]).astype(np.int64)
         times = data.pop("word_times", None)
         if times is not None:
             if num_words is not None and len(times) != num_words:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_taste.data.collate import pad_arrays
 from espnet_taste.data.utterances import Utterances
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.layout import whole_rows
@@ -148,6 +149,42 @@ class TokenizerInference:
         batch, inputs = self._batch(items)
         taste = self.model.tokenize(batch, **inputs)
         embeds = None if taste is None else taste.quantized
+        return self._generate(batch, embeds, sampling, seed)
+
+    @torch.no_grad()
+    def generate_from_codes(
+        self,
+        texts: Sequence[str],
+        codes: Sequence[np.ndarray],
+        speakers: Sequence[np.ndarray],
+        sampling: UnitSampling,
+        seed: int,
+    ) -> list[GeneratedUnits]:
+        """Produce units from text and given codes, without any speech.
+
+        Args:
+            texts: One text an utterance.
+            codes: Codes of its words, each (W, Q), int64.
+            speakers: Speaker embeddings, each (speaker_dim,), float32.
+            sampling: How to draw.
+            seed: Seed of the drawing.
+
+        Raises:
+            ValueError: If a text has another number of words than codes.
+        """
+        items = []
+        for text, rows, speaker in zip(texts, codes, speakers, strict=True):
+            data = self.preprocess(text, {"text": text, "spembs": speaker})
+            words = data["asr_words"]
+            if words[-1] + 1 != len(rows):
+                raise ValueError(
+                    f"'{text}' has {words[-1] + 1} words but {len(rows)} rows of codes"
+                )
+            items.append((text, data | {"codes": rows[words]}))
+        padded = pad_arrays(items)
+        padded = {name: value.to(self.device) for name, value in padded.items()}
+        batch = TokenBatch.from_padded(padded)
+        embeds = self.model.quantizer.decode(padded["codes"])
         return self._generate(batch, embeds, sampling, seed)
 
     def _generate(

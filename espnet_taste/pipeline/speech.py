@@ -1,0 +1,184 @@
+"""From units, or text and codes, to audio.
+
+Symbols: S units, N samples.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from espnet_taste.data.kaldi import read_scp_arrays
+from espnet_taste.decoder.contracts import UnitSampling
+from espnet_taste.decoder.vocoder import AbsVocoder, build_vocoder
+from espnet_taste.pipeline.tokenizer import TokenizerInference
+from espnet_taste.sampling import Sampler
+from espnet_taste.slm.generation import CompletionSettings
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What ``decode.yaml`` may say."""
+
+    batch_size: int = 8  # utterances
+    seed: int = 1986
+    sampling: UnitSampling = field(default_factory=UnitSampling)
+    prompt_words: int = 6  # words of a spoken prompt
+    max_prompts: int = 0  # prompts of a set; 0 = all
+    completion: CompletionSettings = field(default_factory=CompletionSettings)
+
+    @classmethod
+    def read(cls, path: Path | None) -> "DecodeOptions":
+        """Read the options from YAML; None gives the defaults.
+
+        Raises:
+            ValueError: If a key is unknown or a value is out of its range.
+        """
+        conf = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+        where = str(path)
+        completion = dict(conf.pop("completion", {}))
+        for name in ("text", "codes"):
+            if completion.get(name) is not None:
+                completion[name] = build(Sampler, completion[name], where)
+        sampling = build(UnitSampling, conf.pop("sampling", {}), where)
+        completion = build(CompletionSettings, completion, where)
+        nested = {"sampling": sampling, "completion": completion}
+        return build(cls, conf | nested, where)
+
+
+def build(target: type, conf: dict[str, Any], where: str) -> Any:
+    """Build a dataclass from YAML; unknown keys are named."""
+    known = {f.name for f in fields(target)}
+    unknown = sorted(set(conf) - known)
+    if unknown:
+        raise ValueError(
+            f"{where}: unknown {unknown} for {target.__name__}; known: {sorted(known)}"
+        )
+    return target(**conf)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Audio made for one utterance and what the report says about it."""
+
+    audio: np.ndarray  # (N,) float32
+    sample_rate_hz: int
+    facts: dict[str, Any]
+
+
+def batch_seed(seed: int, keys: Sequence[str]) -> int:
+    """Return a seed that depends on the batch alone, not on what ran before."""
+    return (seed + zlib.crc32(keys[0].encode())) % 2**31
+
+
+class UnitSynthesizer:
+    """Units and speaker embeddings to audio.
+
+    Args:
+        vocoder: A vocoder.
+        device: Its device.
+    """
+
+    def __init__(self, vocoder: AbsVocoder, device: str = "cpu"):
+        self.vocoder = vocoder
+        self.device = torch.device(device)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        units: Sequence[np.ndarray],
+        speakers: Sequence[np.ndarray],
+        facts: Sequence[dict[str, Any]],
+    ) -> list[Speech]:
+        """Synthesise a batch.
+
+        Args:
+            units: Units an utterance, each (S,), int64.
+            speakers: Speaker embeddings, each (speaker_dim,), float32.
+            facts: What the report says about each.
+        """
+        lengths = torch.tensor([len(row) for row in units])
+        padded = torch.zeros(len(units), int(lengths.max()), dtype=torch.long)
+        for row, values in zip(padded, units, strict=True):
+            row[: len(values)] = torch.from_numpy(values)
+        speaker = torch.from_numpy(np.stack(speakers)).float()
+        waves = self.vocoder(
+            padded.to(self.device), lengths.to(self.device), speaker.to(self.device)
+        )
+        rate = self.vocoder.sample_rate_hz
+        return [
+            Speech(wave.cpu().numpy(), rate, {"num_units": len(row), **fact})
+            for wave, row, fact in zip(waves, units, facts, strict=True)
+        ]
+
+
+class SpeechReconstructor:
+    """Text and codes of prepared utterances to audio.
+
+    Args:
+        model_file: Checkpoint of a speech tokenizer.
+        vocoder_dir: Folder of a trained vocoder.
+        train_config: Config of the tokenizer; None for the one beside it.
+        options: How to decode.
+        device: Torch device.
+    """
+
+    def __init__(
+        self,
+        model_file: str | Path,
+        vocoder_dir: str | Path,
+        train_config: str | Path | None = None,
+        options: DecodeOptions = DecodeOptions(),
+        device: str = "cpu",
+    ):
+        self.tokenizer = TokenizerInference(model_file, train_config, device)
+        vocoder = build_vocoder(vocoder_dir, device=device)
+        self.synthesize = UnitSynthesizer(vocoder, device)
+        self.options = options
+
+    def open(self, data_dir: Path, features_dir: Path) -> "SpeechReconstructor":
+        """Open a prepared set; then call with its keys."""
+        self.utterances = self.tokenizer.open(data_dir, features_dir)
+        return self
+
+    def __call__(self, keys: Sequence[str]) -> list[Speech]:
+        """Reconstruct utterances of the opened set."""
+        items = [(key, self.utterances[key]) for key in keys]
+        seed = batch_seed(self.options.seed, keys)
+        results = self.tokenizer.generate(items, self.options.sampling, seed)
+        return self.synthesize(
+            [result.units for result in results],
+            [data["spembs"] for _, data in items],
+            [{"stopped_by": result.stopped_by} for result in results],
+        )
+
+
+class UnitTopline:
+    """The true units of prepared utterances to audio: what no decoder can pass.
+
+    Args:
+        vocoder_dir: Folder of a trained vocoder.
+        features_dir: Folder of the feature stage.
+        device: Torch device.
+    """
+
+    def __init__(
+        self, vocoder_dir: str | Path, features_dir: str | Path, device: str = "cpu"
+    ):
+        vocoder = build_vocoder(vocoder_dir, device=device)
+        self.synthesize = UnitSynthesizer(vocoder, device)
+        self.units = read_scp_arrays(Path(features_dir) / "units.scp")
+        self.speakers = read_scp_arrays(Path(features_dir) / "spembs.scp")
+
+    def __call__(self, keys: Sequence[str]) -> list[Speech]:
+        """Synthesise utterances."""
+        return self.synthesize(
+            [self.units[key].astype(np.int64) for key in keys],
+            [self.speakers[key] for key in keys],
+            [{"stopped_by": "end"}] * len(keys),
+        )
