@@ -239,17 +239,27 @@ stage_train_slm() {
         --tokenizer_file "${exp}/taste/${inference_model}" ${slm_args}
 }
 
+systems="text_only without_vq taste text_only_control without_vq_control"
+
 stage_reconstruct() {
     local -a options=(--config "${config_dir}/${decode_config}" --device "${device}"
         --vocoder_dir "${exp}/vocoder")
     for dset in ${test_sets}; do
-        jobs "${aligned}/${dset}" "${exp}/units_only/audio/${dset}" synthesize_units \
-            "${options[@]}" --features_dir "${features}/${dset}"
-        for system in text_only_control without_vq_control taste; do
+        jobs "${aligned}/${dset}" "${exp}/units_only/audio/${dset}" reconstruct \
+            --units_only "${options[@]}" --features_dir "${features}/${dset}"
+        for system in $(trained_systems); do
             jobs "${aligned}/${dset}" "${exp}/${system}/audio/${dset}" reconstruct \
                 "${options[@]}" --features_dir "${features}/${dset}" \
                 --model_file "${exp}/${system}/${inference_model}"
         done
+    done
+}
+
+trained_systems() { # the tokenizers that exist: controls may have been skipped
+    for system in ${systems}; do
+        if [ -e "${exp}/${system}/${inference_model}" ] || "${dry_run}"; then
+            echo "${system}"
+        fi
     done
 }
 
@@ -263,22 +273,67 @@ stage_continue_speech() {
     done
 }
 
+score() { # score <system> <set> <kind> <options...>
+    local system=$1 dset=$2 kind=$3
+    shift 3
+    local dir=${exp}/${system}/eval/${dset}
+    once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" -- \
+        ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
+        --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" "$@"
+}
+
+score_audio() { # score_audio <system> <set> <options...>
+    score "$1" "$2" audio --reference_cache "${exp}/original/eval/$2/judge.jsonl" "${@:3}"
+}
+
 stage_score() {
     for dset in ${test_sets}; do
-        for system in text_only_control without_vq_control taste; do
-            jobs "${aligned}/${dset}" "${exp}/${system}/units/${dset}" score_units \
-                --model_file "${exp}/${system}/${inference_model}" \
-                --features_dir "${features}/${dset}" --device "${device}"
+        score_audio original "${dset}"
+        score_audio units_only "${dset}" \
+            --wav_scp "${exp}/units_only/audio/${dset}/wav.scp"
+        score units_only "${dset}" codes --units_scp "${features}/${dset}/units.scp" \
+            --train_config "${exp}/taste/config.yaml"
+        for system in $(trained_systems); do
+            score_tokenizer "${system}" "${dset}"
         done
+        score taste "${dset}" codes --codes_scp "${exp}/codes/${dset}/codes.scp" \
+            --train_config "${exp}/taste/config.yaml"
         jobs "${aligned}/${dset}" "${exp}/slm/scores/${dset}" score_slm \
             --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}" \
-            --train_codes_dir "${exp}/codes/${train_set}" --device "${device}"
+            --device "${device}"
+        score slm "${dset}" slm --slm_scores "${exp}/slm/scores/${dset}/slm_scores.jsonl" \
+            --codes_scp "${exp}/codes/${dset}/codes.scp" \
+            --train_codes_scp "${exp}/codes/${train_set}/codes.scp" \
+            --train_config "${exp}/taste/config.yaml"
     done
-    log "scoring audio is part of the evaluation command"
+}
+
+score_tokenizer() { # score_tokenizer <system> <set>
+    jobs "${aligned}/$2" "${exp}/$1/units/$2" score_units \
+        --model_file "${exp}/$1/${inference_model}" \
+        --features_dir "${features}/$2" --device "${device}"
+    score "$1" "$2" units --unit_scores "${exp}/$1/units/$2/unit_scores.jsonl"
+    score_audio "$1" "$2" --wav_scp "${exp}/$1/audio/$2/wav.scp" \
+        --generation_report "${exp}/$1/audio/$2/report.jsonl"
 }
 
 stage_report() {
-    run ${python} -m espnet_taste.bin.report --exp_dir "${exp}" --test_sets "${test_sets}"
+    local -a rows=(--system "original=${exp}/original" --system "units=${exp}/units_only"
+        --system "slm=${exp}/slm")
+    local -A role=([text_only]=text_only [without_vq]=no_quantizer [taste]=taste
+        [text_only_control]=text_only_control [without_vq_control]=no_quantizer_control)
+    for system in $(trained_systems); do
+        rows+=(--system "${role[${system}]}=${exp}/${system}")
+    done
+    local -a folders=()
+    for dset in ${all_sets}; do
+        folders+=(--data_dir "${raw}/${dset}" --data_dir "${aligned}/${dset}")
+    done
+    # shellcheck disable=SC2086  # several sets
+    run ${python} -m espnet_taste.bin.report "${rows[@]}" "${folders[@]}" \
+        --test_sets ${test_sets} --output_dir "${exp}" \
+        --train_config "${exp}/taste/config.yaml" --meta "corpus=${corpus}" \
+        --config "${config_dir}/${taste_config}" --config "${config_dir}/${slm_config}"
 }
 
 stage_pack() {

@@ -57,16 +57,16 @@ def extract(args: argparse.Namespace) -> None:
     encoder = build_encoder(args.config, args.whisper).to(args.device)
     wav = read_table(args.data_dir / "wav.scp")
     with ArkWriter(args.output_dir, "encoder_states") as writer:
-        keys = [k for k in read_keys(args.data_dir, args.key_file) if k not in writer.done]
+        keys = [
+            k for k in read_keys(args.data_dir, args.key_file) if k not in writer.done
+        ]
         for number, batch_keys in enumerate(in_batches(keys, args.batch_size)):
             items = [
                 (key, {"speech": read_audio(wav[key], folder=args.data_dir)})
                 for key in batch_keys
             ]
             batch = pad_arrays(items)
-            states = encoder(
-                batch["speech"].to(args.device), batch["speech_lengths"]
-            )
+            states = encoder(batch["speech"].to(args.device), batch["speech_lengths"])
             packed = states.pack().to("cpu", torch.float32)
             for key, row, length in zip(batch_keys, packed, states.lengths.tolist()):
                 writer(key, row[:length].numpy())

@@ -7,7 +7,6 @@ decoder stopped).
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence

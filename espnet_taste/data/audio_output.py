@@ -54,7 +54,9 @@ class AudioOutput:
         if "/" in key:
             raise ValueError(f"utterance id '{key}' cannot name a file; remove the '/'")
         if not np.isfinite(audio).all():
-            raise ValueError(f"the audio made for '{key}' has samples that are no number")
+            raise ValueError(
+                f"the audio made for '{key}' has samples that are no number"
+            )
         path = self._audio(key)
         part = path.with_name(f".{path.name}")
         samples = np.clip(audio, -1.0, 1.0)

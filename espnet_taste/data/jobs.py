@@ -75,7 +75,9 @@ def next_utterances(data_dir: str | Path) -> dict[str, str]:
     """
     keys = read_keys(data_dir, None)
     if len(keys) < 2:
-        raise ValueError(f"{data_dir} has one utterance, there is none to exchange with")
+        raise ValueError(
+            f"{data_dir} has one utterance, there is none to exchange with"
+        )
     return dict(zip(keys, [*keys[1:], keys[0]], strict=True))
 
 

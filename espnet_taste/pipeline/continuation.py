@@ -57,9 +57,7 @@ class SpeechContinuer:
         num_words = self.options.prompt_words
         seed = batch_seed(self.options.seed, keys)
         prompts = [(key, self.coded.prompt(key, num_words)) for key in keys]
-        results = self.parts.slm.continue_speech(
-            prompts, self.options.completion, seed
-        )
+        results = self.parts.slm.continue_speech(prompts, self.options.completion, seed)
         said = [self.coded.text[key].split()[:num_words] for key in keys]
         texts = [
             " ".join([*words, *result.words])

@@ -7,7 +7,7 @@ Symbols: U utterances, W words, Q codebooks, D TASTE width, S units.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -188,14 +188,18 @@ class TokenizerInference:
         return self._generate(batch, embeds, sampling, seed)
 
     def _generate(
-        self, batch: TokenBatch, embeds: Tensor | None, sampling: UnitSampling, seed: int
+        self,
+        batch: TokenBatch,
+        embeds: Tensor | None,
+        sampling: UnitSampling,
+        seed: int,
     ) -> list[GeneratedUnits]:
         out = self.model.decoder.generate(
             batch.tokens,
             batch.token_lengths,
             embeds,
             batch.speaker,
-            sampling=sampling,
+            sampling=replace(sampling, unit_rate_hz=self.args.unit_rate_hz),
             generator=torch.Generator(self.device).manual_seed(seed),
         )
         rows = zip(out.units, out.lengths.tolist(), out.has_ended.tolist(), strict=True)

@@ -267,9 +267,7 @@ def unit_statistics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """
     count = (labels != IGNORE).sum().clamp(min=1)
     flat = logits.float().flatten(0, 1)
-    loss = F.cross_entropy(
-        flat, labels.flatten(), ignore_index=IGNORE, reduction="sum"
-    )
+    loss = F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORE, reduction="sum")
     with torch.no_grad():
         best = flat.topk(min(5, flat.size(-1)), dim=-1).indices
         hits = best == labels.flatten()[:, None]  # IGNORE is never a class
