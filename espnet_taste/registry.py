@@ -92,4 +92,4 @@ def _add_inference_task(module: Any) -> None:
     """Let ``espnet.load(tag, task="taste")`` find our inference class."""
     tasks = getattr(module, "TASKS", None)
     if isinstance(tasks, dict):
-        tasks.setdefault("taste", ("espnet_taste.pipeline", "SpeechReconstructor"))
+        tasks.setdefault("taste", ("espnet_taste.pipeline.speech", "SpeechReconstructor"))

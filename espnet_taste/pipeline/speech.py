@@ -15,7 +15,7 @@ import yaml
 
 from espnet_taste.data.kaldi import read_scp_arrays
 from espnet_taste.decoder.contracts import UnitSampling
-from espnet_taste.decoder.vocoder import AbsVocoder, build_vocoder
+from espnet_taste.decoder.vocoder import MODEL_FILE, AbsVocoder, build_vocoder
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import CompletionSettings
@@ -126,6 +126,7 @@ class SpeechReconstructor:
         train_config: Config of the tokenizer; None for the one beside it.
         options: How to decode.
         device: Torch device.
+        vocoder_file: Checkpoint in the vocoder's folder.
     """
 
     def __init__(
@@ -135,11 +136,29 @@ class SpeechReconstructor:
         train_config: str | Path | None = None,
         options: DecodeOptions = DecodeOptions(),
         device: str = "cpu",
+        *,
+        vocoder_file: str = MODEL_FILE,
     ):
         self.tokenizer = TokenizerInference(model_file, train_config, device)
-        vocoder = build_vocoder(vocoder_dir, device=device)
+        vocoder = build_vocoder(vocoder_dir, model_file=vocoder_file, device=device)
         self.synthesize = UnitSynthesizer(vocoder, device)
         self.options = options
+
+    @staticmethod
+    def from_pretrained(
+        model_tag: str | Path, *, device: str = "cpu", **options: Any
+    ) -> "SpeechReconstructor":
+        """Open an experiment folder, a packed file, or a tag of the model zoo.
+
+        Args:
+            model_tag: Which model.
+            device: Torch device.
+            **options: Fields of ``DecodeOptions``.
+        """
+        from espnet_taste.pipeline.packed import find_files
+
+        files = find_files(model_tag)
+        return files.reconstructor(DecodeOptions(**options), device)
 
     def open(self, data_dir: Path, features_dir: Path) -> "SpeechReconstructor":
         """Open a prepared set; then call with its keys."""

@@ -1,0 +1,88 @@
+"""Open what the recipe packed, or an experiment folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_taste.pipeline.slm import SpokenLMInference
+from espnet_taste.pipeline.speech import DecodeOptions, SpeechReconstructor
+
+MODEL = "valid.loss.best.pth"
+
+
+@dataclass(frozen=True)
+class PackedFiles:
+    """Where the parts of a packed model lie."""
+
+    train_config: Path
+    model_file: Path
+    vocoder_train_config: Path
+    vocoder_model_file: Path
+    slm_train_config: Path
+    slm_model_file: Path
+
+    def reconstructor(
+        self, options: DecodeOptions = DecodeOptions(), device: str = "cpu"
+    ) -> SpeechReconstructor:
+        """Build tokenizer and vocoder."""
+        return SpeechReconstructor(
+            self.model_file,
+            self.vocoder_train_config.parent,
+            self.train_config,
+            options,
+            device,
+            vocoder_file=self.vocoder_model_file.name,
+        )
+
+    def spoken_lm(self, device: str = "cpu") -> SpokenLMInference:
+        """Build the spoken LM."""
+        return SpokenLMInference(self.slm_model_file, self.slm_train_config, device)
+
+
+def find_files(source: str | Path, cache_dir: str | Path | None = None) -> PackedFiles:
+    """Find the parts of a model.
+
+    Args:
+        source: An experiment folder of the recipe, a packed ``.zip`` file, or a tag of
+            ESPnet's model zoo or the hub.
+        cache_dir: Where a zip is unpacked; None for a folder beside it.
+
+    Raises:
+        FileNotFoundError: If a folder lacks a part.
+        ValueError: If the pack does not hold such a model.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _files_of_experiment(path)
+    if path.suffix == ".zip":
+        return _files_of_dict(_unpack(path, cache_dir), source)
+    from espnet2.utils.pretrained import download_pretrained
+
+    return _files_of_dict(download_pretrained(str(source)), source)
+
+
+def _files_of_experiment(path: Path) -> PackedFiles:
+    places = []
+    for folder in ("taste", "vocoder", "slm"):
+        for name in ("config.yaml", MODEL):
+            place = path / folder / name
+            if not place.is_file():
+                raise FileNotFoundError(f"no {place}; run the recipe's training stages")
+            places.append(place)
+    return PackedFiles(*places)
+
+
+def _unpack(path: Path, cache_dir: str | Path | None) -> dict[str, str]:
+    from espnet2.main_funcs.pack_funcs import unpack
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no packed model at {path}")
+    folder = path.with_suffix("") if cache_dir is None else Path(cache_dir)
+    return unpack(path, folder)
+
+
+def _files_of_dict(found: dict[str, str], source: str | Path) -> PackedFiles:
+    names = PackedFiles.__dataclass_fields__
+    missing = sorted(set(names) - set(found))
+    if missing:
+        raise ValueError(f"{source} is not a packed TASTE model: it lacks {missing}")
+    return PackedFiles(**{name: Path(found[name]) for name in names})
