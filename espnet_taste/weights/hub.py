@@ -148,12 +148,19 @@ def _ask(name: str) -> list[str] | HubMiss | _NoAnswer:
 
 def _list_files(name: str) -> list[str] | HubMiss | _NoAnswer:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+    )
 
     try:
         siblings = HfApi().model_info(name, timeout=LIMIT_S).siblings or []
+    except GatedRepoError:
+        return HubMiss("gated: accept the licence on its page, then: hf auth login")
+    except RepositoryNotFoundError:
+        return HubMiss("no such model, or a private one: hf auth login")
     except HfHubHTTPError as error:
-        # It did answer: no such model, or one that wants a licence click or token.
         return HubMiss(_first_line(error))
     except _network_errors() as error:
         return _NoAnswer(_first_line(error))

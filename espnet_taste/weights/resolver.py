@@ -88,14 +88,13 @@ def _is_set(variable: str) -> bool:
 
 
 def _explain(request: _Request, misses: list[str]) -> str:
-    remedies = [
-        f"on a machine with a network run: python -m espnet_taste.bin.fetch_weights "
-        f"{request.name}; then copy {request.root} here, or point "
-        f"${cache.CACHE_VARIABLE} to it",
-        "or give the path of a folder that holds them in place of the name",
-    ]
+    command = f"python -m espnet_taste.bin.fetch_weights {request.name}"
+    remedy = (
+        f"On a machine with a network run '{command}', copy the folder that it prints "
+        "here (cp -rL, it may hold links), and give its path in place of the name."
+    )
     return "\n".join(
-        [f"weights '{request.name}' not found. Looked in", *misses, *remedies]
+        [f"weights '{request.name}' not found. Looked in", *misses, remedy]
     )
 
 

@@ -1,11 +1,16 @@
 """The hub: what is fetched, how long it is waited for, what the cache is checked for."""
 
 import hashlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from fake_hub import FakeHub
 
 from espnet_taste.weights import hub
 from espnet_taste.weights.hub import HubMiss, choose_files, download_snapshot
@@ -91,3 +96,44 @@ def test_a_damaged_file_in_the_hub_cache_is_noticed(tmp_path, monkeypatch):
     blob.write_bytes(b"c0ntent, longer")
     with pytest.raises(ValueError, match="model.safetensors: damaged.*delete"):
         hub._check_blob(link)
+
+
+FILES = {
+    "config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"weights" * 50,
+    "pytorch_model.bin": b"pickle",
+    "README.md": b"",
+}
+
+
+def resolve_in_another_process(hub_server, tmp_path, name):
+    """huggingface_hub reads its environment when imported: so a fresh process."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "HF_ENDPOINT": hub_server.endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "ESPNET_TASTE_CACHE": str(tmp_path / "cache"),
+    }
+    for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "ESPNET_TASTE_OFFLINE"):
+        environment.pop(switch, None)
+    return subprocess.run(
+        [sys.executable, "-m", "espnet_taste.bin.fetch_weights", name],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_reachable_hub_gives_safetensors_and_no_pickle(tmp_path):
+    with FakeHub("some/model", FILES) as server:
+        result = resolve_in_another_process(server, tmp_path, "some/model")
+        assert result.returncode == 0, result.stderr
+        missing = resolve_in_another_process(server, tmp_path, "some/other")
+
+    _, folder, digest = result.stdout.strip().split("\t")
+    assert digest == hashlib.sha256(FILES["model.safetensors"]).hexdigest()
+    fetched = sorted(path.name for path in Path(folder).iterdir())
+    assert fetched == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert "hub: no such model, or a private one" in missing.stderr
