@@ -121,14 +121,13 @@ def spread_start(vectors: Tensor, num_means: int, generator: torch.Generator) ->
     means = []
     for draw in draws:
         # Inverse of the cumulative weights: multinomial() stops at 2**24 vectors.
+        # Where all weights are 0, this is the last vector.
         cumulative = weights.cumsum(0)
         index = torch.searchsorted(cumulative, draw * cumulative[-1], right=True)
         mean = vectors[index.clamp(max=len(vectors) - 1)]
         means.append(mean)
         to_mean = (vectors - mean).square().sum(-1).double()
-        distance = torch.minimum(distance, to_mean)
-        # All vectors taken already: any of them will do.
-        weights = torch.where(distance.sum() > 0, distance, torch.ones_like(distance))
+        distance = weights = torch.minimum(distance, to_mean)
     return torch.stack(means)
 
 

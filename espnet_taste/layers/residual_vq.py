@@ -12,6 +12,7 @@ Source: TASTE (arXiv:2504.07053); SoundStream (arXiv:2107.03312) for the residua
 scheme.
 """
 
+import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -274,7 +275,7 @@ class ResidualVQ(nn.Module):
 
     def _revive(self, coded: list[tuple[Tensor, Tensor]], flat_mask: Tensor) -> None:
         """Offer random valid vectors of the batch to entries nobody chooses."""
-        generator = self._step_generator()
+        generator = torch.Generator().manual_seed(self._step_seed())
         order = flat_mask.cumsum(0)
         for codebook, (vectors, _) in zip(self.codebooks, coded):
             draws = torch.rand(self.codebook_size, generator=generator)
@@ -289,10 +290,8 @@ class ResidualVQ(nn.Module):
         if num_active is None:
             num_active = self.num_codebooks
             if self.training and self.quantizer_dropout:
-                draw = torch.randint(
-                    self.num_codebooks, (), generator=self._step_generator()
-                )
-                num_active = int(draw) + 1
+                draws = random.Random(self._step_seed())
+                num_active = draws.randint(1, self.num_codebooks)
         if not 1 <= num_active <= self.num_codebooks:
             raise ValueError(
                 f"num_active must be in 1..{self.num_codebooks}, got {num_active}"
@@ -300,9 +299,9 @@ class ResidualVQ(nn.Module):
         self._require_initialised(num_active)
         return num_active
 
-    def _step_generator(self) -> torch.Generator:
-        """Return a CPU generator that is the same on all ranks in this step."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self._num_steps)
+    def _step_seed(self) -> int:
+        """Return a seed that is the same on all ranks in this step."""
+        return self.seed * 1_000_003 + self._num_steps
 
     def _require_initialised(self, num_codebooks: int) -> None:
         if self._num_initialised < num_codebooks:

@@ -41,8 +41,6 @@ def pool_words(features: Tensor, words: Tensor, lengths: Tensor) -> Tensor:
     slots = torch.where(valid, words.long(), num_tokens)
     index = slots[..., None].expand_as(features)
 
-    # NaN in the padding must not reach the extra word's gradient.
-    features = features.masked_fill(~valid[..., None], 0.0)
     sums = features.new_zeros(features.size(0), num_tokens + 1, features.size(-1))
     sums = sums.scatter_add(1, index, features)
     counts = features.new_zeros(features.size(0), num_tokens + 1)

@@ -5,7 +5,7 @@ Symbols: B batch, N samples, T frames (50 a second), D width.
 Source: TASTE (arXiv:2504.07053), tokenizer; Whisper (arXiv:2212.04356).
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from transformers.models.whisper import modeling_whisper
 
 from espnet_taste.tokenizer.contracts import AbsEncoder
 from espnet_taste.tokenizer.log_mel import (
-    FFT_SIZE,
     HOP_SAMPLES,
     log_mel,
     mel_filters,
@@ -23,6 +22,8 @@ from espnet_taste.tokenizer.whisper import load_whisper
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 __all__ = ["EncoderStates", "WhisperEncoder"]
+
+Samples = TypeVar("Samples", int, Tensor)
 
 FRAME_SAMPLES = 2 * HOP_SAMPLES  # the second convolution halves the rate
 
@@ -127,14 +128,14 @@ class WhisperEncoder(AbsEncoder):
             return self.encode_log_mel(log_mel(speech, self.mel_filters))
 
         # From the shape, not from the longest length: that one is on the device.
-        num_frames = int(self._trimmed_frames(torch.tensor(speech.size(1))))
-        # Two frames of silence more for the convolutions, and a window of zeros:
-        # what the STFT reflects at its end would depend on the longest row.
-        num_samples = (num_frames + 1) * FRAME_SAMPLES
-        mel = log_mel(_resize(speech, num_samples + 2 * FFT_SIZE), self.mel_filters)
-        mel = mel[:, : 2 * min(num_frames + 1, self.max_frames)]
+        num_frames = min(max(self._count_frames(speech.size(1)), 1), self.max_frames)
+        # A frame of silence more, for the convolutions to look into and the STFT to
+        # reflect: what a row ends in may not depend on the longest row.
+        speech = _resize(speech, (num_frames + 1) * FRAME_SAMPLES)
+        mel = log_mel(speech, self.mel_filters)[:, : 2 * self.max_frames]
         hidden = self._embed(mel)[:, :num_frames]
-        return self._attend(hidden, self._trimmed_frames(lengths))
+        frame_lengths = self._count_frames(lengths).clamp(min=1, max=num_frames)
+        return self._attend(hidden, frame_lengths)
 
     @torch.no_grad()
     def encode_log_mel(self, mel: Tensor) -> EncoderStates:
@@ -179,10 +180,10 @@ class WhisperEncoder(AbsEncoder):
             lengths,
         )
 
-    def _trimmed_frames(self, num_samples: Tensor) -> Tensor:
-        """Return the frames of utterances with their silence, at least 1."""
+    def _count_frames(self, num_samples: Samples) -> Samples:
+        """Return the frames that begun samples and the silence behind them take."""
         padded = num_samples + round(self.trim_pad_s * SAMPLE_RATE_HZ)
-        return (-(-padded // FRAME_SAMPLES)).clamp(min=1, max=self.max_frames)
+        return -(-padded // FRAME_SAMPLES)
 
     def _check_length(self, speech: Tensor, lengths: Tensor) -> None:
         limit = self.max_frames * FRAME_SAMPLES

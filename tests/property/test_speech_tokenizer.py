@@ -18,17 +18,21 @@ from espnet_taste.tokenizer.quantizer import RvqQuantizer
 TOLERANCE = dict(atol=1e-5, rtol=0.0)
 
 
-def build(window):
+def build(window, trim_pad_s=0.0):
     torch.manual_seed(0)
     quantizer = RvqQuantizer(16, 4, 8, 2)
-    encoder = tiny_encoder(window=window, trim_pad_s=0.05)
+    encoder = tiny_encoder(window=window, trim_pad_s=trim_pad_s)
     model = SpeechTokenizer(encoder, tiny_aggregator(), quantizer).eval()
     features = torch.randn(50, 16, generator=torch.Generator().manual_seed(1))
     quantizer.initialise(features, generator=torch.Generator().manual_seed(0))
     return model
 
 
-MODELS = {window: build(window) for window in ("full", "trimmed")}
+MODELS = {
+    "full": build("full"),
+    "trimmed": build("trimmed"),
+    "trimmed, silence": build("trimmed", trim_pad_s=0.05),
+}
 
 utterances = st.lists(
     st.tuples(
@@ -52,7 +56,7 @@ def text(sizes, num_tokens=None, pad=0):
     )
 
 
-@pytest.mark.parametrize("window", ["full", "trimmed"])
+@pytest.mark.parametrize("window", MODELS)
 @settings(max_examples=15, deadline=None)
 @given(batch=utterances, pad=st.sampled_from([0, -1, 77]), extra=st.integers(0, 700))
 def test_batch_equals_singles_whatever_the_padding(window, batch, pad, extra):

@@ -153,6 +153,18 @@ def test_attention_maps_are_collected_on_request_only(states):
     assert all(layer.encoder_attn.maps is None for layer in aggregator.decoder.layers)
 
 
+def test_every_attention_map_is_that_of_its_token(states):
+    aggregator = tiny_aggregator()
+    other = TOKENS.clone()
+    other[0, 1] = 50
+
+    plain = aggregator.attention_maps(TOKENS, LENGTHS, WORDS, states)[0]
+    changed = aggregator.attention_maps(other, LENGTHS, WORDS, states)[0]
+
+    torch.testing.assert_close(changed[:, 0], plain[:, 0])
+    assert not torch.allclose(changed[:, 1], plain[:, 1])
+
+
 def test_attention_maps_are_those_that_sdpa_applies(states):
     """With identity values and output, attended values are maps times values."""
     attention = tiny_aggregator(value_identity=True).decoder.layers[0].encoder_attn

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espnet_taste.layers import residual_vq
+from espnet_taste.layers.ema_codebook import EmaCodebook
 from espnet_taste.layers.residual_vq import ResidualVQ, masked_spread
 from espnet_taste.types import IGNORE
 
@@ -202,8 +203,10 @@ def test_dropout_is_the_same_on_every_rank_and_after_resuming(batch):
 
 
 def test_evaluation_uses_all_codebooks(batch):
-    out = build(quantizer_dropout=True).eval()(*batch)
-    assert (out.codes[batch[1]] != IGNORE).all()
+    rvq = build(quantizer_dropout=True)
+    for _ in range(5):
+        assert (rvq.eval()(*batch).codes[batch[1]] != IGNORE).all()
+        rvq.train()(*batch)
 
 
 def test_dead_codes_stay_dead_by_default_and_revive_by_option(batch):
@@ -224,6 +227,33 @@ def test_dead_codes_stay_dead_by_default_and_revive_by_option(batch):
             near = torch.cdist(codebook.embed[:1], valid).min()
             assert near < 1e-5
             assert codebook.count[0] == pytest.approx(threshold)
+
+
+def test_revived_codes_are_valid_vectors_of_the_batch(batch):
+    features = batch[0]
+    mask = torch.zeros(2, 6, dtype=torch.bool)
+    mask[0, 1] = mask[1, 2] = True
+    rvq = build(dead_code_threshold=1e3).train()
+
+    rvq(features, mask)
+
+    valid = rvq.project_in(features)[mask]
+    nearest = torch.cdist(rvq.codebooks[0].embed, valid).min(1)
+    assert nearest.values.max() < 1e-4
+    assert set(nearest.indices.tolist()) == {0, 1}
+
+
+def test_smoothing_follows_its_formula():
+    codebook = EmaCodebook(3, 2, decay=0.5, eps=0.25)
+    codebook.embed_sum.copy_(torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))
+
+    codebook.update(torch.tensor([3.0, 1.0, 0.0]), torch.ones(3, 2))
+
+    counts = torch.tensor([2.0, 1.0, 0.5])
+    smoothed = (counts + 0.25) / (3.5 + 3 * 0.25) * 3.5
+    sums = torch.tensor([[1.5, 0.5], [0.5, 1.5], [1.0, 1.0]])
+    assert codebook.count.equal(counts)
+    torch.testing.assert_close(codebook.embed, sums / smoothed[:, None])
 
 
 def test_statistics_are_summed_over_ranks(batch, monkeypatch):

@@ -1,0 +1,60 @@
+"""Nothing in a training step waits for the device to learn a value.
+
+Fake tensors have shapes but no values: reading one on the host, or selecting by a
+mask, raises. That finds the stalls of a GPU on a machine without one.
+"""
+
+import pytest
+import torch
+from tiny_whisper import tiny_aggregator, tiny_encoder
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from espnet_taste.layers.residual_vq import ResidualVQ
+from espnet_taste.layers.word_pooling import first_of_words
+from espnet_taste.tokenizer.encoder import EncoderStates
+
+LENGTHS = torch.tensor([3, 2])
+
+
+@pytest.fixture
+def fake():
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield mode
+
+
+def test_fake_tensors_find_what_this_file_is_about(fake):
+    values = torch.zeros(3)
+    with pytest.raises(Exception, match="data-dependent|aten._local_scalar_dense"):
+        int(values.sum())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_quantizer(fake, training):
+    rvq = ResidualVQ(6, 3, 4, 2, quantizer_dropout=True, dead_code_threshold=0.5).train(
+        training
+    )
+    rvq._num_initialised = 2
+    mask = torch.zeros(2, 3, dtype=torch.bool)
+
+    out = rvq(torch.zeros(2, 3, 6, requires_grad=True), mask)
+    (out.quantized.sum() + out.commitment.sum()).backward()
+
+    rvq.decode(out.codes)
+    rvq.quantize_latent(torch.zeros(2, 3, 3))
+
+
+@pytest.mark.parametrize("window", ["full", "trimmed"])
+def test_encoder(window):
+    encoder = tiny_encoder(window=window)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        encoder(mode.from_tensor(torch.zeros(2, 3200)), mode.from_tensor(LENGTHS))
+
+
+def test_aggregator_and_words():
+    aggregator = tiny_aggregator()
+    states = torch.zeros(2, 5, 16)
+    words = torch.zeros(2, 3, dtype=torch.long)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        states, words, lengths = map(mode.from_tensor, (states, words, LENGTHS))
+        aggregator(words, lengths, words, EncoderStates(states, states, lengths))
+        first_of_words(words[..., None], words, lengths, num_words=2)
