@@ -108,11 +108,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; run the stage before")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    state = _load_tensors(path)
     return state.get("model", state)
+
+
+def _load_tensors(path: Path) -> dict:
+    """Read a file that torch saved, refusing code; its long advice is left out."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        first_line = (str(error).splitlines() or ["empty file"])[0][:80]
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({first_line})"
+        ) from error
 
 
 def load_weights(
@@ -207,11 +215,9 @@ def repair_after_kill(
     if not checkpoint.is_file():
         return
     try:
-        states = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{checkpoint} is damaged ({error}); remove {output_dir} to train again"
-        ) from error
+        states = _load_tensors(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{error}; remove {output_dir} to train again") from error
     reporter = Reporter()
     reporter.load_state_dict(states["reporter"])
     epoch = reporter.get_epoch()

@@ -1,0 +1,207 @@
+"""ESPnet task that trains the way back from units to mel frames."""
+
+import argparse
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import int_or_none, str_or_none
+from torch import Tensor
+
+from espnet_taste.data.mel_crops import MelCropCollate, UnitMelPreprocessor
+from espnet_taste.decoder.unit_to_mel import UnitToMel
+from espnet_taste.tasks.base import TasteTask
+from espnet_taste.tasks.checkpointing import TasteESPnetModel
+from espnet_taste.units.build import read_units_info
+
+AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class UnitToMelESPnetModel(TasteESPnetModel):
+    """Regression of mel frames.
+
+    Args:
+        unit_to_mel: The model to train.
+        amp_dtype: "bfloat16" or "float16" to compute under autocast on any device
+            (ESPnet's own option is for CUDA alone); None for float32.
+        speaker_noise: Deviation of the noise on speaker embeddings in training; few
+            speakers are over-fitted without it.
+
+    Raises:
+        ValueError: If ``amp_dtype`` is unknown.
+    """
+
+    def __init__(
+        self,
+        unit_to_mel: UnitToMel,
+        amp_dtype: str | None = None,
+        speaker_noise: float = 0.02,
+        extract_feats_in_collect_stats: bool = False,
+    ):
+        super().__init__()
+        if amp_dtype is not None and amp_dtype not in AMP_DTYPES:
+            raise ValueError(
+                f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, "
+                f"got {amp_dtype!r}"
+            )
+        self.unit_to_mel = unit_to_mel
+        self.amp_dtype = AMP_DTYPES.get(amp_dtype)
+        self.speaker_noise = speaker_noise
+        self.extract_feats_in_collect_stats = extract_feats_in_collect_stats
+
+    def forward(
+        self,
+        units: Tensor,
+        units_lengths: Tensor,
+        mel: Tensor,
+        mel_lengths: Tensor,
+        spembs: Tensor,
+        frame_offset: Tensor,
+        **unused: object,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return loss, statistics and weight of a batch of ``MelCropCollate``."""
+        if self.training and self.speaker_noise > 0:
+            noise = self.speaker_noise * torch.randn_like(spembs)
+            spembs = torch.nn.functional.normalize(spembs + noise, dim=-1)
+        with self._autocast(units.device):
+            predicted = self.unit_to_mel(
+                units,
+                units_lengths,
+                spembs,
+                frame_lengths=mel_lengths,
+                frame_offset=frame_offset,
+            )
+        frames = torch.arange(mel.size(1), device=mel.device)
+        mask = frames < mel_lengths[:, None]
+        loss = (predicted - mel)[mask].abs().mean()
+        stats = {"loss": loss.detach(), "l1": loss.detach()}
+        return loss, stats, mask.sum().to(loss.dtype)
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager:
+        if self.amp_dtype is None:
+            return nullcontext()
+        return torch.autocast(device.type, self.amp_dtype)
+
+
+class UnitToMelTask(TasteTask):
+    """Train ``UnitToMel`` on units, speaker embeddings and mel frames."""
+
+    class_choices_list: list = []
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of this task to ESPnet's parser."""
+        group = parser.add_argument_group("TASTE unit-to-mel vocoder")
+        cls.add_shared_arguments(group)
+        group.add_argument(
+            "--vocoder",
+            choices=["unit_to_mel"],
+            default="unit_to_mel",
+            help="Kind of the vocoder; read again when the folder is opened",
+        )
+        group.add_argument(
+            "--units_dir",
+            type=str_or_none,
+            default=None,
+            help="Folder of the units; gives their number and rate",
+        )
+        group.add_argument(
+            "--unit_to_mel_conf",
+            action=NestedDictAction,
+            default={},
+            help="The keyword arguments for UnitToMel",
+        )
+        group.add_argument(
+            "--mel_vocoder",
+            choices=["hifigan", "griffin_lim"],
+            default="hifigan",
+            help="What turns mel frames into a waveform (used at synthesis)",
+        )
+        group.add_argument(
+            "--mel_vocoder_conf",
+            action=NestedDictAction,
+            default={},
+            help="Its options, e.g. model=hifigan/universal-v1",
+        )
+        group.add_argument(
+            "--crop_units",
+            type=int_or_none,
+            default=96,
+            help="Units a training crop; none for whole utterances",
+        )
+
+    @classmethod
+    def required_data_names(
+        cls, train: bool = True, inference: bool = False
+    ) -> tuple[str, ...]:
+        """Return the names of the data that must be given."""
+        return ("units", "spembs") if inference else ("units", "spembs", "mel")
+
+    @classmethod
+    def optional_data_names(
+        cls, train: bool = True, inference: bool = False
+    ) -> tuple[str, ...]:
+        """Return the names of the data that may be given."""
+        return ()
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
+        """Return the preprocessor of one utterance."""
+        model = _build_on_meta(args)
+        return UnitMelPreprocessor(model.units_per_frame, model.num_units)
+
+    @classmethod
+    def build_collate_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[[Collection], tuple]:
+        """Return the batch maker; crops only in training."""
+        crop_units = args.crop_units if train else None
+        return MelCropCollate(_build_on_meta(args).units_per_frame, crop_units)
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> UnitToMelESPnetModel:
+        """Build the model that the YAML file describes.
+
+        Raises:
+            ValueError: If the number or rate of the units is unknown.
+        """
+        complete_units(args)
+        model = UnitToMelESPnetModel(
+            UnitToMel(**args.unit_to_mel_conf), **args.model_conf
+        )
+        cls.start_from(model, args.init_from, new_parts=())
+        return model
+
+
+def complete_units(args: argparse.Namespace) -> None:
+    """Fill in number and rate of the units from their folder.
+
+    Raises:
+        ValueError: If there is no folder and the config does not name them.
+    """
+    conf = args.unit_to_mel_conf
+    if args.units_dir is not None:
+        info = read_units_info(Path(args.units_dir))
+        conf["num_units"], conf["unit_rate_hz"] = info.num_units, info.unit_rate_hz
+        # Two frames a unit: its centre lies between theirs.
+        conf.setdefault("unit_centre", unit_centre(info.unit_rate_hz))
+        args.units_dir = None  # noted in the config; not needed again
+    if missing := sorted({"num_units", "unit_rate_hz"} - conf.keys()):
+        raise ValueError(f"give --units_dir, or unit_to_mel_conf with {missing}")
+
+
+def unit_centre(unit_rate_hz: float, state_rate_hz: float = 50.0) -> float:
+    """Return where the centre of the states of a unit lies, in units.
+
+    State j of Whisper is centred at j / 50 s; a unit of n states starts at n j.
+    """
+    states = state_rate_hz / unit_rate_hz
+    return (states - 1) / 2 / states
+
+
+def _build_on_meta(args: argparse.Namespace) -> UnitToMel:
+    complete_units(args)
+    with torch.device("meta"):
+        return UnitToMel(**args.unit_to_mel_conf)

@@ -1,0 +1,219 @@
+"""The joint tokenizer model: losses, gradients, reliance, small batches of truth."""
+
+import pytest
+import torch
+from torch import nn
+
+from espnet_taste.decoder.unit_lm import UnitLM
+from espnet_taste.tasks.tokenizer_model import (
+    TasteTokenizerModel,
+    exchange,
+    repeat_to_width,
+    unit_hits,
+    unit_statistics,
+)
+from espnet_taste.tokenizer.contracts import AbsAggregator, AbsEncoder
+from espnet_taste.tokenizer.quantizer import NoQuantizer, RvqQuantizer
+from espnet_taste.tokenizer.states import EncoderStates
+from espnet_taste.types import IGNORE
+
+WIDTH, NUM_UNITS = 12, 7
+
+
+class CountingEncoder(AbsEncoder):
+    calls = 0
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def output_size(self):
+        return WIDTH
+
+    def forward(self, speech, speech_lengths):
+        self.calls += 1
+        states = speech[..., None].expand(-1, -1, WIDTH) * self.scale
+        return EncoderStates(states, states, speech_lengths)
+
+
+class MeanAggregator(AbsAggregator):
+    """Every token gets a projection of the mean state."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def output_size(self):
+        return WIDTH
+
+    def forward(self, tokens, token_lengths, words, states):
+        mask = states.mask[..., None]
+        mean = (states.values * mask).sum(1) / mask.sum(1)
+        return self.linear(mean)[:, None].expand(-1, tokens.size(1), -1)
+
+    def attention_maps(self, tokens, token_lengths, words, states):
+        return torch.ones(*tokens.shape, states.keys.size(1))[:, None]
+
+
+def build(kind="taste", **options):
+    torch.manual_seed(0)
+    decoder = UnitLM(
+        NUM_UNITS,
+        20,
+        WIDTH,
+        speaker_dim=4,
+        text_dim=8,
+        taste_input_dim=8,
+        width=16,
+        heads=2,
+        feedforward=16,
+        text_layers=1,
+        taste_layers=1,
+        lm_layers=1,
+        dropout=0.0,
+    )
+    if kind == "text":
+        return TasteTokenizerModel(None, None, None, decoder, **options)
+    quantizer = NoQuantizer()
+    if kind == "rvq":
+        quantizer = RvqQuantizer(WIDTH, 4, 4, 2, quantizer_dropout=False)
+        generator = torch.Generator().manual_seed(0)
+        quantizer.initialise(torch.randn(50, WIDTH), generator=generator)
+    return TasteTokenizerModel(
+        CountingEncoder(), MeanAggregator(), quantizer, decoder, **options
+    )
+
+
+def batch(pad=IGNORE):
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    tokens = torch.tensor([[3, 4, 5], [6, pad, pad]])
+    units = torch.tensor([[1, 2, 3, 4, 5, 6], [0, 1, 2, pad, pad, pad]])
+    return {
+        "asr_tokens": tokens,
+        "asr_tokens_lengths": torch.tensor([3, 1]),
+        "asr_words": torch.tensor([[0, 0, 1], [0, pad, pad]]),
+        "units": units,
+        "units_lengths": torch.tensor([6, 3]),
+        "spembs": draw(2, 4),
+        "speech": draw(2, 9),
+        "speech_lengths": torch.tensor([9, 5]),
+        "utt_id": ["a", "b"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["text", "taste", "rvq"])
+def test_a_step_trains_all_that_is_trained(kind):
+    model = build(kind).train()
+
+    loss, stats, weight = model(**batch())
+    loss.backward()
+
+    assert weight == 6 + 1 + 3 + 1  # units and ends
+    assert stats["loss"] == loss
+    silent = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    if kind == "text":  # the TASTE side of the decoder waits for its stage
+        assert all("taste" in n or "mask" in n or "fusion" in n for n in silent)
+    else:
+        assert silent == []
+
+
+def test_the_encoder_is_frozen_and_not_saved():
+    model = build().train()
+    loss, _, _ = model(**batch())
+    loss.backward()
+
+    assert model.encoder.scale.grad is None
+    assert not any(name.startswith("encoder.") for name in model.state_dict())
+
+
+def test_cached_states_spare_the_encoder_and_change_nothing():
+    model = build().eval()
+    data = batch()
+    loss, _, _ = model(**data)
+    states = model.encoder(data.pop("speech"), data.pop("speech_lengths"))
+    calls = model.encoder.calls
+
+    cached, _, _ = model(
+        **data, encoder_states=states.pack(), encoder_states_lengths=states.lengths
+    )
+
+    assert model.encoder.calls == calls
+    torch.testing.assert_close(loss, cached)
+
+
+@pytest.mark.parametrize("pad", [IGNORE, 0, 5])
+def test_padding_never_matters(pad):
+    model = build("rvq").eval()
+
+    torch.testing.assert_close(model(**batch(pad))[0], model(**batch())[0])
+
+
+def test_the_commitment_weight_grows_from_zero():
+    model = build("rvq", commitment_weight=2.0, commitment_warmup_steps=4).train()
+
+    for expected in (0.0, 0.5, 1.0, 1.5, 2.0, 2.0):
+        loss, stats, _ = model(**batch())
+        gap = loss - stats["loss_units"]
+        torch.testing.assert_close(gap, expected * stats["loss_commitment"])
+
+
+def test_validation_reports_how_much_the_condition_matters():
+    model = build().eval()
+    _, stats, _ = model(**batch())
+
+    assert {"reliance_text", "reliance_codes"} <= stats.keys()
+    _, stats, _ = build("text").eval()(**batch())
+    assert "reliance_codes" not in stats
+
+
+def test_autocast_runs_on_the_cpu_and_stays_close():
+    full, _, _ = build().eval()(**batch())
+    half, _, _ = build(amp_dtype="bfloat16").eval()(**batch())
+
+    assert full.dtype == half.dtype == torch.float32
+    assert 0 < abs(full - half) < 0.05
+
+
+def test_a_batch_without_speech_is_named():
+    data = batch()
+    del data["speech"]
+
+    with pytest.raises(ValueError, match="neither 'encoder_states' nor 'speech'"):
+        build()(**data)
+
+
+def test_an_aggregator_without_quantizer_is_refused():
+    decoder = build("text").decoder
+    with pytest.raises(ValueError, match="use quantizer: no_quantizer"):
+        TasteTokenizerModel(CountingEncoder(), MeanAggregator(), None, decoder)
+
+
+def test_exchange_repeats_the_next_row():
+    values = torch.tensor([[1, 2, 3], [7, 8, 0]])
+    lengths = torch.tensor([3, 2])
+
+    assert exchange(values, lengths).tolist() == [[7, 8, 7], [1, 2, 3]]
+    assert repeat_to_width(values, lengths).tolist() == [[1, 2, 3], [7, 8, 7]]
+
+
+def test_sums_and_means_agree():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 8), torch.randint(0, 8, (2, 5))
+    labels[1, 3:] = IGNORE
+
+    sums = {name: value.sum() for name, value in unit_hits(logits, labels).items()}
+    means = unit_statistics(logits, labels)
+
+    assert sums["count"] == 8
+    torch.testing.assert_close(
+        (sums["loss_sum"] / 8).float(), means["loss_units"], rtol=1e-5, atol=1e-6
+    )
+    assert sums["top1"] / 8 == means["acc"] and sums["top5"] / 8 == means["acc_top5"]
