@@ -13,7 +13,15 @@ LOSSES = {
     "no_quantizer_control": 2.0,
     "taste": 2.3,
 }
-RATE = {"steps": 100.0, "seconds": 50.0, "nominal_bps": 72.0, "used_bps": 61.5}
+RATE = {
+    "steps": 100.0,
+    "seconds": 50.0,
+    "nominal_bits": 36.0,
+    "used_bits": 30.75,
+    "nominal_bps": 72.0,
+    "used_bps": 61.5,
+    "used_entries": 400.0,
+}
 
 
 def unit_file(role, *, loss=None, reliance=0.4):

@@ -32,7 +32,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="gets results.json, RESULTS.md"
     )
-    parser.add_argument("--seed", type=int, required=True, help="of the training runs")
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--seed", type=int, help="of the training runs")
+    group.add_argument(
+        "--train_config",
+        type=Path,
+        help="config.yaml that training left; gives the seed",
+    )
     parser.add_argument("--bootstrap_seed", type=int, default=0)
     parser.add_argument(
         "--config", type=Path, action="append", default=[], help="file to name by hash"
@@ -42,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         default=[],
-        help="formatted set whose exclusion summaries belong on the page",
+        help="<step>/<set> folder whose exclusion summary belongs on the page",
     )
     parser.add_argument(
         "--meta",
@@ -69,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 build_set(name, _load(systems, name), seed=args.bootstrap_seed)
                 for name in args.test_sets
             ),
-            exclusions={path.name: read_exclusions(path) for path in args.data_dir},
+            exclusions=gather_exclusions(args.data_dir),
         )
         page = HEADER + render_page(results)
         write_json(args.output_dir / "results.json", results.to_json())
@@ -109,42 +115,60 @@ def _load(systems: dict[str, Path], set_name: str) -> dict[str, list]:
     return loaded
 
 
-def read_exclusions(data_dir: Path) -> dict[str, dict]:
-    """Read the exclusion summaries of a formatted set.
+def gather_exclusions(folders: Sequence[Path]) -> dict[str, dict[str, dict]]:
+    """Read the exclusion summaries of many folders.
 
     Args:
-        data_dir: Folder with one or more ``*summary*.json``; each holds ``kept`` and
-            ``excluded``, or several of these by step.
+        folders: Data folders ``.../<step>/<set>`` with a ``summary.json``.
 
     Returns:
-        Step to ``{"kept": n, "excluded": {reason: n}}``.
+        Set to step to ``{"kept": n, "excluded": {reason: n}}``.
 
     Raises:
-        ValueError: If there is no summary or one is of another form.
+        FileNotFoundError: If a folder has no summary.
+        ValueError: If a summary is of another form, or a step of a set comes twice.
     """
-    paths = sorted(data_dir.glob("*summary*.json"))
-    if not paths:
-        raise ValueError(f"{data_dir}: no exclusion summary (summary.json)")
-    steps: dict[str, dict] = {}
-    for path in paths:
+    sets: dict[str, dict[str, dict]] = {}
+    for folder in folders:
+        name, step = folder.resolve().name, folder.resolve().parent.name
+        steps = sets.setdefault(name, {})
+        if step in steps:
+            raise ValueError(f"--data_dir {folder}: step '{step}' of '{name}' twice")
+        steps[step] = read_summary(folder / "summary.json")
+    return sets
+
+
+def read_summary(path: Path) -> dict:
+    """Read what a preparation step kept and excluded."""
+    try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        named = {path.stem: content} if "kept" in content else content
-        for step, summary in named.items():
-            if not isinstance(summary, dict) or not {"kept", "excluded"} <= set(
-                summary
-            ):
-                raise ValueError(f"{path}: '{step}' has no 'kept' and 'excluded'")
-            steps[step] = {key: summary[key] for key in ("kept", "excluded")}
-    return steps
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict) or not {"kept", "excluded"} <= set(content):
+        raise ValueError(f"{path}: no 'kept' and 'excluded'")
+    return {key: content[key] for key in ("kept", "excluded")}
+
+
+def _training_seed(args: argparse.Namespace) -> str:
+    """Return the seed of the training runs."""
+    if args.train_config is None:
+        return str(args.seed)
+    from espnet_taste.eval.environment import read_train_config
+
+    config = read_train_config(args.train_config)
+    if "seed" not in config:
+        raise ValueError(f"{args.train_config}: no seed; give --seed instead")
+    return str(config["seed"])
 
 
 def _metadata(args: argparse.Namespace) -> dict[str, str]:
     """Collect what a reader needs to repeat the run."""
     from espnet_taste.eval.environment import describe_environment, hash_files
 
-    hashes = hash_files(args.config)
+    configs = [*args.config, *([args.train_config] if args.train_config else [])]
+    hashes = hash_files(configs)
     return {
-        "seed": str(args.seed),
+        "seed": _training_seed(args),
         "bootstrap seed": str(args.bootstrap_seed),
         **describe_environment(),
         **{f"config {name}": f"sha256 {digest}" for name, digest in hashes.items()},

@@ -11,6 +11,9 @@ Kinds and what they read (beside --data_dir, a formatted Kaldi folder):
   slm    --slm_scores (espnet_taste/eval/slm_scores.py), and --codes_scp with
          --train_codes_scp for the unigram baseline
 
+Codebook size and number of units are options, or read from --train_config, the
+config.yaml that training the tokenizer left.
+
 The output is <output_dir>/scores_<kind>.json. Judged transcripts are kept in
 <output_dir>/judge.jsonl, so a killed run goes on where it stopped.
 """
@@ -28,9 +31,13 @@ REQUIRED = {
     "audio": ("reference_cache",),
     "units": ("unit_scores",),
     "codes": (),
-    "slm": ("slm_scores", "codes_scp", "train_codes_scp", "num_code_entries"),
+    "slm": ("slm_scores", "codes_scp", "train_codes_scp"),
 }
-END = "end"
+# Where the training config of the tokenizer holds the size of a stream's alphabet.
+CONFIG_KEYS = {
+    "num_code_entries": ("quantizer_conf", "codebook_size"),
+    "num_units": ("decoder_conf", "num_units"),
+}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -57,6 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--num_code_entries", type=int, help="codebook size K")
     group.add_argument("--units_scp", type=Path, help="speech units, (S,)")
     group.add_argument("--num_units", type=int, help="number of unit classes")
+    group.add_argument("--train_config", type=Path, help="config.yaml with both sizes")
     return parser
 
 
@@ -92,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if absent:
         parser.error(f"--kind {args.kind} needs --{' --'.join(absent)}")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    # It reports the length of every signal.
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)
     try:
         from espnet_taste.eval.score_file import ScoreFile
 
@@ -140,6 +150,7 @@ def _score_audio(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
         score_original,
         score_outputs,
     )
+    from espnet_taste.eval.generation import read_generation
     from espnet_taste.eval.normalise import NORMALISER
 
     def audio_set(wav_scp: Path) -> AudioSet:
@@ -147,7 +158,9 @@ def _score_audio(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
 
     original = audio_set(args.data_dir / "wav.scp")
     outputs = None if args.wav_scp is None else audio_set(args.wav_scp)
-    values, bounds = _read_generation(args.generation_report, texts)
+    values, bounds = {}, {}
+    if args.generation_report is not None:
+        values, bounds = read_generation(args.generation_report, texts.keys())
     listener = _build_listener(args, needs_speaker=outputs is not None)
     metadata = {"judge": listener.judge.name, "normaliser": NORMALISER}
     if outputs is None:
@@ -194,33 +207,6 @@ def _no_speaker(audio: object) -> None:
     raise RuntimeError("the original audio is not compared with itself")
 
 
-def _read_generation(
-    path: Path | None, texts: Mapping[str, str]
-) -> tuple[dict[str, float], dict[str, int]]:
-    """Count how the outputs ended; return values and notes."""
-    if path is None:
-        return {}, {}
-    from espnet_taste.eval.json_lines import finite, read_rows
-    from espnet_taste.eval.unit_scores import check_keys
-
-    ends: dict[str, str] = {}
-    units: dict[str, float] = {}
-    for where, row in read_rows(path, ("key", "num_units", "stopped_by")):
-        key = row["key"]
-        if key in ends:
-            raise ValueError(f"{where}: '{key}' was generated twice")
-        if key in texts:
-            ends[key] = row["stopped_by"]
-            units[key] = finite(row, "num_units", where)
-    check_keys(str(path), ends, texts)
-    bounded = sum(end != END for end in ends.values())
-    values = {"outputs": len(ends), "bounded_outputs": bounded}
-    return values, {
-        "ended_by_length_bound": bounded,
-        "no_units": sum(not count for count in units.values()),
-    }
-
-
 def _score_units(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
     """Pool teacher-forced unit scores and the rises under exchange."""
     from espnet_taste.eval.reliance import rise_items
@@ -242,13 +228,12 @@ def _score_codes(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
     durations_s = {key: int(num) / SAMPLE_RATE_HZ for key, num in lengths.items()}
     spoken = {key: normalise(text) for key, text in texts.items()}
     values = rate_values("text", text_rate(spoken, durations_s))
-    for stream, scp, size, option in (
-        ("code", args.codes_scp, args.num_code_entries, "--num_code_entries"),
-        ("unit", args.units_scp, args.num_units, "--num_units"),
+    for stream, scp, option in (
+        ("code", args.codes_scp, "num_code_entries"),
+        ("unit", args.units_scp, "num_units"),
     ):
         if scp is not None:
-            if size is None:
-                raise ValueError(f"{scp} needs {option}")
+            size = _alphabet_size(args, option)
             codes = _read_codes(scp, texts)
             values |= rate_values(stream, code_rate(codes, durations_s, size))
     return {"items": {}, "values": values, "metadata": {"normaliser": NORMALISER}}
@@ -260,13 +245,30 @@ def _score_slm(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
     from espnet_taste.eval.slm_scores import UnigramModel, read_slm_scores
 
     items = read_slm_scores(args.slm_scores, texts.keys())
-    unigram = UnigramModel.fit(
-        read_scp_arrays(args.train_codes_scp), args.num_code_entries
-    )
+    num_entries = _alphabet_size(args, "num_code_entries")
+    unigram = UnigramModel.fit(read_scp_arrays(args.train_codes_scp), num_entries)
     codes = _read_codes(args.codes_scp, texts)
     for key, fields in items.items():
         fields |= unigram.fields(key, codes[key])
     return {"items": items}
+
+
+def _alphabet_size(args: argparse.Namespace, option: str) -> int:
+    """Return a stream's number of symbols, from its option or the training config."""
+    given = getattr(args, option)
+    if given is not None:
+        return given
+    if args.train_config is None:
+        raise ValueError(f"--{option} or --train_config is needed")
+    from espnet_taste.eval.environment import read_train_config
+
+    section, name = CONFIG_KEYS[option]
+    size = (read_train_config(args.train_config).get(section) or {}).get(name)
+    if not isinstance(size, int):
+        raise ValueError(
+            f"{args.train_config}: no {section}: {name}; give --{option} instead"
+        )
+    return size
 
 
 def _read_codes(scp: Path, texts: Mapping[str, str]) -> dict:

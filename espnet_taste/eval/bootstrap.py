@@ -185,7 +185,7 @@ def unpaired_difference(
         ValueError: If a side has fewer than 2 utterances or no denominator.
     """
     sides = []
-    # Two seeds from one: with the same, equal sizes would be drawn alike, that is paired.
+    # Two seeds from one: with the same, equal sizes would be drawn alike, so paired.
     for data, state in zip(
         (first, second), np.random.SeedSequence(seed).generate_state(2)
     ):

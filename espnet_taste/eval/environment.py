@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 # Versions that can move a number.
 PACKAGES = (
@@ -71,6 +72,24 @@ def hash_files(paths: Iterable[Path]) -> dict[str, str]:
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in paths
     }
+
+
+def read_train_config(path: Path) -> dict[str, Any]:
+    """Read the resolved configuration that a training run left.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is not a YAML mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping of options")
+    return content
 
 
 def _processor() -> str:

@@ -4,18 +4,24 @@ Every table is a list of rows of cells; a cell is a score with its interval, mar
 where a rule (``rules``) says that it must not be read at face value.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from espnet_taste.eval.bootstrap import LEVEL, RESAMPLES
-from espnet_taste.eval.metrics import METRICS, Metric
-from espnet_taste.eval.results import Difference, Results, Row, Score, SetResults
+from espnet_taste.eval.cells import (
+    NOTHING,
+    Marks,
+    bullets,
+    format_bitrate,
+    format_score,
+    table,
+)
+from espnet_taste.eval.metrics import METRICS
+from espnet_taste.eval.results import Difference, Results, Row, SetResults
 from espnet_taste.eval.roles import PAIR_METRICS, PAIRS, ROLES, SLM_PAIRS
-from espnet_taste.eval.rules import Remark, describe_rules, find_remarks
+from espnet_taste.eval.rules import describe_rules, find_remarks
 from espnet_taste.eval.slm_scores import perplexity
 
-NOTHING = "-"
 UNIT_COLUMNS = (
     "unit_loss",
     "unit_top1",
@@ -76,14 +82,16 @@ def render_set(results: SetResults) -> list[str]:
     remarks = find_remarks(results)
     parts = [
         f"## Test set `{results.name}`",
-        _main_table(rows, _Marks(remarks)),
-        bullets(_Marks(remarks).legend()),
+        _main_table(rows, Marks(remarks)),
+        bullets(Marks(remarks).legend()),
         "### Ordering",
         bullets(ordering_verdicts(results)),
         "### Paired differences",
         _difference_table(results.differences),
         "### Details of the free-running scores",
-        _detail_table(rows, _Marks(remarks)),
+        _detail_table(rows, Marks(remarks)),
+        "### Streams",
+        _stream_table(rows),
     ]
     spoken_lm = results.row("slm")
     parts.append("### Spoken LM")
@@ -92,65 +100,6 @@ def render_set(results: SetResults) -> list[str]:
     else:
         parts += [_slm_table(spoken_lm), _slm_differences(results.differences)]
     return [part for part in parts if part]
-
-
-@dataclass(frozen=True)
-class _Marks:
-    """Which cells carry a dagger, and what the daggers mean."""
-
-    remarks: Sequence[Remark]
-
-    @property
-    def texts(self) -> list[str]:
-        """The distinct reasons, in order."""
-        return list(dict.fromkeys(remark.text for remark in self.remarks))
-
-    def of(self, role: str, metric: str) -> str:
-        """Return the marks of one cell."""
-        numbers = [
-            str(self.texts.index(remark.text) + 1)
-            for remark in self.remarks
-            if remark.role == role and metric in remark.metrics
-        ]
-        return f" †{','.join(numbers)}" if numbers else ""
-
-    def legend(self) -> list[str]:
-        """Return one line per reason, with the rows it concerns."""
-        lines = []
-        for number, text in enumerate(self.texts, start=1):
-            roles = dict.fromkeys(r.role for r in self.remarks if r.text == text)
-            labels = ", ".join(ROLES[role].label for role in roles)
-            lines.append(f"†{number} not meaningful ({labels}): {text}.")
-        return lines
-
-
-def format_score(score: Score | None, metric: Metric, *, signed: bool = False) -> str:
-    """Return one cell: value and interval, or why there is none."""
-    if score is None:
-        return NOTHING
-    if score.value is None:
-        return f"none: {score.note}"
-    scale, unit = (100, "%") if metric.percent else (1, "")
-    sign = "+" if signed else ""
-
-    def show(number: float) -> str:
-        return f"{number * scale:{sign}.{metric.digits}f}"
-
-    value = show(score.value) + unit
-    if score.low is None:
-        return f"{value} ({score.note})"
-    return f"{value} [{show(score.low)}, {show(score.high)}]"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def bullets(lines: Iterable[str]) -> str:
-    """Return a Markdown list."""
-    return "\n".join(f"* {line}" for line in lines)
 
 
 def ordering_verdicts(results: SetResults) -> list[str]:
@@ -195,7 +144,7 @@ def _verdict(results: SetResults, name: str, worse: str, better: str) -> str:
     )
 
 
-def _main_table(rows: Sequence[Row], marks: _Marks) -> str:
+def _main_table(rows: Sequence[Row], marks: Marks) -> str:
     """Return the table with one row per system."""
 
     def cell(row: Row, name: str) -> str:
@@ -220,23 +169,12 @@ def _main_table(rows: Sequence[Row], marks: _Marks) -> str:
                 *(cell(row, name) for name in (*UNIT_COLUMNS, "wer", "cer")),
                 duration(row),
                 cell(row, "speaker_similarity"),
-                format_bitrate(row.values),
+                format_bitrate(row),
                 _counts(row),
             ]
             for row in rows
         ],
     )
-
-
-def format_bitrate(values: Mapping[str, float]) -> str:
-    """Return the rates of a row's streams."""
-    parts = [
-        f"{stream}s {values[f'{stream}_used_bps']:.1f} "
-        f"({values[f'{stream}_nominal_bps']:.1f})"
-        for stream in ("unit", "code", "text")
-        if f"{stream}_used_bps" in values
-    ]
-    return " + ".join(parts).replace("texts ", "text ") or NOTHING
 
 
 def _counts(row: Row) -> str:
@@ -245,7 +183,7 @@ def _counts(row: Row) -> str:
     return " / ".join(map(str, counts))
 
 
-def _detail_table(rows: Sequence[Row], marks: _Marks) -> str:
+def _detail_table(rows: Sequence[Row], marks: Marks) -> str:
     """Return the secondary scores, one row per system that has any."""
     return table(
         ["system", *(METRICS[name].label for name in DETAIL_COLUMNS)],
@@ -262,6 +200,31 @@ def _detail_table(rows: Sequence[Row], marks: _Marks) -> str:
             if any(name in row.scores for name in DETAIL_COLUMNS)
         ],
     )
+
+
+def _stream_table(rows: Sequence[Row]) -> str:
+    """Return what the rates of the discrete streams are made of."""
+    lines = []
+    for row in rows:
+        for stream in ("unit", "code", "text"):
+            if f"{stream}_steps" not in row.values:
+                continue
+            figures = {
+                name: row.values[f"{stream}_{name}"]
+                for name in ("steps", "seconds", "nominal_bits", "used_bits")
+            }
+            lines.append(
+                [
+                    ROLES[row.role].label,
+                    {"unit": "units", "code": "word codes"}.get(stream, "characters"),
+                    f"{figures['steps']:.0f}",
+                    f"{figures['steps'] / figures['seconds']:.2f}",
+                    f"{figures['used_bits']:.2f} ({figures['nominal_bits']:.2f})",
+                    f"{row.values[f'{stream}_used_entries']:.0f}",
+                ]
+            )
+    head = ["system", "stream", "steps", "steps/s", "bits/step as used (nominal)"]
+    return table([*head, "entries seen, all codebooks"], lines)
 
 
 def _difference_table(differences: Sequence[Difference]) -> str:

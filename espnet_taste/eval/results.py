@@ -139,7 +139,11 @@ def build_set(
     if absent:
         raise ValueError(f"set '{name}': no scores for the rows {absent}")
     ordered = {role: scores[role] for role in ROLES if role in scores}
-    rows = tuple(_build_row(ROLES[r], files, seed) for r, files in ordered.items())
+    text_rate = _text_rate([file for files in ordered.values() for file in files])
+    rows = tuple(
+        _build_row(ROLES[role], files, text_rate, seed)
+        for role, files in ordered.items()
+    )
     items = {role: merge_items(files) for role, files in ordered.items()}
     return SetResults(name, rows, tuple(_differences(items, seed)))
 
@@ -182,7 +186,21 @@ def score_metric(metric: Metric, items: Items, system: str, *, seed: int) -> Sco
         ) from error
 
 
-def _build_row(role: Role, files: Sequence[ScoreFile], seed: int) -> Row:
+def _text_rate(files: Sequence[ScoreFile]) -> dict[str, float]:
+    """Return the transcript's rate, which is the set's and not one system's."""
+    rates = [
+        {name: v for name, v in file.values.items() if name.startswith("text_")}
+        for file in files
+        if file.kind == "codes"
+    ]
+    if any(rate != rates[0] for rate in rates):
+        raise ValueError("the systems' transcripts have different rates")
+    return rates[0] if rates else {}
+
+
+def _build_row(
+    role: Role, files: Sequence[ScoreFile], text_rate: Mapping[str, float], seed: int
+) -> Row:
     """Score one system."""
     system = files[0].system if files else role.name
     where = f"system '{system}' ({role.label})"
@@ -199,6 +217,9 @@ def _build_row(role: Role, files: Sequence[ScoreFile], seed: int) -> Row:
                     metric, file.items, file.system, seed=seed
                 )
     values = {name: v for file in files for name, v in file.values.items()}
+    values = {k: v for k, v in values.items() if not k.startswith("text_")}
+    if role.reads_text:
+        values |= text_rate
     for name in (*role.metrics, *role.values):
         if name not in scores and name not in values:
             raise ValueError(f"{where}: no score '{name}' on set '{files[0].set_name}'")

@@ -30,24 +30,26 @@ class Role:
     kinds: tuple[str, ...]  # score files it must have
     optional: bool = False  # the row may be absent
     values: tuple[str, ...] = ()  # required figures of the whole set
+    reads_text: bool = True  # its decoder is sent the transcript
 
 
 ROLES = {
     role.name: role
     for role in (
-        Role("original", "original audio", ERRORS, ("audio",)),
+        Role("original", "original audio", ERRORS, ("audio",), reads_text=False),
         Role(
             "units",
             "units only (topline)",
             OUTPUT,
             ("audio", "codes"),
             values=("unit_used_bps",),
+            reads_text=False,
         ),
         Role(
             "text_only",
             "text only",
             (*UNIT, "reliance_text", *OUTPUT),
-            ("units", "audio", "codes"),
+            ("units", "audio"),
             values=("text_used_bps",),
         ),
         Role(

@@ -76,8 +76,8 @@ def unit_rows(*keys, condition="matched"):
 def test_units(tmp_path, data_dir):
     rows = unit_rows("a", "b") + unit_rows("a", "b", condition="exchanged_text")
 
-    status, path = run("units", data_dir, tmp_path,
-                       unit_scores=write_lines(tmp_path / "u.jsonl", *rows))  # fmt: skip
+    path = write_lines(tmp_path / "u.jsonl", *rows)
+    status, path = run("units", data_dir, tmp_path, unit_scores=path)
 
     assert status == 0
     assert ScoreFile.load(path).items["b"]["rise_exchanged_text_sum"] == 0.0
@@ -222,4 +222,21 @@ def test_a_codebook_without_its_size_is_refused(tmp_path, data_dir, capsys):
     status, _ = run("codes", data_dir, tmp_path, codes_scp=tmp_path / "codes.scp")
 
     assert status == 1
-    assert "codes.scp needs --num_code_entries" in capsys.readouterr().err
+    assert "--num_code_entries or --train_config" in capsys.readouterr().err
+
+
+def test_sizes_come_from_the_training_config(tmp_path, data_dir, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("decoder_conf:\n    num_units: 4\nquantizer_conf: {}\n")
+    with ArkWriter(tmp_path / "arks", "units") as writer:
+        for key in TEXTS:
+            writer(key, np.array([0.0, 3.0], dtype=np.float32))
+    scp = tmp_path / "arks" / "units.scp"
+
+    status, path = run("codes", data_dir, tmp_path, units_scp=scp, train_config=config)
+    assert status == 0
+    assert ScoreFile.load(path).values["unit_nominal_bits"] == 2.0
+
+    status, _ = run("codes", data_dir, tmp_path, codes_scp=scp, train_config=config)
+    assert status == 1
+    assert "no quantizer_conf: codebook_size" in capsys.readouterr().err

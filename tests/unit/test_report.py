@@ -7,15 +7,11 @@ import re
 import pytest
 from fabricated_scores import audio_file, save_run, unit_file, whole_run
 
-from espnet_taste.bin.report import main, read_exclusions
+from espnet_taste.bin.report import gather_exclusions, main
+from espnet_taste.eval.cells import format_bitrate, format_score, table
 from espnet_taste.eval.metrics import METRICS
-from espnet_taste.eval.report import (
-    format_bitrate,
-    format_score,
-    ordering_verdicts,
-    render_page,
-)
-from espnet_taste.eval.results import Results, Score, build_set
+from espnet_taste.eval.report import ordering_verdicts, render_page
+from espnet_taste.eval.results import Results, Row, Score, build_set
 
 MAIN_ROWS = [
     "original audio",
@@ -32,6 +28,7 @@ OUTLINE = """\
 ### Ordering
 ### Paired differences
 ### Details of the free-running scores
+### Streams
 ### Spoken LM
 ## Excluded and skipped
 ## How it was measured
@@ -180,7 +177,23 @@ def test_formats():
     assert format_score(Score(0.5, note="too few"), wer) == "50.0% (too few)"
     assert format_score(Score(None, note="no word"), wer) == "none: no word"
     assert format_score(Score(0.5, 0.1, 1.0), loss, signed=True).startswith("+0.500 [+")
-    assert format_score(None, loss) == format_bitrate({}) == "-"
+    assert format_score(None, loss) == "-"
+
+
+def test_rates_name_their_streams():
+    rates = {"code_used_bps": 61.5, "code_nominal_bps": 72.0}
+    rates |= {"text_used_bps": 40.0, "text_nominal_bps": 50.0}
+
+    assert format_bitrate(Row("original", "s", {})) == "-"
+    assert format_bitrate(Row("no_quantizer", "s", {})) == "vectors"
+    assert (
+        format_bitrate(Row("taste", "s", {}, rates))
+        == "codes 61.5 (72.0) + text 40.0 (50.0)"
+    )
+
+
+def test_a_cell_cannot_break_the_table():
+    assert table(["a"], [["x|y\nz"]]).splitlines()[-1] == r"| x\|y z |"
 
 
 @pytest.fixture
@@ -208,8 +221,8 @@ def test_command(tmp_path, run_report):
     content = json.loads((tmp_path / "results.json").read_text())
     page = (tmp_path / "RESULTS.md").read_text()
     assert content["metadata"]["seed"] == "7"
-    assert content["exclusions"]["test"]["summary"]["excluded"] == {"silent": 2}
-    for line in ("| seed | 7 |", "| hours | 2 |", "| test | summary | 12 | silent 2 |"):
+    assert content["exclusions"]["test"]["dump"]["excluded"] == {"silent": 2}
+    for line in ("| seed | 7 |", "| hours | 2 |", "| test | dump | 12 | silent 2 |"):
         assert line in page
     assert f"| config {config} | sha256 " in page
 
@@ -237,19 +250,45 @@ def test_command_refuses_broken_options(run_report, capsys, options, message):
     assert message in capsys.readouterr().err
 
 
-def test_exclusions_by_step(tmp_path):
-    steps = {
-        "format": {"kept": 5, "excluded": {}},
-        "align": {"kept": 4, "excluded": {"x": 1}},
+def write_summary(folder, content):
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(content)
+    return folder
+
+
+def test_exclusions_are_gathered_by_set_and_step(tmp_path):
+    raw = write_summary(
+        tmp_path / "raw" / "te", '{"total": 6, "kept": 5, "excluded": {"nan": 1}}'
+    )
+    aligned = write_summary(
+        tmp_path / "aligned" / "te", '{"kept": 4, "excluded": {"oov": 1}, "x": "y"}'
+    )
+
+    assert gather_exclusions([raw, aligned]) == {
+        "te": {
+            "raw": {"kept": 5, "excluded": {"nan": 1}},
+            "aligned": {"kept": 4, "excluded": {"oov": 1}},
+        }
     }
-    (tmp_path / "summary.json").write_text(json.dumps(steps))
+    with pytest.raises(ValueError, match="step 'raw' of 'te' twice"):
+        gather_exclusions([raw, raw])
 
-    assert read_exclusions(tmp_path) == steps
+
+@pytest.mark.parametrize("content", ['{"kept": 1}', "[]", "{"])
+def test_a_summary_of_another_form_is_refused(tmp_path, content):
+    folder = write_summary(tmp_path / "raw" / "te", content)
+    with pytest.raises(ValueError, match="summary.json: (no 'kept' and|not JSON)"):
+        gather_exclusions([folder])
 
 
-@pytest.mark.parametrize("content", [None, '{"format": {"kept": 1}}'])
-def test_a_set_without_a_summary_is_refused(tmp_path, content):
-    if content is not None:
-        (tmp_path / "summary.json").write_text(content)
-    with pytest.raises(ValueError, match="no exclusion summary|no 'kept' and"):
-        read_exclusions(tmp_path)
+def test_the_seed_comes_from_the_training_config(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("seed: 1986\n")
+    options = save_run(tmp_path / "exp")
+    options += ["--test_sets", "test", "--output_dir", str(tmp_path)]
+
+    assert main([*options, "--train_config", str(config)]) == 0
+
+    assert "| seed | 1986 |" in (tmp_path / "RESULTS.md").read_text()
+    config.write_text("lr: 1\n")
+    assert main([*options, "--train_config", str(config)]) == 1

@@ -169,6 +169,22 @@ def test_a_spoken_lm_needs_a_loss_of_its_codes():
         build_set("test", run)
 
 
+def test_the_rate_of_the_text_belongs_to_every_row_that_reads_it():
+    run = whole_run()
+    run["text_only"] = run["text_only"][:2]
+
+    results = build_set("test", run)
+
+    for role in ("text_only", "no_quantizer", "taste"):
+        assert results.row(role).values["text_used_bps"] == 61.5
+    assert "text_used_bps" not in results.row("units").values
+    file = run["taste"][2]
+    values = {**file.values, "text_used_bps": 1.0}
+    run["taste"][2] = dataclasses.replace(file, values=values)
+    with pytest.raises(ValueError, match="transcripts have different rates"):
+        build_set("test", run)
+
+
 def test_unknown_roles_and_double_counts_are_refused():
     with pytest.raises(ValueError, match=r"unknown roles \['tast'\]"):
         build_set("test", {"tast": []})
