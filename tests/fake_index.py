@@ -85,7 +85,11 @@ def write_tgz(path: Path, members: Mapping[str, bytes]) -> None:
 
 
 def make_entry(
-    name: str, *carriers: Carrier, converter: str, revision: int = 1, on_hub: bool = True
+    name: str,
+    *carriers: Carrier,
+    converter: str,
+    revision: int = 1,
+    on_hub: bool = True,
 ) -> Entry:
     """Make a catalog entry for packages of the fake index."""
     return Entry(

@@ -67,7 +67,7 @@ def convert_llama_gguf(files: Mapping[str, Path], target: Path) -> None:
     kinds = fields.get("general.architecture"), fields.get("tokenizer.ggml.model")
     if kinds != ("llama", "gpt2"):
         raise ValueError(
-            f"{path}: expected architecture 'llama' with tokenizer 'gpt2', found {kinds}"
+            f"{path}: expected architecture 'llama', tokenizer 'gpt2'; found {kinds}"
         )
     state = read_state(reader, fields)
     config = build_config(fields, is_tied="lm_head.weight" not in state)

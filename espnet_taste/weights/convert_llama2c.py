@@ -115,12 +115,14 @@ def read_pieces(data: bytes, start: int, count: int) -> Iterator[tuple[str, floa
     """
     position = start + 4  # the first number is the longest piece's length
     for number in range(count):
-        if position + _PIECE.size > len(data):
+        content = position + _PIECE.size
+        score, length = 0.0, 0
+        if content <= len(data):
+            score, length = _PIECE.unpack_from(data, position)
+        position = content + length
+        if position > len(data):
             raise ValueError(f"tokenizer ends after {number} of {count} pieces")
-        score, length = _PIECE.unpack_from(data, position)
-        position += _PIECE.size
-        piece = data[position : position + length].decode("utf-8")
-        position += length
+        piece = data[content:position].decode("utf-8")
         if number < _FIRST_BYTE_ID:
             # Written with line breaks around <s> and </s>, for printing.
             yield piece.strip(), score

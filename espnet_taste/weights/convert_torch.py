@@ -14,6 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+# What reading bytes that are no checkpoint ends in, by where the reader stumbles.
+_UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError),
+    *(LookupError, AttributeError),
+)
+
 
 def load_pickle(path: Path) -> Any:
     """Load a PyTorch checkpoint that holds tensors and plain values only.
@@ -23,7 +29,7 @@ def load_pickle(path: Path) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
         raise ValueError(
             f"{path}: refused, because it is damaged or holds more than tensors: "

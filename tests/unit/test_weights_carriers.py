@@ -117,7 +117,9 @@ def test_environments_with_and_without_pip(
         carriers.importlib.util, "find_spec", lambda name: has_pip or None
     )
     monkeypatch.setattr(
-        carriers.shutil, "which", lambda name: f"/bin/{name}" if name in on_path else None
+        carriers.shutil,
+        "which",
+        lambda name: f"/bin/{name}" if name in on_path else None,
     )
     if not has_pip:
         monkeypatch.setattr(carriers.sys, "executable", str(tmp_path / "python"))

@@ -1,4 +1,4 @@
-"""The hub: what is fetched, how long it is waited for, what the cache is checked for."""
+"""The hub: what is fetched, how long we wait, what its cache is checked for."""
 
 import hashlib
 import os
@@ -23,9 +23,7 @@ def silent_server(monkeypatch):
 
     taken = []
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(
-            target=lambda: _take_all(server, taken), daemon=True
-        ).start()
+        threading.Thread(target=lambda: _take_all(server, taken), daemon=True).start()
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
