@@ -102,9 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     # It reports the length of every signal.
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
-    try:
-        from espnet_taste.eval.score_file import ScoreFile
+    from espnet_taste.eval.packages import MissingPackageError
+    from espnet_taste.eval.score_file import ScoreFile
 
+    try:
         texts = _read_texts(args)
         kinds: dict[str, Callable] = {
             "audio": _score_audio,
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fields = kinds[args.kind](args, texts)
         scores = ScoreFile(args.system, args.set, args.kind, **fields)
         scores.save(args.output_dir / f"scores_{args.kind}.json")
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, MissingPackageError) as error:
         print(
             f"score: system '{args.system}', set '{args.set}': {error}", file=sys.stderr
         )

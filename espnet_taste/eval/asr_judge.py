@@ -24,6 +24,7 @@ import numpy as np
 
 from espnet_taste.eval.duration import TimedWord
 from espnet_taste.eval.json_lines import ResumableLines
+from espnet_taste.eval.packages import require
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 DEFAULT_JUDGE = "Systran/faster-whisper-base"
@@ -76,7 +77,7 @@ class WhisperJudge:
         num_threads: Threads of the recogniser; 0 lets it choose.
 
     Raises:
-        RuntimeError: If faster-whisper is not installed.
+        MissingPackageError: If faster-whisper is not installed.
     """
 
     def __init__(
@@ -87,13 +88,7 @@ class WhisperJudge:
         *,
         num_threads: int = 0,
     ):
-        try:
-            from faster_whisper import WhisperModel
-        except ImportError as error:
-            raise RuntimeError(
-                "judging needs faster-whisper: pip install 'espnet-taste[eval]'"
-            ) from error
-        self.model = WhisperModel(
+        self.model = require("faster_whisper").WhisperModel(
             str(model_dir),
             device="cpu",
             compute_type=options.compute_type,

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from espnet_taste.eval.normalise import normalise
+from espnet_taste.eval.packages import require
 
 WINDOWS_MS = (25, 50, 100)
 
@@ -43,11 +44,9 @@ def match_words(
         reference: Words, none of them empty or containing a space.
         hypothesis: Likewise.
     """
-    import jiwer
-
     if not reference or not hypothesis:
         return []
-    output = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+    output = require("jiwer").process_words(" ".join(reference), " ".join(hypothesis))
     return [
         (chunk.ref_start_idx + offset, chunk.hyp_start_idx + offset)
         for chunk in output.alignments[0]

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from espnet_taste.eval.normalise import normalise
+from espnet_taste.eval.packages import require
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,13 @@ class EditCounts:
 
 def count_word_errors(reference: str, hypothesis: str) -> EditCounts:
     """Align the words of two normalised texts and count the edits."""
-    import jiwer
-
-    return _count(reference.split(), hypothesis.split(), jiwer.process_words)
+    align = require("jiwer").process_words
+    return _count(reference.split(), hypothesis.split(), align)
 
 
 def count_char_errors(reference: str, hypothesis: str) -> EditCounts:
     """Align the characters of two normalised texts and count the edits."""
-    import jiwer
-
-    return _count(reference, hypothesis, jiwer.process_characters)
+    return _count(reference, hypothesis, require("jiwer").process_characters)
 
 
 def _count(

@@ -1,6 +1,7 @@
 """The score command: every kind from its files to a score file."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -240,3 +241,13 @@ def test_sizes_come_from_the_training_config(tmp_path, data_dir, capsys):
     status, _ = run("codes", data_dir, tmp_path, codes_scp=scp, train_config=config)
     assert status == 1
     assert "no quantizer_conf: codebook_size" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_one_line_with_its_remedy(
+    tmp_path, data_dir, fake_listener, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    status, _ = run("audio", data_dir, tmp_path, reference_cache=tmp_path / "j.jsonl")
+
+    assert status == 1
+    assert "scoring needs jiwer: pip install" in capsys.readouterr().err

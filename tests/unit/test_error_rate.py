@@ -75,6 +75,7 @@ def test_a_looping_judge_is_capped_at_the_reference_length():
 
     assert (loop + good).rate == pytest.approx(5.0)
     assert (loop + good).capped_rate == pytest.approx(2 / 10)
+    assert (good + loop) == (loop + good)
 
 
 def test_items_are_normalised_counts():

@@ -1,0 +1,25 @@
+"""Optional packages, asked for where they are used."""
+
+import importlib
+from types import ModuleType
+
+INSTALL = "pip install 'espnet-taste[eval]'"
+
+
+class MissingPackageError(RuntimeError):
+    """A package of the ``eval`` extra is not installed."""
+
+
+def require(name: str) -> ModuleType:
+    """Import a package of the ``eval`` extra.
+
+    Raises:
+        MissingPackageError: If it is not installed; holds the install command.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # A package that is there but lacks one of its own is another fault.
+        if error.name != name:
+            raise
+        raise MissingPackageError(f"scoring needs {name}: {INSTALL}") from error
