@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
+from espnet_taste.bin.progress import progress
 from espnet_taste.data.checks import Limits, check_audio, check_transcript
 from espnet_taste.data.data_dir import (
     DataDir,
@@ -114,7 +114,7 @@ def format_audio(args: argparse.Namespace) -> None:
     settings = {**vars(limits), **{name: getattr(args, name) for name in names}}
     journal = Journal(args.output_dir / ".journal.jsonl", settings)
     left = [key for key in keys if not _is_done(journal.rows.get(key))]
-    for key in tqdm(left, desc="format_audio", unit="utt", mininterval=1):
+    for key in progress(left, "format_audio"):
         try:
             journal.add(key, _format_one(key, data, limits, args))
         except ExclusionError as error:

@@ -1,0 +1,201 @@
+"""Word times that somebody has made already: Praat TextGrids or a CTM file."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from espnet_taste.align.contracts import (
+    AbsAligner,
+    AlignmentError,
+    WordTimes,
+    fit_times,
+)
+from espnet_taste.types import SAMPLE_RATE_HZ
+
+Interval = tuple[float, float, str]  # start and end in s, label
+
+# Labels of silence and noise in the output of the usual aligners.
+_SILENCE = {"", "sp", "sil", "spn", "sil1", "<eps>", "<sil>", "<unk>", "eps"}
+
+
+class ExistingAligner(AbsAligner):
+    """Looks word times up by utterance id.
+
+    Args:
+        source: A ``.ctm`` file (``utterance channel start duration word``) or a
+            folder in which ``<utterance>.TextGrid`` lies at any depth.
+        tier: TextGrid tier of the words; any case. "<speaker> - words" also fits.
+
+    Raises:
+        FileNotFoundError: If ``source`` is neither.
+        ValueError: If the CTM file is broken.
+    """
+
+    def __init__(self, source: str | Path, *, tier: str = "words"):
+        self.source = Path(source)
+        self.tier = tier
+        self.intervals: dict[str, list[Interval]] = {}
+        self.grids: dict[str, Path] = {}
+        if self.source.is_dir():
+            found = sorted(self.source.rglob("*.TextGrid"))
+            self.grids = {path.stem: path for path in found}
+            if not self.grids:
+                raise FileNotFoundError(f"no *.TextGrid in {self.source}")
+        else:
+            self.intervals = read_ctm(self.source)
+
+    def align(
+        self, audio: np.ndarray, words: Sequence[str], *, key: str = ""
+    ) -> WordTimes:
+        """Look one utterance up; see ``AbsAligner.align``."""
+        if key in self.grids:
+            intervals = self._read_grid(key)
+        elif key in self.intervals:
+            intervals = self.intervals[key]
+        else:
+            raise AlignmentError("no_alignment", f"'{key}' is not in {self.source}")
+        spoken = [row for row in intervals if row[2].lower() not in _SILENCE]
+        times = match_words(words, spoken)
+        return fit_times(times, len(audio) / SAMPLE_RATE_HZ)
+
+    def _read_grid(self, key: str) -> list[Interval]:
+        try:
+            tiers = read_textgrid(self.grids[key])
+        except ValueError as error:
+            raise AlignmentError("no_alignment", str(error)) from error
+        for name, intervals in tiers.items():
+            if re.fullmatch(rf"(.* - )?{re.escape(self.tier)}", name, re.IGNORECASE):
+                return intervals
+        raise AlignmentError(
+            "no_alignment",
+            f"{self.grids[key]}: no tier '{self.tier}', there are {sorted(tiers)}",
+        )
+
+
+def match_words(words: Sequence[str], intervals: Sequence[Interval]) -> np.ndarray:
+    """Give each word the time of the interval or intervals that spell it.
+
+    Case and punctuation do not count. Aligners cut some words ("don't", "well-known")
+    in two, so a word may take several intervals.
+
+    Args:
+        words: Words of the transcript.
+        intervals: Spoken intervals in time order.
+
+    Returns:
+        Start and end in s, (W, 2), float64.
+
+    Raises:
+        AlignmentError: With reason words_differ at the first word that does not fit.
+    """
+    times: list[tuple[float, float]] = []
+    place = 0
+    for index, word in enumerate(words):
+        wanted, spelled, first = _letters(word), "", place
+        while place < len(intervals) and len(spelled) < len(wanted):
+            spelled += _letters(intervals[place][2])
+            place += 1
+        if spelled != wanted:
+            raise AlignmentError(
+                "words_differ",
+                f"word {index + 1} of the transcript is '{word}', the alignment has "
+                f"'{' '.join(row[2] for row in intervals[first:place])}'",
+            )
+        times.append((intervals[first][0], intervals[place - 1][1]))
+    if place < len(intervals):
+        raise AlignmentError(
+            "words_differ",
+            f"the alignment goes on with '{intervals[place][2]}' after the last word",
+        )
+    return np.array(times, dtype=np.float64)
+
+
+def _letters(word: str) -> str:
+    """Return a word's letters and digits, folded."""
+    folded = unicodedata.normalize("NFKC", word).casefold()
+    return "".join(character for character in folded if character.isalnum())
+
+
+def read_ctm(path: str | Path) -> dict[str, list[Interval]]:
+    """Read ``utterance channel start duration word [confidence]`` lines.
+
+    Raises:
+        ValueError: If a line has another form; it is named.
+    """
+    path = Path(path)
+    table: dict[str, list[Interval]] = {}
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            fields = line.split()
+            if not fields or line.startswith(";;"):
+                continue
+            try:
+                start, duration = float(fields[2]), float(fields[3])
+                row = (start, start + duration, fields[4])
+            except (IndexError, ValueError) as error:
+                raise ValueError(
+                    f"{path}:{number}: expected 'utterance channel start duration "
+                    f"word', got '{line.strip()}'"
+                ) from error
+            table.setdefault(fields[0], []).append(row)
+    for rows in table.values():
+        rows.sort(key=lambda row: row[0])
+    return table
+
+
+def read_textgrid(path: str | Path) -> dict[str, list[Interval]]:
+    """Read the interval tiers of a TextGrid, long or short form, UTF-8 or UTF-16.
+
+    Returns:
+        Tier name to intervals in time order; of tiers with one name the first.
+
+    Raises:
+        ValueError: If the file is no TextGrid or ends too early.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: neither UTF-8 nor UTF-16: {error}") from error
+    # Both forms hold the same values in the same order: quoted strings, numbers and
+    # <exists>. The long form has names around them, which are skipped.
+    found = re.findall(
+        r'"(?:[^"]|"")*"|(?<![\w.\[])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w\]])', text
+    )
+    values = iter(found)
+    try:
+        if [_unquoted(next(values)), _unquoted(next(values))] != [
+            "ooTextFile",
+            "TextGrid",
+        ]:
+            raise ValueError(f"{path}: not a TextGrid")
+        next(values), next(values)  # start and end of the whole
+        return _read_tiers(values, int(next(values)))
+    except StopIteration as error:
+        raise ValueError(f"{path}: the TextGrid ends too early") from error
+
+
+def _read_tiers(values, num_tiers: int) -> dict[str, list[Interval]]:
+    """Read tiers from the values of a TextGrid; point tiers are skipped over."""
+    tiers: dict[str, list[Interval]] = {}
+    for _ in range(num_tiers):
+        kind, name = _unquoted(next(values)), _unquoted(next(values))
+        next(values), next(values)  # start and end of the tier
+        rows = []
+        for _ in range(int(next(values))):
+            start = float(next(values))
+            end = float(next(values)) if kind == "IntervalTier" else start
+            rows.append((start, end, _unquoted(next(values)).strip()))
+        if kind == "IntervalTier":
+            tiers.setdefault(name, rows)
+    return tiers
+
+
+def _unquoted(value: str) -> str:
+    """Take the quotes off a Praat string; a doubled one inside stands for one."""
+    return value[1:-1].replace('""', '"') if value.startswith('"') else value

@@ -1,0 +1,169 @@
+"""Word times from the cross-attention of a Whisper model, for any language it knows.
+
+The model is run over audio and transcript with teacher forcing; the attention of its
+decoder, seen as a (token, frame) picture, is warped into a monotone path. Time of a
+word: from the frame where the path reaches its first token to the one where it reaches
+the next word's.
+
+Source: the word timestamps of OpenAI's Whisper (heads, median filter, warping).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from espnet_taste.align.contracts import (
+    AbsAligner,
+    AlignmentError,
+    WordTimes,
+    fit_times,
+)
+from espnet_taste.align.dtw import start_frames, warp
+from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.words import encode_words
+
+FRAME_S = 0.02  # an encoder frame
+MAX_S = 30.0
+FILTER_FRAMES = 7  # width of the median filter over time
+
+
+class WhisperAligner(AbsAligner):
+    """Aligns by the attention of a Whisper model.
+
+    Args:
+        model: Name or folder, anything ``espnet_taste.weights.resolve`` knows.
+        language: Language of the speech, for multilingual models.
+        device: Torch device.
+    """
+
+    def __init__(
+        self,
+        model: str = "openai/whisper-tiny.en",
+        *,
+        language: str = "en",
+        device: str = "cpu",
+    ):
+        self.whisper, self.tokenizer, self.features = load_whisper(model, device)
+        self.prefix = prefix_ids(self.whisper, self.tokenizer, language)
+        self.heads = alignment_heads(self.whisper)
+
+    def align(
+        self, audio: np.ndarray, words: Sequence[str], *, key: str = ""
+    ) -> WordTimes:
+        """Align one utterance; see ``AbsAligner.align``."""
+        duration_s = len(audio) / SAMPLE_RATE_HZ
+        if duration_s > MAX_S:
+            raise AlignmentError("too_long", f"{duration_s:.2f} s; Whisper hears 30 s")
+        text = encode_words(words, self._encode)
+        limit = self.whisper.config.max_target_positions - len(self.prefix)
+        if len(text.tokens) > limit:
+            raise AlignmentError(
+                "too_many_words",
+                f"{len(text.tokens)} tokens, more than Whisper's {limit}",
+            )
+        attention = self._attention(audio, text.tokens)
+        starts = start_frames(warp(-sharpen(attention)))
+        # The last row belongs to the end of the text: it ends the last word.
+        first_tokens = np.flatnonzero(np.diff([-1, *text.words, len(words)]) > 0)
+        edges = starts[first_tokens] * FRAME_S
+        times = np.stack([edges[:-1], edges[1:]], axis=1).clip(0, duration_s)
+        return fit_times(times, duration_s)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _attention(self, audio: np.ndarray, tokens: list[int]) -> np.ndarray:
+        """Return the heads' attention from tokens to frames, (H, N + 1, M).
+
+        Row n is the place that predicts token n, the last row predicts the end.
+        """
+        import torch
+
+        device = self.whisper.device
+        mel = self.features(audio, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
+        ids = torch.tensor([self.prefix + tokens], device=device)
+        with torch.no_grad():
+            output = self.whisper(
+                input_features=mel.input_features.to(device, self.whisper.dtype),
+                decoder_input_ids=ids,
+                output_attentions=True,
+                use_cache=False,
+            )
+        num_frames = max(1, -(-len(audio) // round(FRAME_S * SAMPLE_RATE_HZ)))
+        maps = [output.cross_attentions[layer][0, head] for layer, head in self.heads]
+        picked = torch.stack(maps)[:, len(self.prefix) - 1 :, :num_frames]
+        return picked.float().cpu().numpy()
+
+
+def sharpen(attention: np.ndarray) -> np.ndarray:
+    """Turn attention into one picture in which a word stands out in its frames.
+
+    Args:
+        attention: Attention of the heads, (H, N, M), >= 0.
+
+    Returns:
+        Mean over heads of the filtered scores, (N, M); higher is better.
+    """
+    from scipy.ndimage import median_filter
+
+    scores = attention / attention.sum(axis=-1, keepdims=True).clip(1e-12)
+    # Over tokens: a frame that every token looks at says nothing.
+    deviation = scores.std(axis=-2, keepdims=True)
+    scores = (scores - scores.mean(axis=-2, keepdims=True)) / deviation.clip(1e-12)
+    return median_filter(scores, size=(1, 1, FILTER_FRAMES), mode="reflect").mean(0)
+
+
+def load_whisper(model: str, device: str) -> tuple[Any, Any, Any]:
+    """Load a Whisper model, its tokenizer and its feature extractor.
+
+    Args:
+        model: Name or folder.
+        device: Torch device.
+
+    Returns:
+        The three transformers objects; the model in eval mode, with attentions that
+        can be read.
+    """
+    from transformers import (
+        AutoTokenizer,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
+
+    from espnet_taste.weights import resolve
+
+    folder = resolve(model)
+    whisper = WhisperForConditionalGeneration.from_pretrained(
+        folder, attn_implementation="eager"
+    )
+    whisper.requires_grad_(False)
+    features = WhisperFeatureExtractor.from_pretrained(folder)
+    return whisper.eval().to(device), AutoTokenizer.from_pretrained(folder), features
+
+
+def prefix_ids(whisper: Any, tokenizer: Any, language: str) -> list[int]:
+    """Return the ids in front of a transcript without time stamps."""
+    start = whisper.config.decoder_start_token_id
+    no_times = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
+    if not getattr(whisper.generation_config, "is_multilingual", False):
+        return [start, no_times]
+    language_id = tokenizer.convert_tokens_to_ids(f"<|{language}|>")
+    if language_id in (None, tokenizer.unk_token_id, tokenizer.eos_token_id):
+        raise ValueError(f"this Whisper model has no language '{language}'")
+    task = tokenizer.convert_tokens_to_ids("<|transcribe|>")
+    return [start, language_id, task, no_times]
+
+
+def alignment_heads(whisper: Any) -> list[tuple[int, int]]:
+    """Return (layer, head) pairs whose attention follows time.
+
+    The model's own list where its generation_config has one, else all heads of the
+    upper half of the layers.
+    """
+    known = getattr(whisper.generation_config, "alignment_heads", None)
+    if known:
+        return [(layer, head) for layer, head in known]
+    layers = whisper.config.decoder_layers
+    heads = range(whisper.config.decoder_attention_heads)
+    return [(layer, head) for layer in range(layers // 2, layers) for head in heads]
