@@ -1,7 +1,7 @@
 """Rates: bounds that hold for any codes."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_taste.eval.bitrate import code_rate
@@ -11,6 +11,7 @@ tables = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(tables)
 def test_used_bits_are_bounded(rows):
     codes = {str(n): np.array(table) for n, table in enumerate(rows)}
@@ -23,6 +24,7 @@ def test_used_bits_are_bounded(rows):
     assert all(1 <= used <= 7 for used in rate.used_entries)
 
 
+@settings(max_examples=40)
 @given(tables, st.randoms())
 def test_the_order_of_the_words_does_not_count(rows, random):
     everything = [code for table in rows for code in table]

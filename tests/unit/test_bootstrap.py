@@ -88,6 +88,7 @@ def test_pairing_removes_what_both_share():
 
     assert (paired.low, paired.high) == (pytest.approx(1.0), pytest.approx(1.0))
     assert paired.excludes_zero
+    assert paired_difference(second, first).excludes_zero
     assert unpaired.low < 0 < unpaired.high
     assert not unpaired.excludes_zero
 

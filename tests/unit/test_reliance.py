@@ -1,9 +1,12 @@
 """Reliance: the rise of the pooled loss, paired by utterance."""
 
+import numpy as np
 import pytest
 
+from espnet_taste.eval.metrics import METRICS
 from espnet_taste.eval.reliance import measure_rise, rise_items
-from espnet_taste.eval.unit_scores import UnitCounts
+from espnet_taste.eval.results import score_metric
+from espnet_taste.eval.unit_scores import UnitCounts, unit_items
 
 
 def counts(*losses, size=10):
@@ -44,3 +47,18 @@ def test_unpaired_scores_are_refused():
         measure_rise(counts(5.0, 6.0), counts(5.0))
     with pytest.raises(ValueError, match="'u0' predicts other units"):
         measure_rise(counts(5.0), counts(5.0, size=11))
+
+
+def test_the_report_shows_the_same_rise():
+    """The page computes it from fields; both ways must agree, interval included."""
+    losses = np.random.default_rng(0).uniform(5, 20, size=(2, 15))
+    scores = {"matched": counts(*losses[0]), "exchanged_codes": counts(*losses[1])}
+    rises = rise_items(scores)
+    items = {key: f | rises[key] for key, f in unit_items(scores).items()}
+
+    shown = score_metric(METRICS["reliance_codes"], items, "taste", seed=0)
+
+    rise = measure_rise(scores["matched"], scores["exchanged_codes"])
+    assert (shown.value, shown.low, shown.high) == pytest.approx(
+        (rise.value, rise.low, rise.high)
+    )
