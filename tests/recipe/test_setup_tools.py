@@ -16,14 +16,16 @@ TOOLS = ROOT / "tools"
 THIS_PYTHON = os.path.normpath(sys.executable)
 
 
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+def load_espnet_tree():
+    """tools/espnet_tree.py as a module; tools/ is no package."""
+    path = TOOLS / "espnet_tree.py"
+    spec = importlib.util.spec_from_file_location("espnet_tree", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-espnet_tree = load_tool("espnet_tree")
+espnet_tree = load_espnet_tree()
 
 
 def write_script(path, text):
@@ -353,56 +355,3 @@ def test_a_finished_environment_is_left_alone_and_a_changed_lock_is_not(tmp_path
     (folder / "requirements.lock").write_text("numpy==3\n")
     assert setup() == install
     assert setup(UV_TORCH_BACKEND="cpu") == ["pip install"]
-
-
-# --- tools/lock.py ----------------------------------------------------------
-
-
-def test_the_lock_holds_what_setup_names():
-    """Somebody who edits setup.py must not forget ``make lock``."""
-    from packaging.requirements import Requirement
-
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    locked = dict(li.split(" ")[0].split("==") for li in lines if "==" in li)
-    source = (ROOT / "setup.py").read_text()
-    names: dict = {"__file__": str(ROOT / "setup.py"), "__name__": "setup"}
-    exec(source.replace("setup(\n", "arguments = dict(\n"), names)
-    wanted = names["install_requires"] + sum(names["extras_require"].values(), [])
-
-    for requirement in map(Requirement, wanted):
-        version = locked.get(requirement.name.lower().replace("_", "-"))
-        assert version is not None, f"{requirement.name}: run `make lock`"
-        assert requirement.specifier.contains(version), f"{requirement} has {version}"
-
-
-def test_only_files_that_a_target_installs_are_locked():
-    lock = load_tool("lock")
-
-    def wheel(name, digest):
-        return {"url": f"index/{name}", "hashes": {"sha256": digest}}
-
-    package = {
-        "name": "p",
-        "version": "1",
-        "sdist": wheel("p-1.tar.gz", "s"),
-        "wheels": [
-            wheel("p-1-cp312-cp312-manylinux_2_17_x86_64.whl", "a"),
-            wheel("p-1-cp313-cp313-manylinux_2_28_aarch64.whl", "b"),
-            wheel("p-1-cp314-cp314-manylinux_2_28_x86_64.whl", "no"),
-            wheel("p-1-cp312-cp312-win_amd64.whl", "no"),
-            wheel("p-1-cp312-cp312-musllinux_1_2_x86_64.whl", "no"),
-        ],
-    }
-    tags = lock.target_tags()
-
-    (text,) = lock.requirement_lines(package, tags)
-    assert text.split() == (
-        "p==1 \\ --hash=sha256:a \\ --hash=sha256:b \\ --hash=sha256:s".split()
-    )
-    assert not list(
-        lock.requirement_lines({**package, "marker": "sys_platform == 'win32'"}, tags)
-    )
-    with pytest.raises(ValueError, match="no file fits"):
-        bad = {**package, "wheels": package["wheels"][3:]}
-        del bad["sdist"]
-        list(lock.requirement_lines(bad, tags))
