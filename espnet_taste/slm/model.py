@@ -244,7 +244,8 @@ class SpokenLM(nn.Module):
         """Run the LLM over whole sequences.
 
         There is no attention mask: rows are padded on the right, where a causal
-        model cannot see.
+        model cannot see. A cache is asked for and dropped, because without one
+        transformers looks for packed rows, which waits for the device.
 
         Args:
             inputs: (B, N, H), in the LLM's dtype.
@@ -253,7 +254,7 @@ class SpokenLM(nn.Module):
             Last hidden states after the final norm, (B, N, H), in the LLM's dtype.
         """
         backbone = self.causal_lm.base_model
-        return backbone(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        return backbone(inputs_embeds=inputs, use_cache=True).last_hidden_state
 
     def read_on(
         self, inputs: Tensor, past: Cache | None, mask: Tensor | None = None

@@ -1,0 +1,236 @@
+"""Completion: settings, stops, prompts, randomness."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_slm import CODEBOOK_SIZE, NUM_CODEBOOKS, SOS_ID, VOCAB_SIZE, make_slm
+
+from espnet_taste.sampling import Sampler
+from espnet_taste.slm.generation import (
+    CompletionSettings,
+    Prompt,
+    complete,
+    read_prompt,
+)
+from espnet_taste.slm.state_machine import Action
+from espnet_taste.slm.vocabulary import Vocabulary
+from espnet_taste.types import IGNORE
+
+GREEDY = Sampler(top_p=0.0)
+SPEECH = Prompt([4, 9, 8], [0, 0, 1], np.array([[1, 2, 3], [4, 5, 6]]))
+
+
+def make_vocabulary(starts=(), ends=(), banned=(), stops=()):
+    def mask(ids):
+        flags = torch.zeros(VOCAB_SIZE, dtype=torch.bool)
+        flags[list(ids)] = True
+        return flags
+
+    return Vocabulary(mask(starts), mask(ends), mask(banned), mask(stops))
+
+
+EVEN = make_vocabulary(starts=range(0, VOCAB_SIZE, 2))
+
+
+@pytest.fixture(scope="module")
+def slm():
+    return make_slm()
+
+
+def only(*ids):
+    """Ban everything else: the LLM can say nothing but this."""
+    return [index for index in range(VOCAB_SIZE) if index not in ids]
+
+
+def run(slm, prompt, vocabulary=EVEN, **settings):
+    settings = {"text": GREEDY, "max_tokens": 12, **settings}
+    (result,) = complete(
+        slm, [prompt], vocabulary, settings=CompletionSettings(**settings)
+    )
+    return result
+
+
+def test_a_model_that_never_starts_a_word_ends(slm):
+    """Reference defect C12: it goes on for ever."""
+    result = run(slm, SPEECH, make_vocabulary(), max_tokens=7)
+
+    assert len(result.tokens) == 7 and result.was_cut
+    assert result.words.tolist() == [0] * 7
+    assert result.codes.shape == (1, NUM_CODEBOOKS)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3])
+def test_the_limit_still_gives_every_word_its_codes(delay):
+    result = run(make_slm(delay=delay), SPEECH, max_tokens=5, extra_words=50)
+
+    assert len(result.tokens) == 5 and result.was_cut
+    assert len(result.codes) == result.words[-1] + 1
+    assert len(result.trace.tokens) == 5 + delay
+
+
+def test_a_sentence_end_stops_after_enough_words(slm):
+    vocabulary = make_vocabulary(starts=[2], ends=[2], banned=only(2))
+
+    result = run(slm, Prompt(), vocabulary, extra_words=3)
+
+    assert result.words.tolist() == [0, 1, 2, 3]
+    assert not result.was_cut
+
+
+def test_three_times_the_words_stop_without_a_sentence_end(slm):
+    vocabulary = make_vocabulary(starts=[2], banned=only(2))
+
+    assert len(run(slm, Prompt(), vocabulary, extra_words=2).codes) == 7
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3])
+def test_a_stop_token_ends_at_once_and_is_not_said(delay):
+    """Even if it starts no word, the last word gets its codes."""
+    slm = make_slm(delay=delay)
+    before = run(slm, SPEECH, extra_words=50)
+    # The first token that is said for the first time becomes the stop token.
+    where = 3
+    stop = before.tokens[where]
+    first = before.tokens.tolist().index(stop)
+    vocabulary = make_vocabulary(set(range(0, VOCAB_SIZE, 2)) - {stop}, stops=[stop])
+
+    result = run(slm, SPEECH, vocabulary, extra_words=50)
+
+    assert result.tokens.tolist() == before.tokens[:first].tolist()
+    assert not result.was_cut
+    num_words = result.words[-1] + 1 if len(result.words) else 0
+    assert len(result.codes) == num_words
+
+
+def test_a_stop_token_at_the_start_gives_nothing(slm):
+    vocabulary = make_vocabulary(stops=[6], banned=only(6))
+
+    result = run(slm, SPEECH, vocabulary)
+
+    assert len(result.tokens) == len(result.codes) == 0
+    assert result.trace.actions.tolist() == [Action.TERMINATE]
+
+
+def test_a_stop_token_drawn_again_does_not_prolong_the_flush():
+    """With the released machine and a delay of 2 this would never end."""
+    vocabulary = make_vocabulary(stops=[6], banned=only(6))
+
+    result = run(make_slm(delay=2), SPEECH, vocabulary, max_tokens=50)
+
+    assert len(result.trace.tokens) == 2
+
+
+def test_banned_tokens_are_never_drawn(slm):
+    vocabulary = make_vocabulary(starts=range(VOCAB_SIZE), banned=range(5, VOCAB_SIZE))
+
+    result = run(slm, Prompt(), vocabulary, text=Sampler(), max_tokens=40)
+
+    assert set(result.trace.tokens.tolist()) <= set(range(5))
+
+
+def test_draws_follow_the_generator(slm):
+    settings = CompletionSettings(text=Sampler(), max_tokens=20)
+
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        results = complete(slm, [SPEECH], EVEN, settings=settings, generator=generator)
+        return results[0].tokens.tolist()
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_repetition_is_penalised_over_prompt_and_draws(slm):
+    """A hard penalty on what was said leaves only new tokens."""
+    text = Sampler(temperature=0.0, repetition_penalty=1e6)
+
+    result = run(slm, SPEECH, text=text, max_tokens=15, extra_words=50)
+
+    said = [*SPEECH.tokens, *result.trace.tokens.tolist()]
+    assert len(set(said)) == len(said)
+
+
+def test_without_prompt_the_start_symbol_counts_as_said(slm):
+    text = Sampler(temperature=0.0, repetition_penalty=1e6)
+
+    result = run(slm, Prompt(), text=text, max_tokens=15, extra_words=50)
+
+    assert SOS_ID not in result.trace.tokens
+
+
+def test_codes_can_be_drawn_from_a_linear_head():
+    slm = make_slm(head="linear")
+
+    greedy = run(slm, SPEECH)
+    torch.manual_seed(0)
+    drawn = run(slm, SPEECH, codes=Sampler(temperature=5.0))
+
+    assert not np.array_equal(greedy.codes, drawn.codes)
+    assert drawn.codes.min() >= 0 and drawn.codes.max() < CODEBOOK_SIZE
+
+
+def test_codes_of_inner_tokens_are_ignored_in_the_trace(slm):
+    result = run(slm, SPEECH)
+
+    taken = result.trace.codes[:, 0] != IGNORE
+    assert np.array_equal(result.trace.codes[taken], result.codes)
+    assert (~taken).any()
+
+
+def test_a_plain_text_prompt_is_read_as_text_alone(slm):
+    """Reference defect C14, kept under its name."""
+    prompt = Prompt([4, 9, 8], [0, 0, 1])
+
+    inputs, silence = read_prompt(slm, prompt)
+
+    assert torch.equal(inputs, slm.embed_tokens(torch.tensor([4, 9, 8])))
+    assert torch.equal(silence, slm.pad_taste[None])
+
+
+def test_a_fused_text_prompt_is_read_as_in_training(slm):
+    inputs, _ = read_prompt(slm, Prompt([4], [0]), "fused")
+
+    text = slm.embed_tokens(torch.tensor([SOS_ID, 4]))
+    assert torch.equal(inputs[0], text[0])
+    assert torch.equal(inputs[1], slm.fuse(slm.pad_taste, text[1]))
+
+
+def test_the_last_words_of_a_spoken_prompt_are_still_to_be_heard():
+    slm = make_slm(delay=2)
+
+    inputs, pending = read_prompt(slm, SPEECH)
+
+    assert inputs.shape == (4, 16)
+    codes = torch.from_numpy(SPEECH.codes)
+    torch.testing.assert_close(pending, slm.codebooks.decode(codes))
+
+
+def test_no_prompts_no_completions(slm):
+    assert complete(slm, [], EVEN) == []
+
+
+def test_train_mode_is_refused():
+    slm = make_slm().train()
+
+    with pytest.raises(ValueError, match=r"in train mode; call eval\(\) first"):
+        complete(slm, [SPEECH], EVEN)
+
+
+def test_codes_for_another_number_of_words_are_refused(slm):
+    wrong = Prompt(SPEECH.tokens, SPEECH.words, SPEECH.codes[:1])
+
+    with pytest.raises(ValueError, match="has 2 words but codes for 1"):
+        complete(slm, [wrong], EVEN)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"extra_words": -1}, "extra_words must be at least 0"),
+        ({"max_tokens": 0}, "max_tokens at least 1, got 16 and 0"),
+        ({"text_prompt": "raw"}, "'plain' or 'fused', got 'raw'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        CompletionSettings(**values)
