@@ -70,7 +70,7 @@ def score_original(
     """
     heard = _listen(texts, original, listener, listener.reference_cache)
     items = error_items(texts, _heard_texts(heard))
-    return items, {"heard_as_nothing": sum(not t.text for t in heard.values())}
+    return items, _notes(items, heard)
 
 
 def score_outputs(
@@ -100,11 +100,19 @@ def score_outputs(
     similarities, silent = _similarities(texts, original, outputs, listener)
     for key, fields in items.items():
         fields |= durations[key] | similarities[key]
-    return items, {
+    unmatched = sum(not fields["matched_words"] for fields in durations.values())
+    return items, _notes(items, heard) | {
         "no_audio (left out of speaker similarity)": silent,
-        "heard_as_nothing": sum(not t.text for t in heard.values()),
-        "no_word_matched (left out of durations)": sum(
-            not d["matched_words"] for d in durations.values()
+        "no_word_matched (left out of durations)": unmatched,
+    }
+
+
+def _notes(items: Items, heard: Mapping[str, Transcript]) -> dict[str, int]:
+    """Count what a reader of the error rates should know."""
+    return {
+        "heard_as_nothing": sum(not transcript.text for transcript in heard.values()),
+        "empty_reference (adds insertions only)": sum(
+            not fields["words"] for fields in items.values()
         ),
     }
 

@@ -61,7 +61,18 @@ def test_the_original_has_error_rates_only(tmp_path, listener):
     assert items["a"]["word_errors"] == 0
     assert items["b"]["word_errors"] == 1
     assert "similarity" not in items["a"]
-    assert skipped == {"heard_as_nothing": 0}
+    assert not any(skipped.values())
+
+
+def test_an_empty_reference_adds_insertions_and_is_counted(tmp_path, listener):
+    texts = {"a": "one two", "b": "..."}
+
+    items, skipped = score_original(
+        texts, make_set(tmp_path / "org", a=1, b=2), listener
+    )
+
+    assert (items["b"]["words"], items["b"]["word_insertions"]) == (0, 2)
+    assert skipped["empty_reference (adds insertions only)"] == 1
 
 
 def test_outputs_are_compared_with_text_and_original(tmp_path, listener):
@@ -97,7 +108,7 @@ def test_a_silent_output_is_all_deletions_and_counted(tmp_path, listener):
 
     assert items["b"]["word_deletions"] == items["b"]["words"] == 2
     assert (items["b"]["similarity"], items["b"]["compared"]) == (0, 0)
-    assert sorted(skipped.values()) == [1, 1, 1]
+    assert sorted(skipped.values()) == [0, 1, 1, 1]
 
 
 def test_an_output_without_a_sample_is_all_deletions(tmp_path, listener):
