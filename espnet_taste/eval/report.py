@@ -207,7 +207,9 @@ def _stream_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         for stream in ("unit", "code", "text"):
-            if f"{stream}_steps" not in row.values:
+            # All rows read the same text; once is enough.
+            repeated = stream == "text" and row.role != "text_only"
+            if repeated or f"{stream}_steps" not in row.values:
                 continue
             figures = {
                 name: row.values[f"{stream}_{name}"]

@@ -139,6 +139,13 @@ def test_a_lower_accuracy_is_no_gain():
         assert "**no, the other way round**" in step
 
 
+def test_every_stream_is_listed_once():
+    section = page_of(whole_run()).split("### Streams")[1].split("###")[0]
+
+    rows = [line.split(" | ")[1] for line in section.strip().splitlines()[2:]]
+    assert rows == ["units", "characters", "word codes"]
+
+
 def test_differences_that_exclude_zero_are_bold():
     section = page_of(whole_run()).split("### Paired differences")[1]
     line = next(row for row in section.splitlines() if row.startswith("| TASTE | text"))
