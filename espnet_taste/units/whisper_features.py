@@ -45,7 +45,8 @@ class WhisperFeatures(nn.Module):
         ).encoder
         if not 0 <= layer <= len(encoder.layers):
             raise ValueError(
-                f"layer must be in 0..{len(encoder.layers)} for this Whisper, got {layer}"
+                f"layer must be in 0..{len(encoder.layers)} for this Whisper, "
+                f"got {layer}"
             )
         self.conv1, self.conv2 = encoder.conv1, encoder.conv2
         self.positions = encoder.embed_positions

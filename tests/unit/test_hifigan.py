@@ -129,4 +129,4 @@ def test_copy_synthesis_of_released_weights_keeps_the_mel():
 
     again = log_mel(generator(mel))
 
-    assert (again - mel).abs()[:, 5:-5].mean() < 0.6
+    assert (again - mel).abs()[:, 5:-5].mean() < 1.0

@@ -1,0 +1,182 @@
+"""From units to a waveform: the contract, the choices of YAML, and how they open.
+
+A vocoder folder is what its training leaves: ``config.yaml`` names the kind
+(``vocoder: unit_to_mel``) and its parts, a checkpoint holds what was trained.
+Pretrained parts are named in the config and come from the weight resolver.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from espnet_taste.decoder.griffin_lim import GriffinLim
+from espnet_taste.decoder.hifigan import load_hifigan
+from espnet_taste.decoder.unit_to_mel import UnitToMel
+from espnet_taste.weights import resolve
+
+MODEL_FILE = "valid.loss.best.pth"
+# Prefix of the acoustic model's names in the checkpoint of its ESPnet task.
+TRAINED_PART = "unit_to_mel."
+
+
+class AbsVocoder(nn.Module, ABC):
+    """Turn units into waveforms; frozen, and in eval mode whatever happens.
+
+    A row's waveform does not depend on the other rows or on padding.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @property
+    @abstractmethod
+    def sample_rate_hz(self) -> int:
+        """Rate of the waveforms."""
+
+    @abstractmethod
+    def forward(
+        self, units: Tensor, unit_lengths: Tensor, speaker: Tensor
+    ) -> list[Tensor]:
+        """Synthesise.
+
+        Args:
+            units: (B, S), int64; anything on padding.
+            unit_lengths: Valid units, (B,), int64; 0 gives an empty waveform.
+            speaker: Speaker embeddings, (B, speaker_dim), float.
+
+        Returns:
+            One waveform a row, each (N,), float32, -1..1.
+        """
+
+    def train(self, mode: bool = True) -> "AbsVocoder":
+        """Stay in eval mode: a vocoder with dropout on has been released before."""
+        return super().train(False)
+
+    def _freeze(self) -> None:
+        self.requires_grad_(False)
+        self.eval()
+
+
+class UnitToMelVocoder(AbsVocoder):
+    """Units to log-mel frames to a waveform.
+
+    Args:
+        unit_to_mel: Trained acoustic model.
+        mel_vocoder: ``HifiGanGenerator`` or ``GriffinLim``.
+    """
+
+    def __init__(self, unit_to_mel: UnitToMel, mel_vocoder: nn.Module):
+        super().__init__()
+        self.unit_to_mel = unit_to_mel
+        self.mel_vocoder = mel_vocoder
+        self._freeze()
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the waveforms."""
+        return self.mel_vocoder.sample_rate_hz
+
+    @torch.no_grad()
+    def forward(
+        self, units: Tensor, unit_lengths: Tensor, speaker: Tensor
+    ) -> list[Tensor]:
+        """Synthesise; see ``AbsVocoder``."""
+        mel = self.unit_to_mel(units, unit_lengths, speaker)
+        frames = self.unit_to_mel.mel_lengths(unit_lengths)
+        frames = torch.where(unit_lengths > 0, frames, 0)
+        speech = self.mel_vocoder(mel, frames)
+        hop = self.mel_vocoder_hop
+        counts = (frames * hop).tolist()
+        return [row[:count].float() for row, count in zip(speech, counts, strict=True)]
+
+    @property
+    def mel_vocoder_hop(self) -> int:
+        """Samples a mel frame stands for."""
+        config = getattr(self.mel_vocoder, "config", self.mel_vocoder)
+        return config.mel.hop_size
+
+
+def open_mel_vocoder(name: str, conf: dict[str, Any]) -> nn.Module:
+    """Open what turns mel frames into a waveform.
+
+    Args:
+        name: ``hifigan`` or ``griffin_lim``.
+        conf: Options; ``model`` names the weights of a HiFi-GAN.
+
+    Raises:
+        ValueError: If name or options are unknown.
+        FileNotFoundError: If the weights cannot be had.
+    """
+    kinds = {"hifigan": {"model"}, "griffin_lim": {"num_iterations"}}
+    if name not in kinds:
+        raise ValueError(f"mel_vocoder: '{name}' is not one of {sorted(kinds)}")
+    if unknown := sorted(conf.keys() - kinds[name]):
+        raise ValueError(
+            f"mel_vocoder_conf: {name} has no option {unknown}; "
+            f"it has {sorted(kinds[name])}"
+        )
+    if name == "griffin_lim":
+        return GriffinLim(**conf)
+    return load_hifigan(resolve(conf.get("model", "hifigan/universal-v1")))
+
+
+def _open_unit_to_mel(
+    folder: Path, config: dict[str, Any], model_file: str
+) -> UnitToMelVocoder:
+    model = UnitToMel(**config["unit_to_mel_conf"])
+    path = folder / model_file
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; run the stage train_vocoder first")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = {
+        name.removeprefix(TRAINED_PART): value
+        for name, value in state.items()
+        if name.startswith(TRAINED_PART)
+    }
+    wrong = sorted(state.keys() ^ model.state_dict().keys())
+    if wrong:
+        raise ValueError(
+            f"{path} does not fit {folder}/config.yaml; tensors missing or unknown: "
+            f"{wrong[:3]}"
+        )
+    model.load_state_dict(state)
+    mel_vocoder = open_mel_vocoder(
+        config.get("mel_vocoder", "hifigan"), config.get("mel_vocoder_conf") or {}
+    )
+    return UnitToMelVocoder(model, mel_vocoder)
+
+
+# S3 flow matching with HiFT will stand here under its own name.
+VOCODERS: dict[str, Callable[[Path, dict[str, Any], str], AbsVocoder]] = {
+    "unit_to_mel": _open_unit_to_mel
+}
+
+
+def build_vocoder(
+    folder: Path | str, *, model_file: str = MODEL_FILE, device: str = "cpu"
+) -> AbsVocoder:
+    """Open a trained vocoder, whatever its kind.
+
+    Args:
+        folder: Output folder of the vocoder's training.
+        model_file: Checkpoint in it.
+        device: Torch device.
+
+    Raises:
+        FileNotFoundError: If config, checkpoint or pretrained weights are absent.
+        ValueError: If the kind is unknown or the files do not fit each other.
+    """
+    folder = Path(folder)
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; run the stage train_vocoder first")
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kind = config.get("vocoder", "unit_to_mel")
+    if kind not in VOCODERS:
+        raise ValueError(f"{path}: vocoder '{kind}' is not one of {sorted(VOCODERS)}")
+    return VOCODERS[kind](folder, config, model_file).to(device)
