@@ -58,11 +58,13 @@ signature_of() { # words, contents of YAML files, checksums of the steps before
     local word place
     for word in "$@"; do
         echo "${word}"
-        place=${word%%,*}
-        [ -d "${place}" ] || place=$(dirname "${place}")
         case ${word} in
             *.yaml) cat "${word}" ;;
-            */*) echo "made by $(cat "${place}"/.done* 2> /dev/null | cksum)" ;;
+            */*)
+                place=${word%%,*}
+                [ -d "${place}" ] || place=$(dirname "${place}")
+                echo "made by $(cat "${place}"/.done* 2> /dev/null | cksum)"
+                ;;
         esac
     done
 }
@@ -111,7 +113,7 @@ launch() {
     ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir}/train.log" \
         --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
         --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true -- \
-        ${python} -m "espnet_taste.bin.${module}" --use_preprocessor true --resume true \
+        ${python} -m "espnet_taste.bin.${module}" --resume true \
         --output_dir "${dir}" "$@" \
         || { show_error "${dir}/train.log"; return 1; }
 }
