@@ -26,8 +26,8 @@ def texts_in_backticks(text: str) -> list[str]:
 
 def claimed_paths(text: str) -> set[str]:
     """Return the paths of this repository that a document names."""
-    words = {w.strip(",;:.()") for t in texts_in_backticks(text) for w in t.split()}
-    words = {w.removeprefix("./") for w in words}
+    words = {w.rstrip(",;:.)") for t in texts_in_backticks(text) for w in t.split()}
+    words = {w.lstrip("(").removeprefix("./") for w in words}
     return {w for w in words if w.startswith(OURS) and not NOT_OURS.search(w)}
 
 
@@ -118,14 +118,14 @@ def test_every_make_target_explains_itself():
 
 def test_the_readers_of_documents_find_what_is_there():
     text = (
-        "See [a](docs/x.svg), `tools/no.sh` and `make fly`.\n"
+        "See [a](docs/x.svg), `tools/no.sh`, `.ci/no` and `make fly`.\n"
         "```\nmake demo && python -m espnet_taste.bin.none --x 1\n"
         "./egs2/taste/run.sh\n```\n"
         "`exp/taste` is made; so is `egs2/an4/taste1/run.sh`.\n"
     )
 
     assert linked_paths(text) == {"docs/x.svg"}
-    assert claimed_paths(text) == {"tools/no.sh", "egs2/taste/run.sh"}
+    assert claimed_paths(text) == {"tools/no.sh", ".ci/no", "egs2/taste/run.sh"}
     assert make_targets(text) == {"fly", "demo"}
     assert modules(text) == {"espnet_taste.bin.none"}
 
