@@ -1,4 +1,4 @@
-"""Any ESPnet speech recogniser, as the functions that alignment and transcripts need."""
+"""Any ESPnet recogniser, as the functions that alignment and transcripts need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

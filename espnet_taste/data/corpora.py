@@ -1,0 +1,160 @@
+"""What the scripts in ``local/`` share: utterances found on disk to data folders."""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_taste.data.kaldi import write_table
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One utterance of a corpus."""
+
+    key: str
+    speaker: str
+    # Path, ``file.ark:offset`` or ``command |``. None where the corpus has a transcript
+    # without audio: the formatting stage counts it, as it does a missing transcript.
+    audio: str | None
+    text: str | None  # None where the corpus has no transcript: it gets no text line
+    span_s: tuple[float, float] | None = None  # part of the recording, in s
+    recording: str | None = None  # its name, where ``span_s`` is given
+
+
+def write_data_dir(folder: Path, utterances: Iterable[Utterance]) -> int:
+    """Write wav.scp, text, utt2spk and, where there are spans, segments.
+
+    Args:
+        folder: Folder to make.
+        utterances: Either all with spans or none.
+
+    Returns:
+        Number of utterances.
+
+    Raises:
+        ValueError: If there are none, or two have one id.
+    """
+    wav: dict[str, str] = {}
+    text: dict[str, str] = {}
+    speakers: dict[str, str] = {}
+    segments: dict[str, str] = {}
+    for item in utterances:
+        if item.key in speakers:
+            raise ValueError(
+                f"{folder}: id '{item.key}' is repeated; the second is {item.audio}"
+            )
+        speakers[item.key] = item.speaker
+        if item.text is not None:
+            text[item.key] = " ".join(item.text.split())
+        if item.audio is not None:
+            wav[item.recording or item.key] = item.audio
+        if item.span_s is not None:
+            start, end = item.span_s
+            segments[item.key] = f"{item.recording} {start!r} {end!r}"
+    if not speakers:
+        raise ValueError(f"{folder}: no utterances found for it")
+    tables = {"wav.scp": wav, "utt2spk": speakers, "text": text, "segments": segments}
+    for name, table in tables.items():
+        # A table of an earlier preparation must not stay beside the others.
+        (folder / name).unlink(missing_ok=True)
+        if table:
+            write_table(folder / name, table)
+    return len(speakers)
+
+
+def write_sets(data_root: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
+    """Write a data folder for each set and print how many utterances it has."""
+    for name, utterances in sets.items():
+        count = write_data_dir(data_root / name, utterances)
+        print(f"{data_root / name}: {count} utterances")
+
+
+def split_by_hash(
+    utterances: Iterable[Utterance],
+    shares: Mapping[str, float],
+    *,
+    rest: str = "train",
+    seed: int = 0,
+    by: str = "utterance",
+) -> dict[str, list[Utterance]]:
+    """Divide utterances into sets by a hash of their ids.
+
+    An utterance stays in its set whatever else is in the corpus: adding or removing
+    data never moves a test utterance into training.
+
+    Args:
+        utterances: What to divide.
+        shares: Set name to its expected share, 0..1, of the held-out sets.
+        rest: Set of all others.
+        seed: Another seed gives another division.
+        by: ``utterance``, or ``speaker`` to keep speakers apart.
+
+    Returns:
+        Set name to utterances, in the given order.
+
+    Raises:
+        ValueError: If the shares leave nothing for the rest.
+    """
+    if min(shares.values(), default=0) < 0 or sum(shares.values()) >= 1:
+        raise ValueError(f"expected shares >= 0 with a sum below 1, got {dict(shares)}")
+    sets: dict[str, list[Utterance]] = {
+        name: [] for name in [rest, *(name for name in shares if shares[name] > 0)]
+    }
+    for item in utterances:
+        place = _unit_hash(f"{seed}:{item.speaker if by == 'speaker' else item.key}")
+        chosen = rest
+        for name, share in shares.items():
+            if place < share:
+                chosen = name
+                break
+            place -= share
+        sets[chosen].append(item)
+    return sets
+
+
+def _unit_hash(text: str) -> float:
+    """Map a text to a number in [0, 1), the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") / 2**56
+
+
+def require_folder(path: Path | None, what: str, source: str) -> Path:
+    """Return the folder of a corpus, or say what is missing and where it is from.
+
+    Raises:
+        FileNotFoundError: If it is not given or not there.
+    """
+    if path is None or not path.is_dir():
+        found = "is not given" if path is None else f"{path} is no folder"
+        raise FileNotFoundError(f"--corpus_dir {found}; expected {what}, from {source}")
+    return path
+
+
+def run_script(
+    name: str,
+    parser: argparse.ArgumentParser,
+    prepare: Callable[[argparse.Namespace], None],
+    argv: Iterable[str] | None,
+) -> int:
+    """Run a preparation script; an error of the user's becomes one line."""
+    args = parser.parse_args(None if argv is None else list(argv))
+    try:
+        prepare(args)
+    except (OSError, ValueError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def corpus_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser with the option that all scripts have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--data_root",
+        type=Path,
+        default=Path("data"),
+        help="the data folders are made in here",
+    )
+    return parser
