@@ -172,7 +172,7 @@ class Sampler:
             raise ValueError("a greedy sampler (top_p or temperature 0) never draws")
         if self.rule == "released":
             logits = keep_nucleus(logits, self.top_p, "released")
-        if seen is not None:
+        if seen is not None and self.repetition_penalty != 1:
             logits = penalise_seen(logits, seen, self.repetition_penalty)
         logits = logits / self.temperature
         if self.rule == "released":
@@ -200,6 +200,7 @@ class Sampler:
         """
         if not self.is_greedy:
             return draw(self.adjust(logits, seen), generator)
-        if seen is not None and self.rule == "standard":
+        penalty_counts = self.repetition_penalty != 1 and self.rule == "standard"
+        if seen is not None and penalty_counts:
             logits = penalise_seen(logits, seen, self.repetition_penalty)
         return logits.argmax(-1)
