@@ -140,8 +140,13 @@ def test_it_says_what_teacher_forcing_predicts(
         assert same[num_words:].all()
 
 
-@given(st.lists(st.text("siex", min_size=12, max_size=12), min_size=1, max_size=4),
-       delays, levels, st.integers(0, 3))  # fmt: skip
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.text("siex", min_size=12, max_size=12), min_size=1, max_size=4),
+    delays,
+    levels,
+    st.integers(0, 3),
+)
 def test_the_machine_treats_rows_alike(scripts, delay, level, extra_words):
     def run(rows):
         has_prefix = torch.tensor([len(row) % 2 == 0 for row in rows])

@@ -65,8 +65,10 @@ def test_what_stands_behind_the_end_is_irrelevant(models, rows, seed, pad_value)
     slm, batch = models["llama", 1], make_batch(rows, seed=seed)
     before = slm(batch)
 
-    wider = [torch.nn.functional.pad(v, (0, 0) * (v.dim() - 2) + (0, 3), value=IGNORE)
-             for v in vars(batch).values()]  # fmt: skip
+    wider = [
+        torch.nn.functional.pad(v, (0, 0) * (v.dim() - 2) + (0, 3), value=IGNORE)
+        for v in vars(batch).values()
+    ]
     after = slm(DelayBatch(*wider))
     for name in ("loss", "text_ce", "text_kl", "taste_loss", "num_tokens"):
         expected, found = getattr(before, name), getattr(after, name)
