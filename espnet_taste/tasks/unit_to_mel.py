@@ -126,6 +126,12 @@ class UnitToMelTask(TasteTask):
             help="Its options, e.g. model=hifigan/universal-v1",
         )
         group.add_argument(
+            "--vocoder_amp_dtype",
+            type=str_or_none,
+            default=None,
+            help="bfloat16 for faster synthesis on hardware that has it",
+        )
+        group.add_argument(
             "--crop_units",
             type=int_or_none,
             default=96,
