@@ -27,7 +27,7 @@ from espnet_taste.layers.word_pooling import pool_words
 from espnet_taste.tokenizer.contracts import AbsAggregator
 from espnet_taste.tokenizer.states import EncoderStates
 from espnet_taste.tokenizer.text import WhisperText
-from espnet_taste.tokenizer.whisper import load_whisper
+from espnet_taste.tokenizer.whisper import load_whisper, require_sdpa
 
 
 class KeyValueAttention(nn.Module):
@@ -154,6 +154,7 @@ class WhisperAggregator(AbsAggregator):
         value_identity: bool,
         freeze_embeddings: bool,
     ) -> None:
+        require_sdpa(decoder)
         for layer in decoder.layers:
             layer.encoder_attn = KeyValueAttention(layer.encoder_attn)
             if value_identity:

@@ -18,7 +18,7 @@ from espnet_taste.tokenizer.log_mel import (
     mel_filters,
 )
 from espnet_taste.tokenizer.states import EncoderStates
-from espnet_taste.tokenizer.whisper import load_whisper
+from espnet_taste.tokenizer.whisper import load_whisper, require_sdpa
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 __all__ = ["EncoderStates", "WhisperEncoder"]
@@ -38,7 +38,8 @@ class WhisperEncoder(AbsEncoder):
         window: "full" pads every utterance to Whisper's 30 s, and all of its frames
             are attended (released). "trimmed" encodes the utterance and
             ``trim_pad_s`` of silence only: several times faster on short speech,
-            but other numbers than "full".
+            but other numbers than "full". In both, a row of a batch equals the row
+            encoded alone up to float32 rounding.
         trim_pad_s: Silence kept behind an utterance in seconds; "trimmed" only.
     """
 
@@ -94,6 +95,7 @@ class WhisperEncoder(AbsEncoder):
             raise ValueError(f"window must be 'full' or 'trimmed', got {window!r}")
         if trim_pad_s < 0:
             raise ValueError(f"trim_pad_s must be >= 0 seconds, got {trim_pad_s}")
+        require_sdpa(encoder)
         self.encoder = encoder
         self.value_layer = value_layer
         self.window = window

@@ -1,7 +1,7 @@
 """Loading a Whisper checkpoint, once and completely."""
 
 import torch
-from transformers import WhisperConfig, WhisperModel
+from transformers import PreTrainedModel, WhisperConfig, WhisperModel
 
 from espnet_taste.weights import resolve
 
@@ -42,6 +42,20 @@ def load_whisper(model: str) -> WhisperModel:
 def load_config(model: str) -> WhisperConfig:
     """Read the sizes of a checkpoint, by name or folder."""
     return WhisperConfig.from_pretrained(resolve(model))
+
+
+def require_sdpa(module: PreTrainedModel) -> None:
+    """Refuse a module that would misread our masks, or run without causal mask.
+
+    Raises:
+        ValueError: If its attention is not "sdpa".
+    """
+    attention = module.config._attn_implementation
+    if attention != "sdpa":
+        raise ValueError(
+            f"{type(module).__name__} must be built with attn_implementation='sdpa', "
+            f"this one has '{attention}'"
+        )
 
 
 def is_multilingual(vocab_size: int) -> bool:

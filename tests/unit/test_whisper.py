@@ -53,6 +53,16 @@ def test_the_encoder_loads_by_name(folder):
     assert not any(p.requires_grad for p in encoder.parameters())
 
 
+def test_other_attention_is_refused():
+    """With "eager" attention a mask would be added instead of applied."""
+    eager = tiny_config(attn_implementation="eager")
+    whisper = WhisperForConditionalGeneration(eager).model
+    with pytest.raises(ValueError, match="'sdpa', this one has 'eager'"):
+        WhisperEncoder.from_module(whisper.encoder)
+    with pytest.raises(ValueError, match="'sdpa', this one has 'eager'"):
+        WhisperAggregator.from_module(whisper.decoder, [1])
+
+
 def test_english_only_is_told_by_the_vocabulary():
     assert not is_multilingual(51864)
     assert is_multilingual(51865) and is_multilingual(51866)
