@@ -17,10 +17,11 @@ FLOORS = [
     {"sampling"},
     {"weights"},
     {"layers"},
-    {"tokenizer", "decoder", "slm", "units", "align"},
+    {"tokenizer", "decoder", "slm"},
+    {"units", "align"},
     {"data"},
-    {"pipeline"},
     {"tasks"},
+    {"pipeline"},
     {"eval"},
     {"bin"},
     {"run"},
@@ -35,9 +36,9 @@ FILE_MODULES = {
 FILE_USERS = {"units", "align", "eval"}
 # Heavy dependencies, and the only rooms that may import them at all.
 ONLY_IN = {
-    "espnet2": {"registry", "data", "tasks", "bin"},
+    "espnet2": {"registry", "data", "tasks", "pipeline", "bin"},
     "espnet3": set(),
-    "transformers": {"weights", "tokenizer", "slm", "align", "decoder"},
+    "transformers": {"weights", "tokenizer", "slm", "units", "align", "decoder"},
 }
 # These load without torch, so that commands answer --help at once.
 WITHOUT_TORCH = {"registry", "types", "words", "run"}
