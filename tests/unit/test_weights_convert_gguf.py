@@ -12,8 +12,9 @@ from espnet_taste.weights.convert_gguf import (  # noqa: E402  (needs gguf)
 )
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-PLAIN = ["a", "b", "c", "1", "2", "\u0120", "ab", "\u0120ab"]
-MERGES = ["a b", "\u0120 ab"]
+PLAIN = ["a", "b", "c", "1", "2", "\u0120", "ab", "\u0120ab", "12"]
+# The last one can never apply, since digits are cut off before merging.
+MERGES = ["a b", "\u0120 ab", "1 2"]
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 

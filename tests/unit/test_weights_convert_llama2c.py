@@ -7,8 +7,8 @@ import torch
 
 from espnet_taste.weights.convert_llama2c import convert_llama2c, read_pieces
 
-# Scores as SentencePiece gives them: the later a merge was learned, the lower.
-LEARNED = [("in", -1.0), (" in", -2.0), ("nn", -3.0), ("inn", -4.0), ("\u00e9", -9.0)]
+# The higher the score, the earlier the merge; in no order, so that ids do not help.
+LEARNED = [("nn", -3.0), ("inn", -4.0), (" in", -2.0), ("in", -1.0), ("\u00e9", -9.0)]
 SINGLE = [(character, -10.0 - i) for i, character in enumerate(" inx")]
 SIZES = {"width": 32, "hidden": 48, "layers": 2, "heads": 4, "positions": 16}
 

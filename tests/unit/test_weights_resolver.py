@@ -29,7 +29,9 @@ def convert(files, target):
     with LOG.open("a") as log:
         log.write("run\\n")
     shutil.copy(files["model.safetensors"], target / "model.safetensors")
+    (target / "model.safetensors").chmod(0o600)
     if "KILL_CONVERSION" in os.environ:
+        (target / "half a file").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     (target / "config.json").write_text("{}")
 """
