@@ -70,9 +70,11 @@ signature_of() { # words, contents of YAML files, checksums of the steps before
 }
 
 # jobs <data dir> <output dir> <module> <options...>
-# Split the utterances over parallel jobs and merge what they wrote.
+# Split the utterances over parallel jobs and merge what they wrote. With the variable
+# key_subset, only the utterances of that file.
+key_subset=
 jobs() {
-    once "$2/.done.$3" "$1" "${@:3}" -- split_jobs "$@"
+    once "$2/.done.$3" "$1" ${key_subset} "${@:3}" -- split_jobs "$@"
 }
 
 split_jobs() {
@@ -80,7 +82,7 @@ split_jobs() {
     shift 3
     local parts=${output}/.parts.${module}
     ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
-        --num_jobs "${nj}" --output_dir "${parts}"
+        --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
     local num_jobs
     num_jobs=$(cat "${parts}/num_jobs")
     ${job_cmd} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
@@ -243,10 +245,26 @@ stage_train_slm() {
 
 systems="text_only without_vq taste text_only_control without_vq_control"
 
+# Synthesis and judging cost more than all other scores, so a large test set may be
+# represented by utterances spread evenly over it.
+choose_audio_keys() { # choose_audio_keys <set>
+    key_subset=${exp}/audio_keys/$1
+    "${dry_run}" && return
+    [ ! -s "${key_subset}" ] || return 0
+    mkdir -p "${exp}/audio_keys"
+    if [ "$(wc -l < "${aligned}/$1/wav.scp")" -gt "${max_audio_utts}" ]; then
+        utils/subset_scp.pl "${max_audio_utts}" "${aligned}/$1/wav.scp"
+    else
+        cat "${aligned}/$1/wav.scp"
+    fi | cut -d ' ' -f 1 > "${key_subset}.part"
+    mv "${key_subset}.part" "${key_subset}"
+}
+
 stage_reconstruct() {
     local -a options=(--config "${config_dir}/${decode_config}" --device "${device}"
         --vocoder_dir "${exp}/vocoder")
     for dset in ${test_sets}; do
+        choose_audio_keys "${dset}"
         jobs "${aligned}/${dset}" "${exp}/units_only/audio/${dset}" reconstruct \
             --units_only "${options[@]}" --features_dir "${features}/${dset}"
         for system in $(trained_systems); do
@@ -255,6 +273,7 @@ stage_reconstruct() {
                 --model_file "${exp}/${system}/${inference_model}"
         done
     done
+    key_subset=
 }
 
 trained_systems() { # the tokenizers that exist: controls may have been skipped
@@ -285,7 +304,8 @@ score() { # score <system> <set> <kind> <options...>
 }
 
 score_audio() { # score_audio <system> <set> <options...>
-    score "$1" "$2" audio --reference_cache "${exp}/original/eval/$2/judge.jsonl" "${@:3}"
+    score "$1" "$2" audio --key_file "${exp}/audio_keys/$2" \
+        --reference_cache "${exp}/original/eval/$2/judge.jsonl" "${@:3}"
 }
 
 stage_score() {

@@ -63,6 +63,7 @@ decode_config=decode.yaml
 train_args=          # further options of every tokenizer training
 slm_args=            # further options of the spoken LM training
 inference_model=valid.loss.best.pth
+max_audio_utts=50    # utterances of a test set that are synthesised and judged
 
 # shellcheck disable=SC2034  # read by parse_options.sh
 help_message="Usage: $0 --train_set NAME --valid_set NAME --test_sets \"NAMES\" [options]

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_taste.data.jobs import split_keys, utterance_ids
+from espnet_taste.data.jobs import read_keys, split_keys, utterance_ids
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
     parser.add_argument("--num_jobs", type=int, required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     return parser
@@ -22,7 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     args = get_parser().parse_args(argv)
     try:
-        split_keys(utterance_ids(args.data_dir), args.num_jobs, args.output_dir)
+        if args.key_file is None:
+            keys = utterance_ids(args.data_dir)
+        else:
+            keys = read_keys(args.data_dir, args.key_file)
+        split_keys(keys, args.num_jobs, args.output_dir)
     except (OSError, ValueError) as error:
         print(f"split_keys: {error}", file=sys.stderr)
         return 1
