@@ -87,7 +87,7 @@ def spoken_pieces(word: str) -> list[str]:
     for symbol, said in _CURRENCIES.items():
         if symbol in text:
             text = f"{text.replace(symbol, '')} {said}"
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    text = re.sub(r"\d{1,3}(?:,\d{3}){1,3}(?!\d)", _say_count, text)
     text = re.sub(r"(\d+)(?:st|nd|rd|th)\b", _say_ordinal, text)
     text = re.sub(r"(\d+)\.(\d+)", _say_decimal, text)
     text = re.sub(r"\d+", lambda match: f" {_say_number(match[0])} ", text)
@@ -103,6 +103,11 @@ def _say_number(digits: str) -> str:
     if len(digits) == 4 and digits[1] != "0" and value < 2000:
         return f"{cardinal(value // 100)} {_year_end(value % 100)}"
     return cardinal(value)
+
+
+def _say_count(match: re.Match) -> str:
+    """Say a number with commas, which is never a year."""
+    return f" {cardinal(int(match[0].replace(',', '')))} "
 
 
 def _year_end(value: int) -> str:

@@ -1,0 +1,96 @@
+"""A tiny ESPnet recogniser, built by ESPnet, as aligner and transcriber."""
+
+import numpy as np
+import pytest
+import yaml
+
+from espnet_taste.data.espnet_asr import load_espnet_asr
+
+pytestmark = pytest.mark.slow  # importing ESPnet's ASR task takes 10 s
+
+TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/eos>"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch = pytest.importorskip("torch")
+    from espnet2.tasks.asr import ASRTask
+
+    folder = tmp_path_factory.mktemp("asr")
+    config = {
+        "token_list": TOKENS,
+        "token_type": "char",
+        "frontend_conf": {"fs": "16k", "n_fft": 512, "hop_length": 160},
+        "normalize": None,
+        "specaug": None,
+        "encoder": "transformer",
+        "encoder_conf": {
+            "output_size": 8,
+            "attention_heads": 2,
+            "linear_units": 8,
+            "num_blocks": 1,
+        },
+        "decoder": "transformer",
+        "decoder_conf": {"attention_heads": 2, "linear_units": 8, "num_blocks": 1},
+        "model_conf": {"ctc_weight": 0.3},
+    }
+    defaults = ASRTask.get_default_config()
+    args = {**defaults, **config}
+    (folder / "config.yaml").write_text(yaml.safe_dump(args))
+    torch.manual_seed(0)
+    built, _ = ASRTask.build_model_from_file(folder / "config.yaml")
+    torch.save(built.state_dict(), folder / "model.pth")
+    return folder
+
+
+def load(model):
+    return load_espnet_asr(None, model / "config.yaml", model / "model.pth", "cpu")
+
+
+def noise(seconds):
+    draw = np.random.default_rng(0)
+    return draw.uniform(-0.5, 0.5, round(seconds * 16000)).astype(np.float32)
+
+
+def test_words_are_spelled_in_the_case_of_the_model(model):
+    asr = load(model)
+
+    assert asr.encode_word("don't,") == [TOKENS.index(c) for c in "DON'T"]
+    assert asr.encode_word("\u4f60") == []
+    assert asr.separator == 2 and asr.blank == 0
+
+
+def test_posteriors_align_and_transcribe(model):
+    from espnet_taste.align.ctc import CtcAligner
+
+    asr = load(model)
+    audio = noise(2.0)
+    scores = asr.log_probs(audio)
+
+    assert scores.shape[1] == len(TOKENS) and 40 < len(scores) < 60
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, atol=1e-5)
+    aligner = CtcAligner(asr.log_probs, asr.encode_word, separator=2)
+    times = aligner.align(audio, ["hello", "you"]).times
+    assert times.shape == (2, 2) and times[-1, 1] <= 2.0 + 1e-6
+    text = asr.transcribe([audio, noise(1.0)])
+    assert len(text) == 2 and all("<" not in line for line in text)
+
+
+def test_greedy_search_merges_repeats_and_drops_blanks(model):
+    best = [TOKENS.index(t) for t in ("<blank>", "A", "A", "<blank>", "A", "<space>")]
+    best += [TOKENS.index("B"), 0, 1]
+
+    assert load(model)._decode(np.array(best)) == "AA B"
+
+
+def test_models_that_cannot_be_used_are_named(model, tmp_path):
+    config = yaml.safe_load((model / "config.yaml").read_text())
+    config["frontend_conf"]["fs"] = 8000
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+
+    with pytest.raises(ValueError, match="wants 8000, expected 16000"):
+        load_espnet_asr(None, tmp_path / "config.yaml", model / "model.pth", "cpu")
+    with pytest.raises(FileNotFoundError, match="gone.pth"):
+        load_espnet_asr(None, model / "config.yaml", model / "gone.pth", "cpu")
+    with pytest.raises(ValueError, match="--asr_config and --asr_model_file"):
+        load_espnet_asr(None, model / "config.yaml", None, "cpu")
