@@ -8,7 +8,7 @@ as lists: a byte-level BPE tokenizer is rebuilt from them.
 Source: GGUF format, version 3; rotary orders of llama.cpp and transformers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader
     from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 _CONTROL = 3  # token type of control tokens, e.g. <|im_start|>
@@ -69,7 +68,7 @@ def convert_llama_gguf(files: Mapping[str, Path], target: Path) -> None:
         raise ValueError(
             f"{path}: expected architecture 'llama', tokenizer 'gpt2'; found {kinds}"
         )
-    state = read_state(reader, fields)
+    state = read_state(reader.tensors, fields)
     config = build_config(fields, is_tied="lm_head.weight" not in state)
     save_file(state, target / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(target)
@@ -112,8 +111,15 @@ def _epsilon(fields: Mapping[str, Any]) -> float:
     return fields["llama.attention.layer_norm_rms_epsilon"]
 
 
-def read_state(reader: "GGUFReader", fields: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_state(tensors: Iterable[Any], fields: Mapping[str, Any]) -> dict[str, Tensor]:
     """Widen all tensors to bfloat16 under the names of ``LlamaForCausalLM``.
+
+    Args:
+        tensors: ``GGUFReader.tensors``, with name, data and quantisation each.
+        fields: Metadata of the file by key.
+
+    Returns:
+        Tensors by name, bfloat16.
 
     Raises:
         ValueError: If a tensor has an unknown name.
@@ -125,7 +131,7 @@ def read_state(reader: "GGUFReader", fields: Mapping[str, Any]) -> dict[str, Ten
         "attn_k": fields["llama.attention.head_count_kv"],
     }
     state = {}
-    for tensor in reader.tensors:
+    for tensor in tensors:
         name, kind = translate_name(tensor.name)
         # A copy, because plain tensors are views of the read-only file.
         value = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())

@@ -197,9 +197,9 @@ def perplexity(folder, text):
 
 
 def test_the_language_model_predicts_prose():
-    """About 9 here; query and key rows in GGUF's order give about 50."""
+    """5.8 here; query and key rows in GGUF's order give 43."""
     folder = folder_of("HuggingFaceTB/SmolLM2-135M-Instruct")
-    assert perplexity(folder, PARAGRAPH) < 15
+    assert perplexity(folder, PARAGRAPH) < 10
 
 
 def test_the_chat_template_is_there():
