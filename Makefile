@@ -28,8 +28,8 @@ bench: env ## the benchmarks, one table each
 	done
 
 lint: env ## black, isort, flake8, shellcheck: the hooks of pre-commit
-	$(BIN)/black --quiet --check $(PYTHON_FILES)
-	$(BIN)/isort --quiet --check-only $(PYTHON_FILES)
+	$(BIN)/black --check $(PYTHON_FILES)
+	$(BIN)/isort --check-only $(PYTHON_FILES)
 	$(BIN)/flake8 $(PYTHON_FILES)
 	git ls-files -z '*.sh' .ci/run | xargs -0 -r $(BIN)/shellcheck -x -e SC1091,SC2086
 

@@ -99,15 +99,20 @@ fi
 # A uv of the user's must not take another environment that is active.
 export VIRTUAL_ENV="${PWD}/${venv}"
 
+# Progress bars for a person, nothing for a log file.
+quiet=(--quiet)
+if [ -t 2 ]; then
+    quiet=()
+fi
 log "installing $(grep -c == requirements.lock) locked packages"
 if [ -z "${backend}" ]; then
-    "${uv}" pip install --quiet --require-hashes -r requirements.lock
-    "${uv}" pip install --quiet --no-deps --no-build-isolation -e .
+    "${uv}" pip install "${quiet[@]}" --require-hashes -r requirements.lock
+    "${uv}" pip install "${quiet[@]}" --no-deps --no-build-isolation -e .
 else
     # Another build of torch has other files and other dependencies than the lock:
     # its versions still bind, its hashes and its CUDA packages do not.
     grep -o '^[a-z0-9.-]*==[^ ]*' requirements.lock >"${venv}/versions.txt"
-    "${uv}" pip install --quiet --constraint "${venv}/versions.txt" \
+    "${uv}" pip install "${quiet[@]}" --constraint "${venv}/versions.txt" \
         -e ".[train,eval,demo,dev]"
 fi
 echo "${key}" >"${stamp}"
