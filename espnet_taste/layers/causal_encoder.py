@@ -63,7 +63,9 @@ class EncoderLayer(nn.Module):
         cache: AttentionCache | None = None,
     ) -> Tensor:
         """Map (N, D) to (N, D); arguments as in ``RelativeAttention.forward``."""
-        x = x + self.dropout(self.self_attn(self.norm1(x), table, blocks, cache))
+        # Converted once here, autocast would do it for q, k and v each.
+        normed = self.norm1(x).to(compute_dtype(x))
+        x = x + self.dropout(self.self_attn(normed, table, blocks, cache))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
     def step(
@@ -143,9 +145,9 @@ class CausalEncoder(nn.Module):
             ValueError: If the blocks do not cover the N positions.
         """
         x = self._embed(x)
-        blocks = CausalBlocks.build(rows, sizes, _compute_dtype(x))
+        blocks = CausalBlocks.build(rows, sizes, compute_dtype(x))
         table = distance_table(blocks.longest, self.width, x.device)
-        table = self.dropout(table.to(x.dtype))
+        table = self.dropout(table.to(compute_dtype(x)))
         for index, layer in enumerate(self.layers):
             x = layer(x, table, blocks, None if caches is None else caches[index])
         return self.after_norm(x)
@@ -174,7 +176,7 @@ class CausalEncoder(nn.Module):
         weight = self.after_norm.weight
         shape = (batch, self.heads, length, self.width // self.heads)
         table = distance_table(length - 1, self.width, weight.device).flip(0)
-        dtype = _compute_dtype(weight)
+        dtype = compute_dtype(weight)
         return [
             AttentionCache(
                 torch.zeros(shape, dtype=dtype, device=weight.device),
@@ -192,7 +194,7 @@ class CausalEncoder(nn.Module):
         return self.dropout(x * math.sqrt(self.width))
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
     """Return the type in which matrix products of ``x`` run."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)

@@ -183,15 +183,18 @@ class RelativeAttention(nn.Module):
         if cache is not None:
             cache.fill(keys, values)
         distances = self.project_table(table)
+        # split and cat, not slices: the gradient of a slice is as large as the whole.
+        lengths = [n * c for n, c in blocks.sizes]
+        groups = zip(
+            *(t.split(lengths) for t in (queries, positional, keys, values)),
+            blocks.sizes,
+            blocks.masks,
+            strict=True,
+        )
         outputs = []
-        start = 0
-        for (n, c), mask in zip(blocks.sizes, blocks.masks, strict=True):
-            parts = (
-                t[start : start + n * c].view(n, c, self.heads, -1).permute(2, 0, 1, 3)
-                for t in (queries, positional, keys, values)
-            )
+        for *parts, (n, c), mask in groups:
+            parts = (t.view(n, c, self.heads, -1).permute(2, 0, 1, 3) for t in parts)
             outputs.append(_attend(*parts, distances[..., -(c + 1) :], mask))
-            start += n * c
         return self.linear_out(torch.cat(outputs))
 
     def step(
@@ -231,13 +234,14 @@ class RelativeAttention(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return scaled q + u and q + v, then k and v, each (N, H, dk)."""
-        shape = (x.size(0), self.heads, -1)
-        queries = self.linear_q(x).view(shape)
-        scale = queries.size(-1) ** -0.5
-        content = (queries + self.pos_bias_u.to(queries.dtype)) * scale
-        positional = (queries + self.pos_bias_v.to(queries.dtype)) * scale
-        keys, values = self.linear_k(x).view(shape), self.linear_v(x).view(shape)
-        return content, positional, keys, values
+        # The factor goes into the weights, which are smaller than the queries.
+        scale = self.pos_bias_u.size(1) ** -0.5
+        bias = (self.linear_q.bias + self.pos_bias_u.flatten()) * scale
+        content = F.linear(x, self.linear_q.weight * scale, bias)
+        shift = (self.pos_bias_v - self.pos_bias_u).flatten() * scale
+        positional = content + shift.to(content.dtype)
+        projected = (content, positional, self.linear_k(x), self.linear_v(x))
+        return tuple(t.unflatten(1, (self.heads, -1)) for t in projected)
 
 
 def _attend(

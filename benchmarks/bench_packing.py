@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""Time a training step of the unit LM: packed bfloat16 against padded float32.
+
+Both variants see the same rows, batch by batch and turn by turn: word spans of made-up
+utterances, cut as the recipe cuts them. A step is forward, backward, gradient clipping
+and AdamW of the recipe's small unit LM; making the layout is timed apart, because it
+runs in the data loader. Every batch is new, so shapes change as they do in training.
+
+    python benchmarks/bench_packing.py --threads 1
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from espnet_taste.data.spans import SPAN_SIZES, random_spans
+from espnet_taste.decoder.layout import Row, UnitLMLayout, pack_rows
+from espnet_taste.decoder.unit_lm import UnitLM
+from espnet_taste.types import IGNORE
+
+NUM_UNITS, VOCABULARY, TASTE_DIM, SPEAKER_DIM = 256, 1000, 384, 256
+WORDS, WORDS_DEVIATION = 17, 6  # words an utterance
+TOKENS_A_WORD, UNITS_A_WORD = 1.3, 8
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch and its rows."""
+
+    tokens: Tensor  # (U, Ta) int64
+    taste: Tensor  # (U, Ta, TASTE_DIM) float32
+    speaker: Tensor  # (U, SPEAKER_DIM) float32
+    rows: list[Row]
+
+
+@dataclass
+class Timing:
+    """What one variant took."""
+
+    seconds: list[float] = field(default_factory=list)
+    layout_seconds: list[float] = field(default_factory=list)
+    positions: int = 0  # with padding
+    padding: int = 0
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the positions that hold nothing."""
+        return self.padding / self.positions
+
+
+def make_batch(units_a_batch: int, rng: np.random.Generator) -> Batch:
+    """Make up utterances until they hold enough units, and cut them into spans."""
+    rows: list[Row] = []
+    token_counts: list[int] = []
+    total = 0
+    while total < units_a_batch:
+        num_words = max(1, round(rng.normal(WORDS, WORDS_DEVIATION)))
+        tokens = np.cumsum([0, *(1 + rng.poisson(TOKENS_A_WORD - 1, num_words))])
+        units = np.cumsum([0, *(2 + rng.poisson(UNITS_A_WORD - 2, num_words))])
+        for first, stop in random_spans(num_words, SPAN_SIZES, rng):
+            values = rng.integers(NUM_UNITS, size=units[stop] - units[first])
+            span = (int(tokens[first]), int(tokens[stop]))
+            rows.append(Row(len(token_counts), *span, values, ends=True))
+        token_counts.append(int(tokens[-1]))
+        total += int(units[-1])
+    shape = (len(token_counts), max(token_counts))
+    return Batch(
+        torch.from_numpy(rng.integers(VOCABULARY, size=shape)),
+        torch.from_numpy(rng.normal(size=(*shape, TASTE_DIM)).astype(np.float32)),
+        torch.from_numpy(rng.normal(size=(shape[0], SPEAKER_DIM)).astype(np.float32)),
+        rows,
+    )
+
+
+class Variant:
+    """A unit LM with its optimiser and one way to lay out its rows.
+
+    Args:
+        max_positions: As in ``pack_rows``.
+        dtype: bfloat16 for autocast, float32 for none.
+    """
+
+    def __init__(self, max_positions: int | None, dtype: torch.dtype):
+        self.max_positions = max_positions
+        self.dtype = dtype
+        self.timing = Timing()
+        torch.manual_seed(0)
+        self.model = UnitLM(
+            NUM_UNITS,
+            VOCABULARY,
+            TASTE_DIM,
+            speaker_dim=SPEAKER_DIM,
+            text_dim=384,
+            taste_input_dim=256,
+            width=256,
+            feedforward=1024,
+            text_layers=2,
+            taste_layers=2,
+            lm_layers=4,
+        )
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-4, fused=True)
+
+    def lay_out(self, batch: Batch) -> UnitLMLayout:
+        """Lay out the rows of a batch."""
+        return pack_rows(
+            batch.rows,
+            num_tokens=batch.tokens.size(1),
+            num_units=NUM_UNITS,
+            max_positions=self.max_positions,
+        )
+
+    def step(self, batch: Batch, layout: UnitLMLayout) -> float:
+        """Train on one batch; return the loss."""
+        taste = batch.taste.clone().requires_grad_()  # an aggregator would be trained
+        with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.model(batch.tokens, taste, batch.speaker, layout)
+        loss = F.cross_entropy(
+            logits.float().flatten(0, 1),
+            layout.labels.flatten(),
+            ignore_index=IGNORE,
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def run(self, batch: Batch, clock: Callable[[], float]) -> float:
+        """Time one step."""
+        start = clock()
+        layout = self.lay_out(batch)
+        laid_out = clock()
+        loss = self.step(batch, layout)
+        self.timing.seconds.append(clock() - laid_out)
+        self.timing.layout_seconds.append(laid_out - start)
+        self.timing.positions += layout.lm_rows.numel()
+        self.timing.padding += int((layout.lm_rows == IGNORE).sum())
+        return loss
+
+
+def profile(variant: Variant, batches: list[Batch]) -> None:
+    """Print the operators that take the time."""
+    for batch in batches[:2]:
+        variant.step(batch, variant.lay_out(batch))
+    with torch.profiler.profile(record_shapes=True) as profiler:
+        for batch in batches[2:5]:
+            variant.step(batch, variant.lay_out(batch))
+    table = profiler.key_averages()
+    print(table.table(sort_by="self_cpu_time_total", row_limit=30))
+
+
+def report(name: str, timing: Timing, units: int) -> float:
+    """Print one line; return the median step in seconds."""
+    median = float(np.median(timing.seconds))
+    layout_ms = 1e3 * float(np.median(timing.layout_seconds))
+    print(
+        f"{name:16s} {1e3 * median:8.1f} ms a step  {units / median:7.0f} units a second"
+        f"  padding {timing.padding_share:6.1%}  layout {layout_ms:5.2f} ms"
+    )
+    return median
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=9, help="timed steps a variant")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--units", type=int, default=2000, help="units a batch")
+    parser.add_argument(
+        "--max_positions", type=int, default=384, help="longest block that rows share"
+    )
+    parser.add_argument(
+        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: on a busy machine"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", action="store_true", help="profile packed bf16")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    args = get_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    rng = np.random.default_rng(args.seed)
+    variants = {
+        "padded float32": Variant(None, torch.float32),
+        "packed float32": Variant(args.max_positions, torch.float32),
+        "packed bfloat16": Variant(args.max_positions, torch.bfloat16),
+    }
+    warm_up = [make_batch(args.units, rng) for _ in range(5)]
+    if args.profile:
+        profile(variants["packed bfloat16"], warm_up)
+        return 0
+    for batch in warm_up[:2]:
+        for variant in variants.values():
+            variant.step(batch, variant.lay_out(batch))
+    for _ in range(args.steps):
+        batch = make_batch(args.units, rng)
+        for variant in variants.values():
+            variant.run(batch, CLOCKS[args.clock])
+
+    lengths = [3 + r.token_stop - r.token_start + len(r.units) for r in batch.rows]
+    print(
+        f"{args.threads} thread(s), {args.clock} time, median of {args.steps} steps, "
+        f"{args.units} units a batch; last batch: {len(lengths)} rows of "
+        f"{min(lengths)}..{max(lengths)} positions, mean {np.mean(lengths):.0f}"
+    )
+    medians = {
+        name: report(name, variant.timing, args.units)
+        for name, variant in variants.items()
+    }
+    ratio = medians["padded float32"] / medians["packed bfloat16"]
+    print(f"ratio padded float32 : packed bfloat16 = {ratio:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

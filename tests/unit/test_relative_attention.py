@@ -1,0 +1,124 @@
+"""Relative attention against its formula, position by position."""
+
+import math
+
+import pytest
+import torch
+
+from espnet_taste.layers.relative_attention import (
+    SMALLEST_TABLE,
+    CausalBlocks,
+    RelativeAttention,
+    _sinusoids,
+    distance_table,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def attention():
+    torch.manual_seed(0)
+    return RelativeAttention(12, heads=3).double()
+
+
+def attend_by_formula(attention, x, rows):
+    """Follow the module docstring with loops."""
+    heads, dim = attention.pos_bias_u.shape
+    table = distance_table(len(x), x.size(1), CPU).double().flip(0)
+    far = attention.linear_pos(table).view(-1, heads, dim)
+    q, k, v = (
+        layer(x).view(-1, heads, dim)
+        for layer in (attention.linear_q, attention.linear_k, attention.linear_v)
+    )
+    mixed = torch.zeros_like(q)
+    for i in range(len(x)):
+        seen = [j for j in range(i + 1) if rows[j] == rows[i]]
+        for h in range(heads):
+            u, w = attention.pos_bias_u[h], attention.pos_bias_v[h]
+            scores = torch.stack(
+                [(q[i, h] + u) @ k[j, h] + (q[i, h] + w) @ far[i - j, h] for j in seen]
+            )
+            weights = (scores / math.sqrt(dim)).softmax(0)
+            mixed[i, h] = weights @ v[seen, h]
+    return attention.linear_out(mixed.flatten(1))
+
+
+@pytest.mark.parametrize("with_gradient", [True, False])
+def test_blocks_of_several_lengths_follow_the_formula(attention, with_gradient):
+    """With a gradient the scores are spelled out, without one the fused kernel runs."""
+    rows = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 3, -1])
+    sizes = ((1, 6), (2, 2))  # three positions of row 3 lie in two blocks
+    x = torch.randn(10, 12, dtype=torch.float64, requires_grad=with_gradient)
+    blocks = CausalBlocks.build(rows, sizes, torch.float64)
+
+    with torch.set_grad_enabled(with_gradient):
+        y = attention(x, distance_table(6, 12, CPU).double(), blocks)
+
+    alone = [attend_by_formula(attention, x[:6], rows[:6])]
+    alone += [
+        attend_by_formula(attention, x[i : i + 2], rows[i : i + 2]) for i in (6, 8)
+    ]
+    torch.testing.assert_close(y, torch.cat(alone))
+
+
+def test_both_ways_of_attending_have_the_same_gradient(attention, monkeypatch):
+    x = torch.randn(8, 12, dtype=torch.float64, requires_grad=True)
+    blocks = CausalBlocks.build(torch.arange(8) // 3, ((2, 4),), torch.float64)
+    table = distance_table(4, 12, CPU).double()
+    inputs = [x, *attention.parameters()]
+
+    spelled_out = torch.autograd.grad(attention(x, table, blocks).sin().sum(), inputs)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    fused = torch.autograd.grad(attention(x, table, blocks).sin().sum(), inputs)
+
+    torch.testing.assert_close(spelled_out, fused)
+
+
+def test_table_runs_from_far_to_near():
+    table = distance_table(3, 4, CPU)
+
+    angles = torch.tensor([3.0, 2.0, 1.0, 0.0])[:, None] * torch.tensor([1.0, 0.01])
+    expected = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    torch.testing.assert_close(table, expected)
+
+
+def test_tables_are_shared_and_grow_on_demand():
+    short, long = distance_table(3, 6, CPU), distance_table(SMALLEST_TABLE, 6, CPU)
+
+    assert distance_table(9, 6, CPU)[-4:].data_ptr() == short.data_ptr()
+    assert len(long) == SMALLEST_TABLE + 1
+    torch.testing.assert_close(long[-4:], short)
+
+
+def test_a_table_made_in_inference_mode_serves_training(attention):
+    _sinusoids.cache_clear()
+    with torch.inference_mode():
+        distance_table(4, 12, CPU)
+    blocks = CausalBlocks.build(torch.zeros(4), ((1, 4),), torch.float64)
+
+    attention(
+        torch.randn(4, 12).double(), distance_table(4, 12, CPU).double(), blocks
+    ).sum().backward()
+
+    assert attention.linear_pos.weight.grad.abs().sum() > 0
+
+
+def test_padding_sees_itself_so_that_nothing_becomes_nan(attention):
+    blocks = CausalBlocks.build(torch.full((4,), -1), ((2, 2),), torch.float64)
+
+    y = attention(
+        torch.randn(4, 12).double(), distance_table(2, 12, CPU).double(), blocks
+    )
+
+    assert y.isfinite().all()
+
+
+def test_blocks_must_cover_the_positions():
+    with pytest.raises(ValueError, match=r"\(\(2, 4\),\) do not cover the 9 positions"):
+        CausalBlocks.build(torch.zeros(9), ((2, 4),), torch.float32)
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
+        RelativeAttention(10, heads=4)
