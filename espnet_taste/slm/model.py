@@ -237,7 +237,7 @@ class SpokenLM(nn.Module):
         """
         dtype = self.causal_lm.get_input_embeddings().weight.dtype
         with torch.autocast(taste.device.type, enabled=False):
-            taste = self.taste_projection(taste.float())
+            taste = self.taste_projection(taste)
             return self.fusion(taste, text.float()).to(dtype)
 
     def read(self, inputs: Tensor) -> Tensor:

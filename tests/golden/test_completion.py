@@ -5,6 +5,10 @@ import pytest
 import torch
 from released_slm import SPOKEN_LM, build_spoken_lm
 
+from espnet_taste.decoder.contracts import UnitSampling
+from espnet_taste.decoder.generation import generate_units, unit_bounds
+from espnet_taste.decoder.released_names import OURS_ALONE, from_released
+from espnet_taste.decoder.unit_lm import UnitLM
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
 from espnet_taste.slm.state_machine import Action, TasteAction
@@ -107,16 +111,22 @@ def steps_of(trace):
     ]
 
 
-def test_every_run(case, build, vocabulary, texts):
+@pytest.fixture(scope="module")
+def results(case, build, vocabulary):
+    """The completion of every run, computed once."""
+    completions = {}
+    for name, run in case.info["runs"].items():
+        prompt = make_prompt(case, run["mode"])
+        (completions[name],) = complete(
+            build(run["delay"]), [prompt], vocabulary, settings=settings_of(case, name)
+        )
+    return completions
+
+
+def test_every_run(case, texts, results):
     assert case.info["runs"]
     for name, run in case.info["runs"].items():
-        slm = build(run["delay"])
-        prompt = make_prompt(case, run["mode"])
-
-        (result,) = complete(
-            slm, [prompt], vocabulary, settings=settings_of(case, name)
-        )
-
+        result = results[name]
         assert steps_of(result.trace) == run["steps"], name
         text = "".join(texts[token] for token in result.tokens).strip()
         assert text == run["generated_text"]
@@ -131,6 +141,70 @@ def test_every_run(case, build, vocabulary, texts):
             case.check(f"{name}.{output}", torch.from_numpy(value))
         assert len(result.codes) == result.words[-1] + 1
         assert not result.was_cut
+
+
+@pytest.fixture(scope="module")
+def unit_lm(case):
+    config, state = case.config, case.state("speech_decoder.")
+    sizes, taste = config["speech_decoder"], config["audio_token_encoder"]
+    lm = UnitLM(
+        sizes["speech_token_size"],
+        sizes["text_token_size"],
+        config["taste_width"],
+        speaker_dim=sizes["spk_embed_dim"],
+        text_dim=sizes["encoder_input_size"],
+        taste_input_dim=len(state["audio_embed_affine_layer.bias"]),
+        width=sizes["llm_input_size"],
+        heads=sizes["llm__attention_heads"],
+        feedforward=sizes["llm__linear_units"],
+        text_feedforward=sizes["encoder__linear_units"],
+        taste_feedforward=taste["units"],
+        text_layers=sizes["encoder__num_blocks"],
+        taste_layers=taste["blocks"],
+        lm_layers=sizes["llm__num_blocks"],
+    )
+    renamed = {from_released(name): value for name, value in state.items()}
+    missing, unexpected = lm.load_state_dict(renamed, strict=False)
+    assert (tuple(missing), unexpected) == (OURS_ALONE, [])
+    return lm.eval()
+
+
+def asr_tokens_of(case, texts, result):
+    """Cut the generated words as the fixture's made-up ASR tokenizer does."""
+    rule, tokens, words = case.info["asr_tokenizer"], [], []
+    for word in range(len(result.codes)):
+        text = "".join(texts[t] for t in result.tokens[result.words == word])
+        for place, char in enumerate(text.strip()[:2]):
+            number = (ord(char) * rule["mul"] + 3 * place) % rule["mod"]
+            tokens.append(rule["base"] + number)
+            words.append(word)
+    return tokens, words
+
+
+@pytest.mark.slow
+def test_units_of_every_run(case, build, texts, results, unit_lm):
+    """The whole way: generated words and codes, in ASR tokens, to speech units."""
+    for name, run in case.info["runs"].items():
+        slm, mode, result = build(run["delay"]), run["mode"], results[name]
+        tokens, words = asr_tokens_of(case, texts, result)
+        codes = torch.from_numpy(result.codes[words])
+        if mode == "audio" and not run["out_generated_part_only"]:
+            length = int(case.input("audio.asr_token_lengths"))
+            tokens = [*case.input("audio.asr_token_ids")[0, :length].tolist(), *tokens]
+            codes = torch.cat([case.output("audio.asr_indices")[0, :length], codes])
+
+        generated = generate_units(
+            unit_lm,
+            torch.tensor([tokens]),
+            torch.tensor([len(tokens)]),
+            slm.codebooks.decode(codes)[None].detach(),
+            case.input("speaker_embeds"),
+            sampling=UnitSampling(top_k=1),
+        )
+
+        case.check(f"{name}.s3_units", generated.units[0])
+        least, most = unit_bounds(torch.tensor(len(tokens)), UnitSampling())
+        assert (least, most) == (run["s3_min_len"], run["s3_max_len"])
 
 
 def test_runs_of_one_delay_in_one_batch(case, build, vocabulary):

@@ -117,3 +117,12 @@ def test_the_loss_of_uniform_logits_is_the_logarithm_of_the_size(codebooks, code
     expected = torch.tensor(float(CODEBOOK_SIZE)).log()
     torch.testing.assert_close(result.loss, expected)
     assert result.terms["code_ce"].shape == codes.shape
+
+
+def test_logits_on_the_right_codes_have_loss_zero(codebooks, codes):
+    head = make_head("linear", codebooks)
+    right = torch.nn.functional.one_hot(codes.clamp(min=0), CODEBOOK_SIZE)
+
+    result = head.losses(50.0 * right, codes, codebooks)
+
+    torch.testing.assert_close(result.loss, torch.tensor(0.0))
