@@ -84,8 +84,12 @@ class WhisperAligner(AbsAligner):
         mel = self.features(audio, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
         ids = torch.tensor([self.prefix + tokens], device=device)
         with torch.no_grad():
+            mel = mel.input_features.to(device, self.whisper.dtype)
+            # Apart from the decoder, or the encoder would return its attention too:
+            # 1500 x 1500 numbers a head and layer, gigabytes for a large model.
+            encoded = self.whisper.get_encoder()(mel)
             output = self.whisper(
-                input_features=mel.input_features.to(device, self.whisper.dtype),
+                encoder_outputs=encoded,
                 decoder_input_ids=ids,
                 output_attentions=True,
                 use_cache=False,

@@ -45,7 +45,13 @@ from espnet_taste.data.kaldi import (
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.words import split_words
 
-ALIGNERS = ("pocketsphinx", "whisper", "ctc", "existing")
+# Aligner to those of its options that decide the result.
+OPTIONS_OF = {
+    "pocketsphinx": (),
+    "whisper": ("whisper", "language"),
+    "ctc": ("asr_config", "asr_model_file", "asr_tag"),
+    "existing": ("alignments", "tier"),
+}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -63,7 +69,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--aligner",
-        choices=ALIGNERS,
+        choices=list(OPTIONS_OF),
         default="pocketsphinx",
         help="pocketsphinx: English, offline; whisper: any language; ctc: an ESPnet "
         "recogniser; existing: TextGrids or CTM",
@@ -145,8 +151,7 @@ def align(args: argparse.Namespace) -> None:
     keys = select_keys(data.utterances, args.key_file)
     if not keys:
         raise ValueError(f"{args.data_dir}: no utterances")
-    names = ("data_dir", "aligner", "on_failure", "whisper", "language", "asr_config")
-    names += ("asr_model_file", "asr_tag", "alignments", "tier")
+    names = ("data_dir", "aligner", "on_failure", *OPTIONS_OF[args.aligner])
     settings = {name: getattr(args, name) for name in names}
     journal = Journal(args.output_dir / ".journal.jsonl", settings)
     writer = ArkWriter(args.output_dir, "word_times")

@@ -34,6 +34,10 @@ REASONS = (
 _ARK_SOUNDS = (b"RIFF", b"fLaC", b"AUDIO")
 
 
+# The length of an mp3 file without a header of lengths is estimated, to about 2 frames.
+MP3_SLACK = 2 * 1152  # samples
+
+
 class AudioError(ExclusionError):
     """Audio that cannot be used; ``reason`` is one of ``REASONS``."""
 
@@ -109,7 +113,8 @@ def _read_file(
                 start, stop = _span_samples(span_s, sound.samplerate, sound.frames)
                 sound.seek(start)
             samples = sound.read(stop - start, dtype="float32")
-            if len(samples) < stop - start or _is_cut_off(sound):
+            slack = MP3_SLACK if sound.format == "MP3" else 0
+            if len(samples) + slack < stop - start or _is_cut_off(sound):
                 raise AudioError("unreadable", f"{path} was cut off")
             return samples, sound.samplerate, None
     except (soundfile.SoundFileError, OSError) as error:

@@ -251,3 +251,9 @@ def test_help_loads_nothing_heavy(module):
         [sys.executable, "-c", code], capture_output=True, text=True
     )
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_options_of_other_aligners_are_no_settings(tmp_path, data, aligner):
+    """The recipe always passes --whisper."""
+    assert run(data, tmp_path / "out", *LOOSE, "--whisper", "one") == 0
+    assert run(data, tmp_path / "out", *LOOSE, "--whisper", "other") == 0

@@ -1,0 +1,86 @@
+"""Formatting and alignment split over jobs end as one job does."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_taste.align.contracts import AbsAligner, uniform_times
+from espnet_taste.bin import align, format_audio
+from espnet_taste.data.jobs import merge_jobs, split_keys, utterance_ids
+from espnet_taste.data.kaldi import read_scp_arrays, read_table
+
+
+class EvenAligner(AbsAligner):
+    def align(self, audio, words, *, key=""):
+        return uniform_times(len(words), len(audio) / 16000)
+
+
+def folder_of(path):
+    path.mkdir()
+    tables = {"wav.scp": "", "text": "only_text hello\n", "utt2spk": ""}
+    for number in range(9):
+        key = f"u{number}"
+        length = 3 if number == 4 else 4000 + number
+        samples = np.random.default_rng(number).uniform(-0.5, 0.5, length)
+        soundfile.write(path / f"{key}.wav", samples, 16000)
+        tables["wav.scp"] += f"{key} {key}.wav\n"
+        tables["text"] += f"{key} word {number}\n"
+        tables["utt2spk"] += f"{key} s{number % 2}\n"
+    for name, lines in tables.items():
+        (path / name).write_text(lines)
+    return path
+
+
+def in_jobs(number, main, data, output):
+    parts = output / ".parts"
+    split_keys(utterance_ids(data), number, parts)
+    for job in range(1, number + 1):
+        run(main, data, parts / str(job), "--key_file", parts / f"keys.{job}")
+    merge_jobs(parts, output)
+
+
+def run(main, data, output, *options):
+    argv = ["--data_dir", data, "--output_dir", output, *options]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main([str(arg) for arg in argv]) == 0
+
+
+def counts_of(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    if "seconds_kept" in summary:
+        summary["seconds_kept"] = round(summary["seconds_kept"], 2)
+    return summary
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_jobs_end_as_one_job_does(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(align, "build_aligner", lambda args: EvenAligner())
+    data = folder_of(tmp_path / "data")
+    run(format_audio.main, data, tmp_path / "raw")
+    run(align.main, tmp_path / "raw", tmp_path / "aligned")
+
+    in_jobs(number, format_audio.main, data, tmp_path / "raw_jobs")
+    in_jobs(number, align.main, tmp_path / "raw_jobs", tmp_path / "aligned_jobs")
+
+    for one in (tmp_path / "raw", tmp_path / "aligned"):
+        other = one.with_name(one.name + "_jobs")
+        for name in ("text", "utt2spk", "utt2num_samples"):
+            assert read_table(one / name) == read_table(other / name)
+        excluded = (one / "excluded.jsonl").read_text()
+        assert excluded == (other / "excluded.jsonl").read_text()
+        assert counts_of(one) == counts_of(other)
+        assert (
+            read_table(one / "wav.scp").keys() == read_table(other / "wav.scp").keys()
+        )
+    one, other = tmp_path / "aligned", tmp_path / "aligned_jobs"
+    assert (one / "words.ctm").read_text() == (other / "words.ctm").read_text()
+    times = read_scp_arrays(one / "word_times.scp")
+    again = read_scp_arrays(other / "word_times.scp")
+    for key in times:
+        np.testing.assert_array_equal(times[key], again[key])
+    summary = json.loads((tmp_path / "raw_jobs" / "summary.json").read_text())
+    assert summary["total"] == 10 and summary["kept"] == 8
