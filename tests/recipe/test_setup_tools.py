@@ -5,15 +5,14 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from fake_programs import THIS_PYTHON, write_script
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
-THIS_PYTHON = os.path.normpath(sys.executable)
 
 
 def load_espnet_tree():
@@ -26,13 +25,6 @@ def load_espnet_tree():
 
 
 espnet_tree = load_espnet_tree()
-
-
-def write_script(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
 
 
 def make_shim(path, *, message="pyenv: not installed"):
@@ -312,46 +304,3 @@ def test_an_unusable_espnet_root_is_named(checkout, tmp_path):
 
     assert result.returncode == 1
     assert f"{tmp_path}/nowhere has no egs2/TEMPLATE" in result.stderr
-
-
-# --- tools/setup_env.sh -----------------------------------------------------
-
-
-def test_a_finished_environment_is_left_alone_and_a_changed_lock_is_not(tmp_path):
-    """With a fake uv: what runs, and when, not what is installed."""
-    folder = tmp_path / "checkout"
-    shutil.copytree(TOOLS, folder / "tools")
-    (folder / "requirements.lock").write_text("numpy==2\n")
-    (folder / "setup.py").write_text("")
-    write_script(
-        tmp_path / "path" / "uv",
-        "#!/bin/sh\n"
-        'if [ "$1" = --version ]; then echo "uv 0.13.9 (test)"; exit; fi\n'
-        f'echo "$@" >>{folder}/uv.log\n'
-        'if [ "$1" = venv ]; then\n'
-        f"    mkdir -p .venv/bin && ln -sf {sys.executable} .venv/bin/python\n"
-        "fi\n",
-    )
-    for name in ("gcc", "g++"):
-        write_script(tmp_path / "path" / name, "#!/bin/sh\n")
-
-    def setup(**env):
-        subprocess.run(
-            ["bash", folder / "tools" / "setup_env.sh"],
-            env=os.environ
-            | {"PATH": f"{tmp_path / 'path'}:{os.environ['PATH']}"}
-            | {"PYTHON": sys.executable, "UV_TORCH_BACKEND": ""}
-            | env,
-            capture_output=True,
-            check=True,
-        )
-        calls = (folder / "uv.log").read_text().splitlines()
-        (folder / "uv.log").write_text("")
-        return [" ".join(call.split()[:2]) for call in calls]
-
-    install = ["pip install", "pip install"]
-    assert setup() == ["venv --quiet", *install]
-    assert setup() == []
-    (folder / "requirements.lock").write_text("numpy==3\n")
-    assert setup() == install
-    assert setup(UV_TORCH_BACKEND="cpu") == ["pip install"]
