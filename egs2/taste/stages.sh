@@ -1,4 +1,4 @@
-# One function per stage of taste.sh, and the three ways in which they run things.
+# One function per stage of taste.sh; running.sh has the ways in which they run things.
 # shellcheck shell=bash disable=SC2154  # the options are variables of taste.sh
 
 exp=${expdir}/${tag:-${corpus}}
@@ -12,123 +12,6 @@ if "${gpu_inference}"; then
     device=cuda
     job_cmd="${cuda_cmd} --gpu 1"
 fi
-
-# --- how things are run -----------------------------------------------------
-
-run() {
-    if "${dry_run}"; then
-        printf '%q ' "$@"
-        echo
-    else
-        "$@"
-    fi
-}
-
-# once <marker> <words that decide the result...> -- <command...>
-# A finished step is skipped. One that was finished with other options, or on other
-# inputs, is not overwritten: its successors may have been built on it.
-once() {
-    local marker=$1
-    shift
-    local -a identity=()
-    while [ "$1" != -- ]; do
-        identity+=("$1")
-        shift
-    done
-    shift
-    if "${dry_run}"; then
-        run "$@"
-        return
-    fi
-    local signature
-    signature=$(signature_of "${identity[@]}")
-    if [ -f "${marker}" ]; then
-        [ "${signature}" != "$(cat "${marker}")" ] || return 0
-        diff "${marker}" <(echo "${signature}") >&2 || true
-        fail "$(dirname "${marker}") was made with what is marked '<' above;" \
-            "remove it to make it again, or choose another --tag or --dumpdir"
-    fi
-    "$@"
-    mkdir -p "$(dirname "${marker}")"
-    echo "${signature}" > "${marker}.part"
-    mv "${marker}.part" "${marker}"
-}
-
-signature_of() { # words, contents of YAML files, checksums of the steps before
-    local word place
-    for word in "$@"; do
-        echo "${word}"
-        case ${word} in
-            *.yaml) cat "${word}" ;;
-            */*)
-                place=${word%%,*}
-                [ -d "${place}" ] || place=$(dirname "${place}")
-                echo "made by $(cat "${place}"/.done* 2> /dev/null | cksum)"
-                ;;
-        esac
-    done
-}
-
-# jobs <data dir> <output dir> <module> <options...>
-# Split the utterances over parallel jobs and merge what they wrote. With the variable
-# key_subset, only the utterances of that file.
-key_subset=
-jobs() {
-    once "$2/.done.$3" "$1" ${key_subset} "${@:3}" -- split_jobs "$@"
-}
-
-split_jobs() {
-    local data=$1 output=$2 module=$3
-    shift 3
-    local parts=${output}/.parts.${module}
-    ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
-        --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
-    local num_jobs
-    num_jobs=$(cat "${parts}/num_jobs")
-    ${job_cmd} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
-        ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \
-        --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "$@" \
-        || { show_error "${parts}"/log.*; return 1; }
-    ${python} -m espnet_taste.bin.merge_jobs --parts_dir "${parts}" --output_dir "${output}"
-}
-
-show_error() { # the last lines of every log that tells of an error
-    grep -l -i error "$@" | while read -r file; do
-        echo "--- ${file}" >&2
-        tail -n 15 "${file}" >&2
-    done
-    return 0
-}
-
-# train <name> <module> <config> <data of one set: function> <options...>
-train() {
-    local name=$1 module=$2 config=$3 data=$4 dir=${exp}/$1
-    shift 4
-    local -a options=(--config "${config_dir}/${config}" "$@")
-    mapfile -t -O "${#options[@]}" options < <("${data}" train "${train_set}"; "${data}" valid "${valid_set}")
-    once "${dir}/.done" "${options[@]}" -- launch "${dir}" "${module}" "${options[@]}"
-}
-
-launch() {
-    local dir=$1 module=$2
-    shift 2
-    ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir}/train.log" \
-        --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
-        --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true -- \
-        ${python} -m "espnet_taste.bin.${module}" --resume true \
-        --output_dir "${dir}" "$@" \
-        || { show_error "${dir}/train.log"; return 1; }
-}
-
-files() { # files <train|valid> <shape file> <path,name,type>...
-    echo "--$1_shape_file"
-    echo "$2"
-    local file
-    for file in "${@:3}"; do
-        echo "--$1_data_path_and_name_and_type"
-        echo "${file}"
-    done
-}
 
 tokenizer_data() { # tokenizer_data <train|valid> <set>
     local -a speech=("${aligned}/$2/wav.scp,speech,sound")
@@ -162,19 +45,21 @@ stage_prepare_data() {
 }
 
 stage_format_audio() {
-    for dset in ${all_sets}; do
-        jobs "data/${dset}" "${raw}/${dset}" format_audio \
-            --min_s "${min_wav_duration}" --max_s "${max_wav_duration}" \
-            --max_excluded "${max_excluded}"
-    done
+    each format_audio ${all_sets}
+}
+
+format_audio() { # format_audio <set>
+    jobs "data/$1" "${raw}/$1" format_audio --min_s "${min_wav_duration}" \
+        --max_s "${max_wav_duration}" --max_excluded "${max_excluded}"
 }
 
 stage_align() {
-    for dset in ${all_sets}; do
-        # shellcheck disable=SC2086
-        jobs "${raw}/${dset}" "${aligned}/${dset}" align --aligner "${aligner}" \
-            --whisper "${whisper}" ${aligner_opts}
-    done
+    each align ${all_sets}
+}
+
+align() { # align <set>
+    jobs "${raw}/$1" "${aligned}/$1" align --aligner "${aligner}" \
+        --whisper "${whisper}" ${aligner_opts}
 }
 
 stage_train_units() {
@@ -184,15 +69,17 @@ stage_train_units() {
 }
 
 stage_extract_features() {
-    for dset in ${all_sets}; do
-        jobs "${aligned}/${dset}" "${features}/${dset}" extract_units --units_dir "${exp}/units"
-        jobs "${aligned}/${dset}" "${features}/${dset}" extract_speakers
-        jobs "${aligned}/${dset}" "${features}/${dset}" extract_mel
-        if "${encoder_states}"; then
-            jobs "${aligned}/${dset}" "${features}/${dset}" extract_states \
-                --config "${config_dir}/${taste_config}" --whisper "${whisper}" --device "${device}"
-        fi
-    done
+    each extract_features ${all_sets}
+}
+
+extract_features() { # extract_features <set>
+    jobs "${aligned}/$1" "${features}/$1" extract_units --units_dir "${exp}/units"
+    jobs "${aligned}/$1" "${features}/$1" extract_speakers
+    jobs "${aligned}/$1" "${features}/$1" extract_mel
+    if "${encoder_states}"; then
+        jobs "${aligned}/$1" "${features}/$1" extract_states --device "${device}" \
+            --config "${config_dir}/${taste_config}" --whisper "${whisper}"
+    fi
 }
 
 stage_train_vocoder() {
@@ -226,15 +113,21 @@ stage_train_taste() {
 }
 
 stage_train_controls() {
-    train_tokenizer text_only_control "${text_only_control_config}" "text_only/${inference_model}"
-    train_tokenizer without_vq_control "${without_vq_control_config}" "without_vq/${inference_model}"
+    each train_control text_only without_vq
+}
+
+train_control() { # train_control <model to continue>
+    local config=${1}_control_config
+    train_tokenizer "$1_control" "${!config}" "$1/${inference_model}"
 }
 
 stage_extract_codes() {
-    for dset in ${all_sets}; do
-        jobs "${aligned}/${dset}" "${exp}/codes/${dset}" extract_codes --device "${device}" \
-            --model_file "${exp}/taste/${inference_model}" --features_dir "${features}/${dset}"
-    done
+    each extract_codes ${all_sets}
+}
+
+extract_codes() { # extract_codes <set>
+    jobs "${aligned}/$1" "${exp}/codes/$1" extract_codes --device "${device}" \
+        --model_file "${exp}/taste/${inference_model}" --features_dir "${features}/$1"
 }
 
 stage_train_slm() {
@@ -261,19 +154,20 @@ choose_audio_keys() { # choose_audio_keys <set>
 }
 
 stage_reconstruct() {
-    local -a options=(--config "${config_dir}/${decode_config}" --device "${device}"
-        --vocoder_dir "${exp}/vocoder")
     for dset in ${test_sets}; do
         choose_audio_keys "${dset}"
-        jobs "${aligned}/${dset}" "${exp}/units_only/audio/${dset}" reconstruct \
-            --units_only "${options[@]}" --features_dir "${features}/${dset}"
-        for system in $(trained_systems); do
-            jobs "${aligned}/${dset}" "${exp}/${system}/audio/${dset}" reconstruct \
-                "${options[@]}" --features_dir "${features}/${dset}" \
-                --model_file "${exp}/${system}/${inference_model}"
-        done
+        trained=$(trained_systems)
+        each reconstruct units_only ${trained}
     done
     key_subset=
+}
+
+reconstruct() { # reconstruct <system>, of the set in dset
+    local -a source=(--model_file "${exp}/$1/${inference_model}")
+    [ "$1" != units_only ] || source=(--units_only)
+    jobs "${aligned}/${dset}" "${exp}/$1/audio/${dset}" reconstruct "${source[@]}" \
+        --config "${config_dir}/${decode_config}" --device "${device}" \
+        --vocoder_dir "${exp}/vocoder" --features_dir "${features}/${dset}"
 }
 
 trained_systems() { # the tokenizers that exist: controls may have been skipped
@@ -298,45 +192,54 @@ score() { # score <system> <set> <kind> <options...>
     local system=$1 dset=$2 kind=$3
     shift 3
     local dir=${exp}/${system}/eval/${dset}
+    # The cache of what the judge heard is no input: it only spares work.
     once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" -- \
         ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
-        --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" "$@"
+        --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" \
+        --reference_cache "${exp}/original/eval/${dset}/judge.jsonl" "$@"
 }
 
 score_audio() { # score_audio <system> <set> <options...>
-    score "$1" "$2" audio --key_file "${exp}/audio_keys/$2" \
-        --reference_cache "${exp}/original/eval/$2/judge.jsonl" "${@:3}"
+    score "$1" "$2" audio --key_file "${exp}/audio_keys/$2" "${@:3}"
 }
 
 stage_score() {
     for dset in ${test_sets}; do
+        # First alone: the other systems read what the judge heard in the original.
         score_audio original "${dset}"
-        score_audio units_only "${dset}" \
-            --wav_scp "${exp}/units_only/audio/${dset}/wav.scp"
-        score units_only "${dset}" codes --units_scp "${features}/${dset}/units.scp" \
-            --train_config "${exp}/taste/config.yaml"
-        for system in $(trained_systems); do
-            score_tokenizer "${system}" "${dset}"
-        done
-        score taste "${dset}" codes --codes_scp "${exp}/codes/${dset}/codes.scp" \
-            --train_config "${exp}/taste/config.yaml"
-        jobs "${aligned}/${dset}" "${exp}/slm/scores/${dset}" score_slm \
-            --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}" \
-            --device "${device}"
-        score slm "${dset}" slm --slm_scores "${exp}/slm/scores/${dset}/slm_scores.jsonl" \
-            --codes_scp "${exp}/codes/${dset}/codes.scp" \
-            --train_codes_scp "${exp}/codes/${train_set}/codes.scp" \
-            --train_config "${exp}/taste/config.yaml"
+        trained=$(trained_systems)
+        each score_system units_only slm ${trained}
     done
 }
 
-score_tokenizer() { # score_tokenizer <system> <set>
-    jobs "${aligned}/$2" "${exp}/$1/units/$2" score_units \
-        --model_file "${exp}/$1/${inference_model}" \
-        --features_dir "${features}/$2" --device "${device}"
-    score "$1" "$2" units --unit_scores "${exp}/$1/units/$2/unit_scores.jsonl"
-    score_audio "$1" "$2" --wav_scp "${exp}/$1/audio/$2/wav.scp" \
-        --generation_report "${exp}/$1/audio/$2/report.jsonl"
+score_system() { # score_system <system>, on the set in dset
+    local sizes=(--train_config "${exp}/taste/config.yaml")
+    local codes=(--codes_scp "${exp}/codes/${dset}/codes.scp")
+    case $1 in
+        slm)
+            score_slm
+            return
+            ;;
+        units_only)
+            score "$1" "${dset}" codes --units_scp "${features}/${dset}/units.scp" "${sizes[@]}"
+            score_audio "$1" "${dset}" --wav_scp "${exp}/$1/audio/${dset}/wav.scp"
+            return
+            ;;
+        taste) score "$1" "${dset}" codes "${codes[@]}" "${sizes[@]}" ;;
+    esac
+    jobs "${aligned}/${dset}" "${exp}/$1/units/${dset}" score_units --device "${device}" \
+        --model_file "${exp}/$1/${inference_model}" --features_dir "${features}/${dset}"
+    score "$1" "${dset}" units --unit_scores "${exp}/$1/units/${dset}/unit_scores.jsonl"
+    score_audio "$1" "${dset}" --wav_scp "${exp}/$1/audio/${dset}/wav.scp" \
+        --generation_report "${exp}/$1/audio/${dset}/report.jsonl"
+}
+
+score_slm() { # of the set in dset
+    jobs "${aligned}/${dset}" "${exp}/slm/scores/${dset}" score_slm --device "${device}" \
+        --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}"
+    score slm "${dset}" slm "${sizes[@]}" "${codes[@]}" \
+        --slm_scores "${exp}/slm/scores/${dset}/slm_scores.jsonl" \
+        --train_codes_scp "${exp}/codes/${train_set}/codes.scp"
 }
 
 stage_report() {

@@ -32,6 +32,7 @@ dry_run=false        # print the commands instead of running them
 ngpu=0               # GPUs a node; 0 means CPU
 num_nodes=1          # nodes of a training
 nj=2                 # parallel jobs of the other stages
+at_once=1            # sets or systems handled at the same time, each with nj jobs
 gpu_inference=false  # run extraction and decoding on GPUs too
 python=python3       # interpreter, e.g. "coverage run --append" for tests
 tag=                 # name of the experiment; default: name of the corpus
@@ -77,6 +78,7 @@ run_args=$(printf '%q ' "$@")
 . ./path.sh
 . utils/parse_options.sh
 . ./cmd.sh
+. ./running.sh
 . ./stages.sh
 
 [ $# -eq 0 ] || fail "unexpected argument '$1'; options are --<name> <value>"

@@ -82,7 +82,7 @@ set -euo pipefail
 expdir=exp; tag=t; corpus=c; dumpdir=dump; train_set=tr; valid_set=cv; test_sets=te
 train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
 fail() { echo "fail: $*" >&2; exit 2; }
-. "$1"/stages.sh
+. "$1"/running.sh
 """
 
 
@@ -120,14 +120,24 @@ def test_a_step_made_from_something_else_is_not_overwritten(tmp_path, change):
     assert "out was made with what is marked '<'" in result.stderr
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_each_handles_every_word_and_reports_a_failure(tmp_path, at_once):
+    step = f"at_once={at_once}\nstep() {{ echo $1 >> log; [ $1 != bad ]; }}\n"
+
+    good = once(tmp_path, step + "each step a b c")
+    bad = once(tmp_path, step + "each step bad d e f g h\necho not reached")
+
+    assert good.returncode == 0 and bad.returncode != 0
+    assert "not reached" not in bad.stdout
+    assert {"a", "b", "c"} <= set((tmp_path / "log").read_text().split())
+    assert "h" not in (tmp_path / "log").read_text().split()
+
+
 def test_shellcheck():
     scripts = [str(path) for path in RECIPE.glob("*.sh")]
     try:
         result = subprocess.run(
-            ["shellcheck", "-x", "-s", "bash", "-e", "SC1091,SC2086,SC2154,SC2034"]
-            + scripts,
-            capture_output=True,
-            text=True,
+            ["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True
         )
     except FileNotFoundError:
         pytest.skip("shellcheck is not installed (apt-get install shellcheck)")

@@ -1,0 +1,138 @@
+# How the stages of taste.sh run things: once, each, in parallel jobs, as trainings.
+# shellcheck shell=bash
+
+run() {
+    if "${dry_run}"; then
+        printf '%q ' "$@"
+        echo
+    else
+        "$@"
+    fi
+}
+
+# once <marker> <words that decide the result...> -- <command...>
+# A finished step is skipped. One that was finished with other options, or on other
+# inputs, is not overwritten: its successors may have been built on it.
+once() {
+    local marker=$1
+    shift
+    local -a identity=()
+    while [ "$1" != -- ]; do
+        identity+=("$1")
+        shift
+    done
+    shift
+    if "${dry_run}"; then
+        run "$@"
+        return
+    fi
+    local signature
+    signature=$(signature_of "${identity[@]}")
+    if [ -f "${marker}" ]; then
+        [ "${signature}" != "$(cat "${marker}")" ] || return 0
+        diff "${marker}" <(echo "${signature}") >&2 || true
+        fail "$(dirname "${marker}") was made with what is marked '<' above;" \
+            "remove it to make it again, or choose another --tag or --dumpdir"
+    fi
+    "$@"
+    mkdir -p "$(dirname "${marker}")"
+    echo "${signature}" > "${marker}.part"
+    mv "${marker}.part" "${marker}"
+}
+
+signature_of() { # words, contents of YAML files, checksums of the steps before
+    local word place
+    for word in "$@"; do
+        echo "${word}"
+        case ${word} in
+            *.yaml) cat "${word}" ;;
+            */*)
+                place=${word%%,*}
+                [ -d "${place}" ] || place=$(dirname "${place}")
+                echo "made by $(cat "${place}"/.done* 2> /dev/null | cksum)"
+                ;;
+        esac
+    done
+}
+
+# each <function> <words...>: call the function with every word, at_once of them at a
+# time; a failure stops the stage after those that have begun.
+each() {
+    local function=$1 word pid failed=false
+    shift
+    local -a pids=()
+    for word in "$@"; do
+        "${function}" "${word}" &
+        pids+=($!)
+        if [ ${#pids[@]} -ge "${at_once}" ]; then
+            wait "${pids[0]}" || failed=true
+            pids=("${pids[@]:1}")
+            ! "${failed}" || break
+        fi
+    done
+    for pid in "${pids[@]}"; do
+        wait "${pid}" || failed=true
+    done
+    ! "${failed}"
+}
+
+# jobs <data dir> <output dir> <module> <options...>
+# Split the utterances over parallel jobs and merge what they wrote. With the variable
+# key_subset, only the utterances of that file.
+key_subset=
+jobs() {
+    once "$2/.done.$3" "$1" ${key_subset} "${@:3}" -- split_jobs "$@"
+}
+
+split_jobs() {
+    local data=$1 output=$2 module=$3
+    shift 3
+    local parts=${output}/.parts.${module}
+    ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
+        --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
+    local num_jobs
+    num_jobs=$(cat "${parts}/num_jobs")
+    ${job_cmd} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
+        ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \
+        --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "$@" \
+        || { show_error "${parts}"/log.*; return 1; }
+    ${python} -m espnet_taste.bin.merge_jobs --parts_dir "${parts}" --output_dir "${output}"
+}
+
+show_error() { # the last lines of every log that tells of an error
+    grep -l -i error "$@" | while read -r file; do
+        echo "--- ${file}" >&2
+        tail -n 15 "${file}" >&2
+    done
+    return 0
+}
+
+# train <name> <module> <config> <data of one set: function> <options...>
+train() {
+    local name=$1 module=$2 config=$3 data=$4 dir=${exp}/$1
+    shift 4
+    local -a options=(--config "${config_dir}/${config}" "$@")
+    mapfile -t -O "${#options[@]}" options < <("${data}" train "${train_set}"; "${data}" valid "${valid_set}")
+    once "${dir}/.done" "${options[@]}" -- launch "${dir}" "${module}" "${options[@]}"
+}
+
+launch() {
+    local dir=$1 module=$2
+    shift 2
+    ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir}/train.log" \
+        --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
+        --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true -- \
+        ${python} -m "espnet_taste.bin.${module}" --resume true \
+        --output_dir "${dir}" "$@" \
+        || { show_error "${dir}/train.log"; return 1; }
+}
+
+files() { # files <train|valid> <shape file> <path,name,type>...
+    echo "--$1_shape_file"
+    echo "$2"
+    local file
+    for file in "${@:3}"; do
+        echo "--$1_data_path_and_name_and_type"
+        echo "${file}"
+    done
+}
