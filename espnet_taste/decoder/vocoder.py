@@ -69,7 +69,8 @@ class UnitToMelVocoder(AbsVocoder):
         unit_to_mel: Trained acoustic model.
         mel_vocoder: ``HifiGanGenerator`` or ``GriffinLim``.
         amp_dtype: "bfloat16" to generate the waveform under autocast: three times
-            faster on CPUs that have it, not heard; None for float32.
+            faster on CPUs that have it, WER 18.0 against 17.0 % of float32 in one
+            test of 25 utterances, which is within its noise; None for float32.
 
     Raises:
         ValueError: If ``amp_dtype`` is unknown.
