@@ -31,7 +31,7 @@ lint: env ## black, isort, flake8, shellcheck: the hooks of pre-commit
 	$(BIN)/black --check $(PYTHON_FILES)
 	$(BIN)/isort --check-only $(PYTHON_FILES)
 	$(BIN)/flake8 $(PYTHON_FILES)
-	git ls-files -z '*.sh' .ci/run | xargs -0 -r $(BIN)/shellcheck
+	git ls-files -z '*.sh' .ci/run | xargs -0 -r "$$(command -v $(BIN)/shellcheck || echo shellcheck)"
 
 format: env ## let black and isort rewrite the files
 	$(BIN)/isort --quiet $(PYTHON_FILES)
