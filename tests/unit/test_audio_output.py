@@ -1,0 +1,98 @@
+"""Audio folders: complete utterances only, whole batches after a kill."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_taste.data.audio_output import AudioOutput
+from espnet_taste.data.kaldi import read_table
+
+KEYS = ["a", "b", "c", "d", "e"]
+
+
+class Source:
+    """Counts its calls; an utterance's audio tells the batch it was made in."""
+
+    def __init__(self, dies_at=None):
+        self.batches, self.dies_at = [], dies_at
+
+    def __call__(self, batch):
+        if len(self.batches) == self.dies_at:
+            raise KeyboardInterrupt
+        self.batches.append(batch)
+        value = (1 + KEYS.index(batch[0])) / 10
+        return [
+            SimpleNamespace(
+                audio=np.full(80, value, np.float32),
+                sample_rate_hz=16000,
+                facts={"num_units": 4, "stopped_by": "end"},
+            )
+            for _ in batch
+        ]
+
+
+def contents(folder):
+    table = read_table(folder / "wav.scp")
+    audio = {key: soundfile.read(path)[0].tolist() for key, path in table.items()}
+    return audio, (folder / "report.jsonl").read_text()
+
+
+def test_table_and_report_have_every_utterance(tmp_path):
+    AudioOutput(tmp_path).fill(KEYS, 2, Source)
+
+    audio, report = contents(tmp_path)
+    rows = [json.loads(line) for line in report.splitlines()]
+    assert list(audio) == [row["key"] for row in rows] == KEYS
+    assert rows[0] == {
+        "key": "a",
+        "num_samples": 80,
+        "num_units": 4,
+        "stopped_by": "end",
+    }
+
+
+def test_a_second_run_opens_nothing(tmp_path):
+    AudioOutput(tmp_path).fill(KEYS, 2, Source)
+
+    def fail():
+        raise AssertionError("opened though nothing is left to do")
+
+    AudioOutput(tmp_path).fill(KEYS, 2, fail)
+
+
+def test_a_killed_run_ends_like_an_unbroken_one(tmp_path):
+    """The batch that lost one utterance is made again as it was, not a new one."""
+    AudioOutput(tmp_path / "whole").fill(KEYS, 2, Source)
+    with pytest.raises(KeyboardInterrupt):
+        AudioOutput(tmp_path / "cut").fill(KEYS, 2, lambda: Source(dies_at=2))
+    (tmp_path / "cut/audio/b.json").unlink()
+    again = Source()
+
+    AudioOutput(tmp_path / "cut").fill(KEYS, 2, lambda: again)
+
+    assert again.batches == [["a", "b"], ["e"]]
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("key", "audio", "message"),
+    [
+        ("a/b", np.zeros(3, np.float32), "'a/b' cannot name a file"),
+        ("a", np.array([np.nan], np.float32), "for 'a' has samples that are no number"),
+    ],
+)
+def test_what_cannot_be_written_is_named(tmp_path, key, audio, message):
+    with pytest.raises(ValueError, match=message):
+        AudioOutput(tmp_path).write(key, audio, 16000, {})
+
+
+def test_loud_samples_are_clipped_not_wrapped(tmp_path):
+    output = AudioOutput(tmp_path)
+    output.write("a", np.array([1.5, -2.0], np.float32), 16000, {})
+    output.close(["a"])
+
+    loud = contents(tmp_path)[0]["a"]
+    assert loud[0] > 0.99 and loud[1] == -1.0
