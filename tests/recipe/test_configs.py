@@ -1,0 +1,98 @@
+"""Every YAML file of conf/ is read by its command's own parser, and fits its classes."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONF = Path(__file__).parents[2] / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+TOKENIZER = [p for p in FILES if "text_only" in p.name or "vq" in p.name]
+TOKENIZER += [p for p in FILES if p.name == "train_taste.yaml"]
+
+
+def relative(path):
+    return str(path.relative_to(CONF))
+
+
+def test_all_files_are_found():
+    """A glob that finds too little would make this file pass for nothing."""
+    by_folder = {}
+    for path in FILES:
+        by_folder.setdefault(relative(path.parent), set()).add(path.name)
+
+    assert by_folder["."] == by_folder["debug"]
+    assert len(by_folder["."]) == 9 and len(TOKENIZER) == 10
+
+
+@pytest.mark.parametrize("path", TOKENIZER, ids=relative)
+def test_a_tokenizer_config_fits_its_classes(path):
+    from espnet_taste.data.collate import SpanOptions
+    from espnet_taste.tasks.tokenizer import TasteTokenizerTask
+    from espnet_taste.tasks.tokenizer_model import TasteTokenizerModel
+
+    args = TasteTokenizerTask.get_parser().parse_args(["--config", str(path)])
+
+    SpanOptions.from_conf(args.span_conf)
+    assert set(args.model_conf) <= set(inspect.signature(TasteTokenizerModel).parameters)
+    for choices in TasteTokenizerTask.class_choices_list:
+        cls = choices.get_class(getattr(args, choices.name))
+        conf = getattr(args, f"{choices.name}_conf")
+        known = inspect.signature(cls).parameters if cls else {}
+        assert set(conf) <= set(known), choices.name
+    steps = args.max_epoch * args.num_iters_per_epoch
+    assert args.scheduler_conf["total_steps"] == steps
+
+
+@pytest.mark.parametrize("name", ["train_slm.yaml", "debug/train_slm.yaml"])
+def test_a_spoken_lm_config_fits(name):
+    from espnet_taste.slm.lora import attach_lora
+    from espnet_taste.slm.model import SpokenLM
+    from espnet_taste.tasks.slm import TasteSpokenLMTask, check_options
+
+    parser = TasteSpokenLMTask.get_parser()
+    args = parser.parse_args(["--config", str(CONF / name)])
+
+    check_options("slm_conf", args.slm_conf, SpokenLM)
+    assert set(args.slm_conf["lora"]) <= set(inspect.signature(attach_lora).parameters)
+    steps = args.max_epoch * args.num_iters_per_epoch
+    assert args.scheduler_conf["total_steps"] == steps
+
+
+@pytest.mark.parametrize("name", ["decode.yaml", "debug/decode.yaml"])
+def test_decoding_options_fit(name):
+    from espnet_taste.pipeline.speech import DecodeOptions
+
+    assert DecodeOptions.read(CONF / name).sampling.bounds == "tokens"
+
+
+def test_a_misspelt_key_stops_the_program(tmp_path, capsys):
+    from espnet_taste.tasks.tokenizer import TasteTokenizerTask
+
+    path = tmp_path / "c.yaml"
+    path.write_text("encodr: whisper\n")
+
+    with pytest.raises(SystemExit):
+        TasteTokenizerTask.get_parser().parse_args(["--config", str(path)])
+
+    assert "encodr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["sampling: {topk: 3}", "batchsize: 3"])
+def test_a_misspelt_decoding_option_is_named(tmp_path, text):
+    from espnet_taste.pipeline.speech import DecodeOptions
+
+    path = tmp_path / "decode.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ValueError, match=r"unknown \['(topk|batchsize)'\]"):
+        DecodeOptions.read(path)
+
+
+def test_the_debug_twins_differ_in_sizes_only():
+    """A key that only one of the two has would not be tested by the demo."""
+    for path in sorted(CONF.glob("train_*.yaml")):
+        real = yaml.safe_load(path.read_text())
+        tiny = yaml.safe_load((CONF / "debug" / path.name).read_text())
+        assert real.keys() == tiny.keys(), path.name
