@@ -212,8 +212,8 @@ class _Loop:
         slot = step.prefix_slot[:, None, None].expand(-1, 1, self.pending.size(-1))
         prefix = self.pending.gather(1, slot).squeeze(1)
         action = step.taste_action[:, None]
+        # To wait is to read the pad, which is what prompts without TASTE have pending.
         taste = torch.where(action == TasteAction.SAMPLE, self.taste, prefix)
-        taste = torch.where(action == TasteAction.WAIT, self.slm.pad_taste, taste)
         text = self.slm.embed_tokens(tokens)
         self.inputs = self.slm.fuse(taste, text)[:, None]
         if self.mask is not None:

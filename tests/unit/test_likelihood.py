@@ -45,6 +45,15 @@ def test_the_text_llm_is_scored_without_adapters_and_speech():
     torch.testing.assert_close(first.text_llm_ce, score(reference, batch).text_llm_ce)
 
 
+def test_padding_gives_no_hit(monkeypatch):
+    slm, batch = make_slm(), make_batch(SIZES)
+    monkeypatch.setattr(
+        slm.head, "choose", lambda *_: torch.zeros_like(batch.word_codes)
+    )
+
+    assert torch.equal(score(slm, batch).code_hits, (batch.word_codes == 0).sum(1))
+
+
 def test_shapes():
     scores = score(make_slm(head="linear"), make_batch(SIZES))
 
