@@ -107,4 +107,8 @@ for ((number = 1; number <= ${#stages[@]}; number++)); do
     log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"
     "stage_${name}"
 done
-log "done; results and audio are in ${exp}"
+log "done"
+echo "results   ${exp}/RESULTS.md, ${exp}/results.json"
+echo "audio     ${exp}/*/audio/<set>/audio/*.flac, ${exp}/slm/continuations/<set>/audio"
+echo "plots     ${exp}/*/images, ${exp}/*/att_ws (words against time), ${exp}/*/tensorboard"
+echo "packed    ${exp}/taste.zip"

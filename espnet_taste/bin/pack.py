@@ -54,9 +54,10 @@ def pack_experiment(exp_dir: Path, model_name: str, output: Path) -> None:
         )
     files, yaml_files = {}, {}
     for prefix, folder in PARTS.items():
-        files[f"{prefix or ''}model_file"] = exp_dir / folder / model_name
+        files[f"{prefix}model_file"] = exp_dir / folder / model_name
         yaml_files[f"{prefix}train_config"] = exp_dir / folder / "config.yaml"
-    option = [exp_dir / "units"]
+    # The files, not the folder: it also holds the recipe's markers.
+    option = [exp_dir / "units" / name for name in ("config.json", "units.safetensors")]
     part = output.with_name(f".{output.name}")
     part = part.with_suffix(".part" + output.suffix)
     pack(files=files, yaml_files=yaml_files, outpath=part, option=option)
