@@ -258,7 +258,7 @@ def _share_blocks(lengths: np.ndarray, shortest: int, max_shared: int) -> _Grid:
             block_lengths.append(left)
         block_of[row] = block
         place[row] = block_lengths[block] - left
-        if left > length and block_lengths[block] <= max_shared:
+        if block_lengths[block] <= max_shared:
             bisect.insort(free, (left - length, block))
     # Blocks were opened for ever shorter rows, so equal lengths are neighbours.
     values, counts = np.unique(block_lengths, return_counts=True)

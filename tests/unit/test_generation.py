@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from espnet_taste.decoder import generation
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.generation import choose_units, unit_bounds
 from espnet_taste.decoder.unit_lm import UnitLM
@@ -103,6 +104,25 @@ def test_the_upper_bound_cuts_off(unit_lm):
     assert (generated.units != IGNORE).all()
 
 
+def test_a_row_that_was_cut_off_does_not_end_later(unit_lm, monkeypatch):
+    most, ends_at = torch.tensor([80, 100]), 90  # 20 * (3 + 1) and 20 * (3 + 2)
+    steps = iter(range(1000))
+
+    def choose_by_step(logits, *_):
+        return torch.full((len(logits),), END if next(steps) >= ends_at else 0)
+
+    monkeypatch.setattr(generation, "choose_units", choose_by_step)
+    generated = unit_lm.generate(
+        torch.zeros(2, 2, dtype=torch.long),
+        torch.tensor([1, 2]),
+        None,
+        torch.ones(2, 2),
+    )
+
+    assert generated.lengths.tolist() == [most[0], ends_at]
+    assert generated.has_ended.tolist() == [False, True]
+
+
 def test_draws_repeat_with_the_seed(unit_lm):
     first, again, other = (generate(unit_lm, UnitSampling(), s) for s in (1, 1, 2))
 
@@ -112,9 +132,9 @@ def test_draws_repeat_with_the_seed(unit_lm):
 
 def test_generated_units_can_be_trained_on(unit_lm):
     """Units made in inference mode could not be saved for a backward pass."""
-    units = generate(unit_lm, UnitSampling(top_k=1)).units
+    units = generate(unit_lm, UnitSampling(top_k=1), rows=1).units
 
-    unit_lm.unit_embedding(units.clamp(min=0)).sum().backward()
+    unit_lm.unit_embedding(units).sum().backward()
 
 
 def test_refuses_to_generate_with_dropout_on(unit_lm):

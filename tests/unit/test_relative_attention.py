@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from espnet_taste.layers.relative_attention import (
     SMALLEST_TABLE,
@@ -66,12 +67,24 @@ def test_both_ways_of_attending_have_the_same_gradient(attention, monkeypatch):
     x = torch.randn(8, 12, dtype=torch.float64, requires_grad=True)
     blocks = CausalBlocks.build(torch.arange(8) // 3, ((2, 4),), torch.float64)
     table = distance_table(4, 12, CPU).double()
-    inputs = [x, *attention.parameters()]
+    calls = []
+    kernel = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F,
+        "scaled_dot_product_attention",
+        lambda *args, **options: calls.append(0) or kernel(*args, **options),
+    )
 
-    spelled_out = torch.autograd.grad(attention(x, table, blocks).sin().sum(), inputs)
+    def gradients():
+        y = attention(x, table, blocks).sin().sum()
+        return torch.autograd.grad(y, [x, *attention.parameters()])
+
+    spelled_out = gradients()
+    assert not calls
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    fused = torch.autograd.grad(attention(x, table, blocks).sin().sum(), inputs)
+    fused = gradients()
 
+    assert len(calls) == 1
     torch.testing.assert_close(spelled_out, fused)
 
 
@@ -95,11 +108,10 @@ def test_a_table_made_in_inference_mode_serves_training(attention):
     _sinusoids.cache_clear()
     with torch.inference_mode():
         distance_table(4, 12, CPU)
-    blocks = CausalBlocks.build(torch.zeros(4), ((1, 4),), torch.float64)
+    blocks = CausalBlocks.build(torch.zeros(4), ((1, 4),), torch.float32)
 
-    attention(
-        torch.randn(4, 12).double(), distance_table(4, 12, CPU).double(), blocks
-    ).sum().backward()
+    y = attention.float()(torch.randn(4, 12), distance_table(4, 12, CPU), blocks)
+    y.sum().backward()
 
     assert attention.linear_pos.weight.grad.abs().sum() > 0
 

@@ -125,6 +125,22 @@ def test_autocast_stays_near_float32_and_keeps_the_sum_in_float32():
     )
 
 
+def test_an_utterance_without_text_does_no_harm():
+    model = build().eval()
+    layout = whole_rows(
+        torch.tensor([0, 2]),
+        torch.zeros(2, 3, dtype=torch.long),
+        torch.tensor([3, 2]),
+        num_tokens=3,
+        num_units=NUM_UNITS,
+    )
+    tokens, taste, speaker = condition()
+
+    logits = model(tokens.masked_fill(tokens < 4, IGNORE), taste, speaker, layout)
+
+    assert logits.isfinite().all()
+
+
 def test_dropout_is_on_in_training_only():
     model, layout = build(dropout=0.5), rows()
 
