@@ -59,6 +59,7 @@ def test_a_stock_task_can_choose_our_encoder():
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
     )
-    assert result.stdout.split() == ["TasteWhisperEncoder", "espnet_taste.pipeline.speech"], (
-        result.stderr
-    )
+    assert result.stdout.split() == [
+        "TasteWhisperEncoder",
+        "espnet_taste.pipeline.speech",
+    ], result.stderr
