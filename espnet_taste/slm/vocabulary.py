@@ -76,36 +76,31 @@ def build_vocabulary(
     if not sentence_end:
         raise ValueError("sentence_end must name at least one character")
     special = set(special_ids)
-    judge = _is_banned_as_released if ban == "released" else _is_unspeakable
-    banned = [judge(text) for text in texts]
-    if ban == "unspeakable":
-        banned = [bad or index in special for index, bad in enumerate(banned)]
     ends = re.compile(f"[{re.escape(sentence_end)}]")
-    padding = [False] * max(0, (num_logits or 0) - len(texts))
-
-    def as_mask(flags: list[bool]) -> Tensor:
-        return torch.tensor(flags + padding, dtype=torch.bool)
-
-    vocabulary = Vocabulary(
-        word_start=as_mask(
-            [
-                text.startswith(" ") or index in special
-                for index, text in enumerate(texts)
-            ]
-        ),
-        sentence_end=as_mask([ends.search(text) is not None for text in texts]),
-        banned=as_mask(banned),
-        stop=as_mask([False] * len(texts)),
-    )
-    vocabulary.banned[len(texts) :] = True
-    vocabulary.banned[list(banned_ids)] = True
-    vocabulary.banned[list(stop_ids)] = False
-    vocabulary.stop[list(stop_ids)] = True
-    if bool((vocabulary.banned | vocabulary.stop).all()):
+    size = max(num_logits or 0, len(texts))
+    banned = _as_mask(_banned_flags(texts, special, ban), size)
+    banned[len(texts) :] = True
+    banned[list(banned_ids)] = True
+    banned[list(stop_ids)] = False
+    stop = torch.zeros_like(banned)
+    stop[list(stop_ids)] = True
+    if bool((banned | stop).all()):
         raise ValueError(
             f"the rule '{ban}' bans all {len(texts)} tokens; nothing could be said"
         )
-    return vocabulary
+    starts = [text.startswith(" ") or i in special for i, text in enumerate(texts)]
+    is_end = [ends.search(text) is not None for text in texts]
+    return Vocabulary(_as_mask(starts, size), _as_mask(is_end, size), banned, stop)
+
+
+def _as_mask(flags: list[bool], size: int) -> Tensor:
+    return torch.tensor(flags + [False] * (size - len(flags)), dtype=torch.bool)
+
+
+def _banned_flags(texts: Sequence[str], special: set[int], ban: BanRule) -> list[bool]:
+    if ban == "released":
+        return [_is_banned_as_released(text) for text in texts]
+    return [i in special or _is_unspeakable(text) for i, text in enumerate(texts)]
 
 
 def _is_banned_as_released(text: str) -> bool:
