@@ -33,7 +33,8 @@ class UnitSampling:
     # token, in units of ``unit_rate_hz``.
     bounds: Literal["prompt", "tokens"] = "prompt"
     unit_rate_hz: float = 50.0  # read by bounds="tokens" only
-    min_token_s: float = 0.04  # least seconds a token
+    # 99 % of 1818 read utterances have 0.15 to 0.76 seconds a token.
+    min_token_s: float = 0.08  # least seconds a token
     max_token_s: float = 0.6  # most seconds a token ...
     extra_s: float = 1.0  # ... and this much more for the silence around them
     check_every: int = 16  # steps between two looks whether all rows have ended
