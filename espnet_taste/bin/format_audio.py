@@ -156,11 +156,9 @@ def _format_one(
         "num_samples": len(samples),
         "num_clipped": int((np.abs(samples) > 1).sum()),
     }
-    # Encoded in memory: libsndfile does not report a full disk reliably.
+    # In memory, because libsndfile does not report a full disk reliably. It clips.
     encoded = io.BytesIO()
-    soundfile.write(
-        encoded, samples.clip(-1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16"
-    )
+    soundfile.write(encoded, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     with atomic_write(row["path"], "wb") as stream:
         stream.write(encoded.getvalue())
     return row

@@ -158,6 +158,17 @@ def test_killed_anywhere_it_goes_on_and_ends_the_same(tmp_path, data, aligner):
     assert last > 40
 
 
+def test_a_journal_that_lost_its_end_in_a_power_cut(tmp_path, data, aligner):
+    """Chunks are synced to disk, journal lines are not."""
+    assert run(data, tmp_path / "whole", *LOOSE) == 0
+    assert run(data, tmp_path / "out", *LOOSE) == 0
+    journal = tmp_path / "out" / ".journal.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(True)[:2]))
+
+    assert run(data, tmp_path / "out", *LOOSE) == 0
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
 def test_a_finished_folder_asks_nobody_again(tmp_path, data, aligner):
     run(data, tmp_path / "out", *LOOSE)
     aligner.asked.clear()

@@ -227,6 +227,8 @@ def test_loud_audio_is_clipped_and_counted(tmp_path):
 
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["samples_clipped"] == 3
+    path = read_table(tmp_path / "out" / "wav.scp")["a"]
+    np.testing.assert_allclose(soundfile.read(path)[0], samples.clip(-1, 1), atol=1e-4)
 
 
 def test_finished_utterances_are_not_read_again(tmp_path, monkeypatch):

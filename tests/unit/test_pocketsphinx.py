@@ -68,6 +68,18 @@ def test_the_order_of_the_utterances_does_not_matter(aligner, speech):
     np.testing.assert_array_equal(there[-1], fresh)
 
 
+def test_guesses_do_not_build_on_earlier_guesses():
+    """Else the times of an utterance would depend on those before it."""
+    one, other = room.PocketSphinxAligner(), room.PocketSphinxAligner()
+    one._learn("zatribble")
+    for aligner in (one, other):
+        aligner._learn("zatribbling")
+
+    assert one.decoder.lookup_word("zatribbling") == other.decoder.lookup_word(
+        "zatribbling"
+    )
+
+
 def test_unknown_words_are_aligned(aligner, speech):
     audio, words = speech[0]
     before = aligner.guessed
