@@ -4,6 +4,8 @@ The fixture holds what the official code computes with small random weights; eve
 size is read from it.
 """
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -225,3 +227,34 @@ def test_released_length_bounds(golden):
     least, most = unit_bounds(rule[:, 0], UnitSampling(bounds="prompt"))
 
     assert torch.stack([rule[:, 0], least, most], dim=1).equal(rule)
+
+
+def test_released_size_has_the_released_parameters(golden_dir):
+    """The default sizes are the released ones, name for name and shape for shape."""
+    path = golden_dir / "full_keys.json"
+    if not path.exists():
+        pytest.skip(f"the golden fixtures in {golden_dir} have no full_keys.json")
+    keys = json.loads(path.read_text(encoding="utf-8"))
+    prefix = "speech_decoder."
+    expected = {
+        from_released(name.removeprefix(prefix)): tuple(shape)
+        for name, (shape, _) in keys.items()
+        if name.startswith(prefix)
+    }
+    vocabulary, units, taste, speaker = (
+        expected[f"{name}.weight"]
+        for name in (
+            "text_embedding",
+            "unit_embedding",
+            "taste_projection",
+            "speaker_projection",
+        )
+    )
+
+    with torch.device("meta"):
+        model = UnitLM(units[0], vocabulary[0], taste[1], speaker_dim=speaker[1])
+
+    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name in OURS_ALONE:
+        del ours[name]
+    assert ours == expected
