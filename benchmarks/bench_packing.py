@@ -162,7 +162,7 @@ def report(name: str, timing: Timing, units: int) -> float:
     median = float(np.median(timing.seconds))
     layout_ms = 1e3 * float(np.median(timing.layout_seconds))
     print(
-        f"{name:16s} {1e3 * median:8.1f} ms a step  {units / median:7.0f} units a second"
+        f"{name:16s} {1e3 * median:8.1f} ms a step  {units / median:7.0f} units/s"
         f"  padding {timing.padding_share:6.1%}  layout {layout_ms:5.2f} ms"
     )
     return median
