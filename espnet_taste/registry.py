@@ -60,7 +60,9 @@ def register(slot: str, name: str, target: type | str) -> None:
 def register_builtin_classes() -> None:
     """Register what this package offers to stock ESPnet (idempotent)."""
     for task in STOCK_TASKS:
-        register(f"espnet2.tasks.{task}:encoder_choices", "taste_whisper", STOCK_ENCODER)
+        register(
+            f"espnet2.tasks.{task}:encoder_choices", "taste_whisper", STOCK_ENCODER
+        )
     wrapt.register_post_import_hook(_add_inference_task, "espnet")
 
 
@@ -92,4 +94,6 @@ def _add_inference_task(module: Any) -> None:
     """Let ``espnet.load(tag, task="taste")`` find our inference class."""
     tasks = getattr(module, "TASKS", None)
     if isinstance(tasks, dict):
-        tasks.setdefault("taste", ("espnet_taste.pipeline.speech", "SpeechReconstructor"))
+        tasks.setdefault(
+            "taste", ("espnet_taste.pipeline.speech", "SpeechReconstructor")
+        )

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Train the speech tokenizer (ESPnet's training program for this task)."""
+"""Train the speech tokenizer and unit decoder (ESPnet's program for this task)."""
+
+from espnet_taste.bin.training import load_task, run_task
+
+TASK = "espnet_taste.tasks.tokenizer:TasteTokenizerTask"
 
 
 def get_parser():
     """Return ESPnet's parser of this task (imports ESPnet)."""
-    from espnet_taste.tasks.tokenizer import TasteTokenizerTask
-
-    return TasteTokenizerTask.get_parser()
+    return load_task(TASK).get_parser()
 
 
 def main(cmd=None) -> None:
     """Train; resume with ``--resume true``."""
-    from espnet_taste.tasks.tokenizer import TasteTokenizerTask
-
-    TasteTokenizerTask.main(cmd=cmd)
+    run_task(TASK, __doc__, cmd)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class SpeechContinuer:
             {
                 "prompt": " ".join(words),
                 "continuation": " ".join(result.words),
-                "text_was_cut": result.was_cut,
+                "text_was_cut": result.completion.was_cut,
                 "stopped_by": unit.stopped_by,
             }
             for words, result, unit in zip(said, results, units, strict=True)

@@ -4,7 +4,7 @@ Symbols: B batch, W words, Q codebooks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
+from espnet_taste.slm.continuation import Continuation, SpokenContinuer
 from espnet_taste.slm.delay import DelayBatch
-from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
-from espnet_taste.slm.losses import text_losses
+from espnet_taste.slm.generation import CompletionSettings, Prompt
+from espnet_taste.slm.likelihood import SpokenLMScores, score
 from espnet_taste.slm.text import LlmText
 from espnet_taste.slm.vocabulary import read_vocabulary
 from espnet_taste.tasks.slm import TasteSpokenLMTask
@@ -22,15 +23,6 @@ from espnet_taste.tasks.tokenizer_model import repeat_to_width
 from espnet_taste.types import IGNORE
 
 Item = tuple[str, Mapping[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """What the spoken LM said after a prompt."""
-
-    words: list[str]  # W of them
-    codes: np.ndarray  # (W, Q) int64
-    was_cut: bool  # True: the token limit ended it
 
 
 class SpokenLMInference:
@@ -75,49 +67,31 @@ class SpokenLMInference:
         """
         both = self._batch([*items, *others])
         batch = _rows_of(both, slice(0, len(items)))
+        exchanged = replace(batch, word_codes=_exchanged(both, len(items)))
         with self.model.autocast(self.device):
-            hidden = self.slm.read(self.slm.embed(batch))
-            text, labels = self.slm.text_positions(hidden, batch)
-            matched = self._text_sums(text, labels)
-            llm_alone = self._text_sums(self.slm.read_text_only(batch), labels)
-            exchanged = replace(batch, word_codes=_exchanged(both, len(items)))
-            hidden_other = self.slm.read(self.slm.embed(exchanged))
-            other = self._text_sums(
-                self.slm.text_positions(hidden_other, batch)[0], labels
-            )
-            codes = self._code_sums(hidden, batch)
+            own, other = score(self.slm, batch), score(self.slm, exchanged)
+        text = {
+            "matched": own.text_ce,
+            "text_llm": own.text_llm_ce,
+            "exchanged_codes": other.text_ce,
+        }
         keys = [key for key, _ in items]
         rows = []
-        for name, sums in (("text_llm", llm_alone), ("exchanged_codes", other)):
-            rows += _as_rows(keys, name, sums)
-        return rows + _as_rows(keys, "matched", matched | codes)
+        for condition, sums in text.items():
+            columns = {"text_loss_sum": sums, "text_count": own.num_tokens}
+            if condition == "matched":
+                columns |= self._code_sums(own)
+            rows += _as_rows(keys, condition, columns)
+        return rows
 
-    def _text_sums(self, hidden: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        terms = text_losses(hidden, labels, self.slm.output_layer)
-        return {
-            "text_loss_sum": terms.ce.double().sum(1),
-            "text_count": (labels != IGNORE).sum(1),
-        }
-
-    def _code_sums(self, hidden: Tensor, batch: DelayBatch) -> dict[str, Tensor]:
-        prediction = self.slm.predict_words(hidden, batch)
-        terms = self.slm.head.losses(
-            prediction, batch.word_codes, self.slm.codebooks
-        ).terms
-        chosen = self.slm.head.choose(prediction, self.slm.codebooks)
-        is_word = batch.word_codes[..., 0] != IGNORE
-        sums = {
-            "code_hits": ((chosen == batch.word_codes) & is_word[..., None]).sum(1),
-            "code_count": is_word.sum(1),
-        }
-        share = self.slm.weights.latent_kl
+    def _code_sums(self, scores: SpokenLMScores) -> dict[str, Tensor]:
+        sums = {"code_hits": scores.code_hits, "code_count": scores.num_words}
+        terms, share = scores.taste_terms, self.slm.weights.latent_kl
         if "latent_mse" in terms:
             latent = (1 - share) * terms["latent_mse"] + share * terms["latent_kl"]
-            sums["latent_loss_sum"] = (latent.double() * is_word).sum(1)
-        else:
-            (per_code,) = terms.values()
-            sums["code_loss_sums"] = (per_code.double() * is_word[..., None]).sum(1)
-        return sums
+            return sums | {"latent_loss_sum": latent}
+        (per_code,) = terms.values()
+        return sums | {"code_loss_sums": per_code}
 
     def continue_speech(
         self,
@@ -133,27 +107,20 @@ class SpokenLMInference:
             seed: Seed of the sampling.
         """
         num_logits = self.slm.output_layer.weight.size(0)
-        results = complete(
+        continuer = SpokenContinuer(
             self.slm,
+            self.text.encode,
+            self.text.decode,
+            vocabulary=read_vocabulary(self.text.tokenizer, num_logits),
+            settings=settings,
+        )
+        return continuer.continue_prompts(
             [
                 Prompt(data["llm_tokens"], data["llm_words"], data["codes"])
                 for _, data in prompts
             ],
-            read_vocabulary(self.text.tokenizer, num_logits),
-            settings=settings,
             generator=torch.Generator(self.device).manual_seed(seed),
         )
-        return [
-            Continuation(
-                [self._word(r.tokens[r.words == w]) for w in range(len(r.codes))],
-                r.codes,
-                r.was_cut,
-            )
-            for r in results
-        ]
-
-    def _word(self, tokens: np.ndarray) -> str:
-        return self.text.decode(tokens.tolist()).strip()
 
     def _batch(self, items: Sequence[Item]) -> DelayBatch:
         _, batch = self.collate(list(items))

@@ -1,4 +1,4 @@
-"""Every YAML file of conf/ is read by its command's own parser, and fits its classes."""
+"""Every YAML file of conf/ is read by its command's parser and fits its classes."""
 
 import inspect
 from pathlib import Path
@@ -35,7 +35,9 @@ def test_a_tokenizer_config_fits_its_classes(path):
     args = TasteTokenizerTask.get_parser().parse_args(["--config", str(path)])
 
     SpanOptions.from_conf(args.span_conf)
-    assert set(args.model_conf) <= set(inspect.signature(TasteTokenizerModel).parameters)
+    assert set(args.model_conf) <= set(
+        inspect.signature(TasteTokenizerModel).parameters
+    )
     for choices in TasteTokenizerTask.class_choices_list:
         cls = choices.get_class(getattr(args, choices.name))
         conf = getattr(args, f"{choices.name}_conf")

@@ -1,0 +1,49 @@
+"""What the training programs share: a ``--help`` that need not load ESPnet.
+
+ESPnet's parser takes ten seconds of imports and lists some 150 options; most people
+who ask for help want to know how the program is called.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+
+def load_task(path: str) -> type:
+    """Import a task class, ``"module:Class"``."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def run_task(path: str, description: str, cmd: Sequence[str] | None) -> None:
+    """Answer ``--help``, or hand the arguments to ESPnet.
+
+    Args:
+        path: Task class, ``"module:Class"``.
+        description: What the program trains.
+        cmd: Arguments; None for those of the process.
+    """
+    words = list(sys.argv[1:] if cmd is None else cmd)
+    if words and words[0] in ("-h", "--help"):
+        _short_parser(description).print_help()
+        return
+    task = load_task(path)
+    if words and words[0] == "--help_all":
+        task.get_parser().print_help()
+        return
+    task.main(cmd=cmd)
+
+
+def _short_parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="Every option of ESPnet's trainer may be given too, on the command line "
+        "or in the YAML file; --print_config shows the defaults.",
+    )
+    parser.add_argument("--help_all", action="store_true", help="list all options")
+    parser.add_argument("--config", help="YAML file; conf/ has one for every stage")
+    parser.add_argument("--output_dir", help="experiment folder")
+    parser.add_argument("--resume", help="true: go on where a killed run stopped")
+    parser.add_argument("--ngpu", help="GPUs; 0 for the CPU")
+    return parser
