@@ -58,7 +58,9 @@ def test_silence_before_speech_shifts_its_words(aligner, speech):
     assert np.median(np.abs(later - 0.5 - times)) < 0.05
 
 
-def test_the_order_of_the_utterances_does_not_matter(aligner, speech):
+def test_the_order_of_the_utterances_does_not_matter(aligner, speech, monkeypatch):
+    """Without the silence around them, which hides most of what is carried over."""
+    monkeypatch.setattr(room, "PAD_S", 0.0)
     there = [aligner.align(audio, words).times for audio, words in speech]
     back = [aligner.align(audio, words).times for audio, words in speech[::-1]]
     fresh = room.PocketSphinxAligner().align(*speech[-1]).times
@@ -71,13 +73,11 @@ def test_the_order_of_the_utterances_does_not_matter(aligner, speech):
 def test_guesses_do_not_build_on_earlier_guesses():
     """Else the times of an utterance would depend on those before it."""
     one, other = room.PocketSphinxAligner(), room.PocketSphinxAligner()
-    one._learn("zatribble")
+    one._learn("quont")
     for aligner in (one, other):
-        aligner._learn("zatribbling")
+        aligner._learn("quontdog")
 
-    assert one.decoder.lookup_word("zatribbling") == other.decoder.lookup_word(
-        "zatribbling"
-    )
+    assert one.decoder.lookup_word("quontdog") == other.decoder.lookup_word("quontdog")
 
 
 def test_unknown_words_are_aligned(aligner, speech):
