@@ -21,7 +21,7 @@ from espnet_taste.data.corpora import (
 PARTS = {
     "train": ["train-clean-100", "train-clean-360"],
     "dev": ["dev-clean"],
-    "test": ["test-clean"],
+    "test": ["test-clean", "test-other"],
 }
 
 

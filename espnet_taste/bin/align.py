@@ -234,11 +234,11 @@ def _write_tables(
         "words_moved": sum(row["moved"] for row in kept.values()),
         "aligned_uniformly": sum("uniform" in row for row in kept.values()),
     }
-    summary = write_outcome(folder, outcomes, counts)
+    summary = write_outcome(folder, outcomes, counts, args.max_excluded)
     print(f"{args.data_dir} -> {folder}\n{summary_table(summary)}")
     print(json.dumps(counts))
     if args.key_file is None:
-        check_share(summary, args.max_excluded, folder)
+        check_share(summary, folder)
 
 
 def _write_ctm(folder: Path, kept: Mapping[str, dict]) -> None:

@@ -195,10 +195,10 @@ def _write_tables(
         "seconds_kept": round(num_samples / SAMPLE_RATE_HZ, 3),
         "samples_clipped": sum(row["num_clipped"] for row in kept.values()),
     }
-    summary = write_outcome(folder, outcomes, counts)
+    summary = write_outcome(folder, outcomes, counts, args.max_excluded)
     print(f"{args.data_dir} -> {folder}\n{summary_table(summary)}")
     if args.key_file is None:
-        check_share(summary, args.max_excluded, folder)
+        check_share(summary, folder)
 
 
 if __name__ == "__main__":

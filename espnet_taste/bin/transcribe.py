@@ -151,10 +151,10 @@ def _write_tables(
     speakers = {key: data.utt2spk[key] for key in kept}
     write_speakers(folder, speakers, inverse=args.key_file is None)
     words = sum(len(row["text"].split()) for row in kept.values())
-    summary = write_outcome(folder, outcomes, {"words": words})
+    summary = write_outcome(folder, outcomes, {"words": words}, args.max_excluded)
     print(f"{args.data_dir} -> {folder}\n{summary_table(summary)}")
     if args.key_file is None:
-        check_share(summary, args.max_excluded, folder)
+        check_share(summary, folder)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A Kaldi-style data folder: wav.scp, and segments, text, utt2spk if there are any."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet_taste.data.audio import AudioError, read_audio
-from espnet_taste.data.exclusions import ExclusionError
+from espnet_taste.data.exclusions import ExclusionError, check_share, summary_table
 from espnet_taste.data.kaldi import read_table, write_table
 from espnet_taste.types import SAMPLE_RATE_HZ
 
@@ -171,6 +172,27 @@ def speaker_of(key: str, utt2spk: Mapping[str, str] | None, speaker_from: str) -
             "--speaker_from utt2spk"
         )
     return match[1]
+
+
+def finish_joined(folder: Path) -> None:
+    """Do what single jobs leave to whoever joins their folders.
+
+    Writes spk2utt, prints the counts, and stops if too much was left out.
+
+    Args:
+        folder: The joined tables. Without utt2spk or summary.json nothing is done
+            about them, so that any kind of job can be joined.
+
+    Raises:
+        ValueError: If a larger share was left out than the jobs' --max_excluded.
+    """
+    if (folder / "utt2spk").is_file():
+        write_speakers(folder, read_table(folder / "utt2spk"), inverse=True)
+    if (folder / "summary.json").is_file():
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        if "max_excluded" in summary:
+            print(f"{folder}\n{summary_table(summary)}")
+            check_share(summary, folder)
 
 
 def write_speakers(folder: Path, utt2spk: Mapping[str, str], inverse: bool) -> None:

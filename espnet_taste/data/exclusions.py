@@ -110,6 +110,7 @@ def write_outcome(
     folder: Path,
     outcomes: Mapping[str, Mapping[str, object]],
     counts: Mapping[str, float],
+    max_excluded: float,
 ) -> dict:
     """Write excluded.jsonl and summary.json.
 
@@ -117,9 +118,11 @@ def write_outcome(
         folder: Where to.
         outcomes: Utterance id to journal row; rows with a ``reason`` are left out.
         counts: Further numbers for the summary, such as seconds kept.
+        max_excluded: Largest acceptable share, noted for ``check_share``.
 
     Returns:
-        The summary: ``total``, ``kept``, ``excluded`` by reason, and ``counts``.
+        The summary: ``total``, ``kept``, ``excluded`` by reason, ``counts``, and
+        ``max_excluded`` as text, which joining the counts of jobs leaves as it is.
     """
     left_out = {key: row for key, row in outcomes.items() if "reason" in row}
     with atomic_write(folder / "excluded.jsonl") as stream:
@@ -131,6 +134,7 @@ def write_outcome(
         "kept": len(outcomes) - len(left_out),
         "excluded": dict(sorted(reasons.items())),
         **counts,
+        "max_excluded": f"{max_excluded:g}",
     }
     with atomic_write(folder / "summary.json") as stream:
         stream.write(json.dumps(summary, indent=2) + "\n")
@@ -149,12 +153,11 @@ def summary_table(summary: Mapping) -> str:
     return "\n".join(lines)
 
 
-def check_share(summary: Mapping, max_excluded: float, folder: Path) -> None:
+def check_share(summary: Mapping, folder: Path) -> None:
     """Stop when too much was left out for the rest to be trusted.
 
     Args:
-        summary: As ``write_outcome`` returns or summary.json holds it.
-        max_excluded: Largest acceptable share of the set, 0..1.
+        summary: As ``write_outcome`` returns it, or joined from the jobs' ones.
         folder: Folder with excluded.jsonl, for the message.
 
     Raises:
@@ -169,6 +172,7 @@ def check_share(summary: Mapping, max_excluded: float, folder: Path) -> None:
             f"nothing is left of {summary['total']} utterances ({reasons}); see "
             f"{folder}/excluded.jsonl"
         )
+    max_excluded = float(summary["max_excluded"])
     if left_out > max_excluded * summary["total"]:
         raise ValueError(
             f"{left_out} of {summary['total']} utterances are excluded ({reasons}), "

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -238,14 +239,25 @@ class ArkWriter:
             that start with this folder as given, as Kaldi's own tools do.
         name: Stem of the files. Two writers may share a folder, not a name.
         chunk: Arrays a file holds; at most so many are lost by a kill.
+        max_wait_s: Also write when the oldest array has waited so long, so that slow
+            extractors do not lose hours.
     """
 
-    def __init__(self, directory: str | Path, name: str, chunk: int = 64):
+    def __init__(
+        self,
+        directory: str | Path,
+        name: str,
+        chunk: int = 64,
+        *,
+        max_wait_s: float = 30.0,
+    ):
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}")
         self.directory = Path(directory)
         self.name = name
         self.chunk = chunk
+        self.max_wait_s = max_wait_s
+        self._waiting_since = 0.0
         self.scp = self.directory / f"{name}.scp"
         self._pending: dict[str, np.ndarray] = {}
         self._places = self._take_up()
@@ -272,7 +284,11 @@ class ArkWriter:
         _check_array(key, array, self.scp)
         # A copy: callers reuse their buffers while the array waits for its chunk.
         self._pending[key] = np.array(array, order="C")
-        if len(self._pending) >= self.chunk:
+        now = time.monotonic()
+        if len(self._pending) == 1:
+            self._waiting_since = now
+        is_late = now - self._waiting_since > self.max_wait_s
+        if len(self._pending) >= self.chunk or is_late:
             self.flush()
 
     def flush(self) -> None:

@@ -10,7 +10,7 @@ from fault_injection import Killed, Power
 
 from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays
 
-KEYS = [f"u{number:02d}" for number in range(23)]
+KEYS = [f"u{number:02d}" for number in range(16)]
 
 
 def array_of(key):

@@ -10,6 +10,7 @@ import soundfile
 
 from espnet_taste.align.contracts import AbsAligner, uniform_times
 from espnet_taste.bin import align, format_audio
+from espnet_taste.data.data_dir import finish_joined
 from espnet_taste.data.jobs import merge_jobs, split_keys, utterance_ids
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
 
@@ -41,6 +42,8 @@ def in_jobs(number, main, data, output):
     for job in range(1, number + 1):
         run(main, data, parts / str(job), "--key_file", parts / f"keys.{job}")
     merge_jobs(parts, output)
+    with contextlib.redirect_stdout(io.StringIO()):
+        finish_joined(output)
 
 
 def run(main, data, output, *options):
@@ -68,7 +71,7 @@ def test_jobs_end_as_one_job_does(tmp_path, monkeypatch, number):
 
     for one in (tmp_path / "raw", tmp_path / "aligned"):
         other = one.with_name(one.name + "_jobs")
-        for name in ("text", "utt2spk", "utt2num_samples"):
+        for name in ("text", "utt2spk", "spk2utt", "utt2num_samples"):
             assert read_table(one / name) == read_table(other / name)
         excluded = (one / "excluded.jsonl").read_text()
         assert excluded == (other / "excluded.jsonl").read_text()

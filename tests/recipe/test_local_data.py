@@ -159,6 +159,7 @@ def test_libritts_parts(tmp_path):
         write(folder / "84_121123_000007_000001.normalized.txt", "Go? He did.\n")
         write(folder / "84_121123_000008_000000.wav")
     args = ["--corpus_dir", "LT", "--train", "train-clean-100"]
+    args += ["--test", "test-clean"]
 
     result = prepare("libritts", *args, cwd=tmp_path)
 

@@ -1,9 +1,12 @@
 """Data folders: where the utterances and their speakers come from."""
 
+import json
+
 import pytest
 
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.data_dir import (
+    finish_joined,
     read_data_dir,
     select_keys,
     speaker_of,
@@ -95,3 +98,26 @@ def test_the_inverse_table(tmp_path):
     write_speakers(tmp_path, {"b": "s", "a": "s", "c": "t"}, inverse=True)
 
     assert read_table(tmp_path / "spk2utt") == {"s": "a b", "t": "c"}
+
+
+def test_joined_jobs_get_their_inverse_table_and_their_limit(tmp_path, capsys):
+    (tmp_path / "utt2spk").write_text("b s\na s\n")
+    summary = {"total": 4, "kept": 3, "excluded": {"nan": 1}, "max_excluded": "0.25"}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+
+    finish_joined(tmp_path)
+
+    assert read_table(tmp_path / "spk2utt") == {"s": "a b"}
+    assert "nan" in capsys.readouterr().out
+    summary["max_excluded"] = "0.2"
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match="1 of 4 utterances are excluded"):
+        finish_joined(tmp_path)
+
+
+def test_joined_jobs_of_another_kind_are_left_alone(tmp_path):
+    (tmp_path / "summary.json").write_text('{"frames": 3}')
+
+    finish_joined(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]

@@ -196,6 +196,18 @@ def test_a_chunk_without_its_index_is_thrown_away(tmp_path):
     assert not (tmp_path / "x.chunk2.ark").exists()
 
 
+def test_slow_arrays_do_not_wait_for_a_full_chunk(tmp_path, monkeypatch):
+    now = iter([0.0, 29.0, 31.0, 32.0, 40.0])
+    monkeypatch.setattr(kaldi.time, "monotonic", lambda: next(now))
+    writer = ArkWriter(tmp_path, "x", max_wait_s=30)
+    counts = []
+    for key in "abcde":
+        writer(key, vector(1))
+        counts.append(len(list(tmp_path.glob("*.ark"))))
+
+    assert counts == [0, 0, 1, 1, 1]
+
+
 def test_writers_with_similar_names_do_not_touch_each_other(tmp_path):
     for name in ("x", "x.1", "x[1]"):
         with ArkWriter(tmp_path, name) as writer:
