@@ -6,18 +6,16 @@ continuation, how it ended) and ``text``.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_taste.bin.command import run_command, utterance_parser
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--key_file", type=Path, help="subset; default: all")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser = utterance_parser(__doc__)
     parser.add_argument("--features_dir", type=Path, required=True)
     parser.add_argument("--codes_dir", type=Path, required=True)
     parser.add_argument("--slm_file", type=Path, required=True)
@@ -30,14 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        continue_all(args)
-    except (OSError, ValueError) as error:
-        print(f"continue_speech: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(continue_all, get_parser(), "continue_speech", argv)
 
 
 def continue_all(args: argparse.Namespace) -> None:

@@ -14,13 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_taste.bin.command import run_command, utterance_parser
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--key_file", type=Path, help="subset; default: all")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser = utterance_parser(__doc__)
     parser.add_argument("--features_dir", type=Path, required=True)
     parser.add_argument("--model_file", type=Path, required=True)
     parser.add_argument("--batch_size", type=int, default=8, help="utterances")
@@ -30,14 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        score(args)
-    except (OSError, ValueError) as error:
-        print(f"score_units: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(score, get_parser(), "score_units", argv)
 
 
 def score(args: argparse.Namespace) -> None:

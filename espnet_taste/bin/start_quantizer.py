@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_taste.bin.command import run_command
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
@@ -38,14 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        start_quantizer(args)
-    except (OSError, ValueError) as error:
-        print(f"start_quantizer: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(start_quantizer, get_parser(), "start_quantizer", argv)
 
 
 def start_quantizer(args: argparse.Namespace) -> None:
