@@ -63,7 +63,7 @@ def test_killed_anywhere_the_same_call_finishes(tmp_path, chunk):
 def test_killed_again_and_again(tmp_path):
     draw = random.Random(0)
     kills = 0
-    while write_and_die(tmp_path, 2, draw.randint(20, 45)):
+    while write_and_die(tmp_path, 2, draw.randint(10, 30)):
         kills += 1
     assert kills > 3
     check_complete(tmp_path)
