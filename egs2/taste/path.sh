@@ -32,4 +32,6 @@ export LC_ALL=C
 export PYTHONIOENCODING=UTF-8
 # Unset, torch and BLAS fight over the cores: one step takes seconds, not 30 ms.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# Threads that wait must sleep: spinning, they cost a busy machine up to 60 times.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export NCCL_SOCKET_IFNAME="^lo,docker,virbr,vmnet,vboxnet"

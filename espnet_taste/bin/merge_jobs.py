@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_taste.data.data_dir import finish_joined
 from espnet_taste.data.jobs import merge_jobs
 
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     try:
         merge_jobs(args.parts_dir, args.output_dir)
+        finish_joined(args.output_dir)
     except (OSError, ValueError) as error:
         print(f"merge_jobs: {error}", file=sys.stderr)
         return 1

@@ -120,6 +120,26 @@ def test_a_step_made_from_something_else_is_not_overwritten(tmp_path, change):
     assert "out was made with what is marked '<'" in result.stderr
 
 
+def test_the_exclusion_limit_counts_over_all_jobs(tmp_path):
+    """One job may leave out all of its part, the set must not."""
+    from espnet_taste.bin.merge_jobs import main
+    from espnet_taste.data.jobs import split_keys
+
+    parts = tmp_path / "parts"
+    split_keys(["a", "b"], 2, parts)
+    for job, counts in ((1, (1, 0)), (2, (0, 1))):
+        kept, left_out = counts
+        (parts / str(job)).mkdir()
+        (parts / str(job) / "summary.json").write_text(
+            f'{{"total": 1, "kept": {kept}, "excluded": {{"silent": {left_out}}},'
+            ' "max_excluded": "0.2"}'
+        )
+
+    status = main(["--parts_dir", str(parts), "--output_dir", str(tmp_path / "out")])
+
+    assert status == 1
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 def test_each_handles_every_word_and_reports_a_failure(tmp_path, at_once):
     step = f"at_once={at_once}\nstep() {{ echo $1 >> log; [ $1 != bad ]; }}\n"
