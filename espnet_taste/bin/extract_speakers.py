@@ -5,8 +5,8 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from espnet_taste.bin.command import run_command, utterance_parser
 from espnet_taste.data.audio import read_audio
 from espnet_taste.data.jobs import read_keys
 from espnet_taste.data.kaldi import ArkWriter, read_table
@@ -14,10 +14,7 @@ from espnet_taste.data.kaldi import ArkWriter, read_table
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--key_file", type=Path, help="subset; default: all")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser = utterance_parser(__doc__)
     parser.add_argument(
         "--model", default="resemblyzer/ge2e", help="weight name or folder"
     )
@@ -26,14 +23,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        extract(args)
-    except (OSError, ValueError) as error:
-        print(f"extract_speakers: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(extract, get_parser(), "extract_speakers", argv)
 
 
 def extract(args: argparse.Namespace) -> None:
