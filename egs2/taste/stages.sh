@@ -24,6 +24,13 @@ tokenizer_data() { # tokenizer_data <train|valid> <set>
         "${aligned}/$2/word_times.scp,word_times,kaldi_ark" "${speech[@]}"
 }
 
+unit_autoencoder_data() { # unit_autoencoder_data <train|valid> <set>
+    files "$1" "${features}/$2/mel_shape" \
+        "${features}/$2/encoder_states.scp,encoder_states,kaldi_ark" \
+        "${features}/$2/spembs.scp,spembs,kaldi_ark" \
+        "${features}/$2/mel.scp,mel,kaldi_ark"
+}
+
 vocoder_data() { # vocoder_data <train|valid> <set>
     files "$1" "${features}/$2/units_shape" \
         "${features}/$2/units.scp,units,kaldi_ark" \
@@ -62,18 +69,11 @@ align() { # align <set>
         --whisper "${whisper}" ${aligner_opts}
 }
 
-stage_train_units() {
-    once "${exp}/units/.done" "${config_dir}/${units_config}" "${aligned}/${train_set}" -- \
-        ${python} -m espnet_taste.bin.train_units --config "${config_dir}/${units_config}" \
-        --data_dir "${aligned}/${train_set}" --output_dir "${exp}/units"
-}
-
 stage_extract_features() {
     each extract_features ${all_sets}
 }
 
 extract_features() { # extract_features <set>
-    jobs "${aligned}/$1" "${features}/$1" extract_units --units_dir "${exp}/units"
     jobs "${aligned}/$1" "${features}/$1" extract_speakers
     jobs "${aligned}/$1" "${features}/$1" extract_mel
     if "${encoder_states}"; then
@@ -82,9 +82,35 @@ extract_features() { # extract_features <set>
     fi
 }
 
+stage_train_units() {
+    if [ "$(units_kind)" = whisper_kmeans ]; then
+        once "${exp}/units/.done" "${config_dir}/${units_config}" "${aligned}/${train_set}" -- \
+            ${python} -m espnet_taste.bin.train_units --config "${config_dir}/${units_config}" \
+            --data_dir "${aligned}/${train_set}" --output_dir "${exp}/units"
+    else
+        train unit_autoencoder units_train "${units_config}" unit_autoencoder_data \
+            --whisper "${whisper}" --encoder_config "${config_dir}/${taste_config}"
+        once "${exp}/units/.done" "${exp}/unit_autoencoder" -- \
+            ${python} -m espnet_taste.bin.export_units --output_dir "${exp}/units" \
+            --model_file "${exp}/unit_autoencoder/${inference_model}" \
+            --vocoder_start "${exp}/units/vocoder_start.pth"
+    fi
+    each extract_units ${all_sets}
+}
+
+units_kind() { # the YAML file says which units these are
+    sed -n 's/^units: *\([a-z0-9_]*\).*/\1/p' "${config_dir}/${units_config}"
+}
+
+extract_units() { # extract_units <set>
+    jobs "${aligned}/$1" "${features}/$1" extract_units --units_dir "${exp}/units"
+}
+
 stage_train_vocoder() {
+    local init=()
+    [ "$(units_kind)" = whisper_kmeans ] || init=(--init_from "${exp}/units/vocoder_start.pth")
     train vocoder unit_to_mel_train "${vocoder_config}" vocoder_data \
-        --units_dir "${exp}/units"
+        --units_dir "${exp}/units" "${init[@]}"
 }
 
 train_tokenizer() { # train_tokenizer <name> <config> [<model to start from>]

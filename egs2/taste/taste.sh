@@ -8,8 +8,8 @@ stages=(
     prepare_data        # local/data.sh -> data/<set>
     format_audio        # 16 kHz, length filter, counts of what was dropped
     align               # words and their times
-    train_units         # discrete speech units of this corpus
-    extract_features    # units, speaker embeddings, Whisper encoder states
+    extract_features    # speaker embeddings, mel frames, Whisper encoder states
+    train_units         # discrete speech units of this corpus, and those of all sets
     train_vocoder       # the way back from units to a waveform
     train_text_only     # tokenizer sub-stage 1: decoder from text alone
     train_without_vq    # tokenizer sub-stage 2: aggregator, no quantizer
@@ -52,7 +52,7 @@ whisper=openai/whisper-tiny.en          # frozen encoder and aggregator start
 llm=HuggingFaceTB/SmolLM2-135M-Instruct # text LLM of the spoken LM
 encoder_states=true  # cache the frozen encoder's states instead of recomputing
 config_dir=conf      # folder of the following files
-units_config=units.yaml
+units_config=train_units.yaml   # or units.yaml: k-means classes
 vocoder_config=train_unit_to_mel.yaml
 text_only_config=train_text_only.yaml
 without_vq_config=train_without_vq.yaml

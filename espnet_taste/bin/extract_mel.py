@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the vocoder's log-mel frames of a set: ``mel.scp``, (M, 80) float32."""
+"""Write the vocoder's log-mel frames of a set: ``mel.scp``, (M, 80), ``mel_shape``."""
 
 import argparse
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from espnet_taste.bin.command import run_command, utterance_parser
 from espnet_taste.data.audio import read_audio
-from espnet_taste.data.jobs import read_keys
+from espnet_taste.data.jobs import read_keys, write_lengths
 from espnet_taste.data.kaldi import ArkWriter, read_table
 from espnet_taste.types import SAMPLE_RATE_HZ
 
@@ -46,6 +46,7 @@ def extract(args: argparse.Namespace) -> None:
             writer(key, mel[0].numpy())
             if number % 100 == 0:
                 logging.info(f"{number}/{len(keys)} utterances")
+    write_lengths(writer.scp, args.output_dir / "mel_shape")
 
 
 if __name__ == "__main__":

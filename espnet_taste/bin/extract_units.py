@@ -11,38 +11,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_taste.bin.command import run_command, utterance_parser
 from espnet_taste.data.audio import read_audio
-from espnet_taste.data.jobs import read_keys
-from espnet_taste.data.kaldi import (
-    ArkWriter,
-    read_scp_arrays,
-    read_table,
-    write_table,
-)
+from espnet_taste.data.jobs import read_keys, write_lengths
+from espnet_taste.data.kaldi import ArkWriter, read_table
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--key_file", type=Path, help="subset; default: all")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser = utterance_parser(__doc__)
     parser.add_argument(
-        "--units_dir", type=Path, required=True, help="folder train_units wrote"
+        "--units_dir", type=Path, required=True, help="folder of the stage train_units"
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        extract(args)
-    except (OSError, ValueError) as error:
-        print(f"extract_units: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(extract, get_parser(), "extract_units", argv)
 
 
 def extract(args: argparse.Namespace) -> None:
@@ -66,9 +52,7 @@ def extract(args: argparse.Namespace) -> None:
             writer(key, units.astype(np.float32))
             if number % 100 == 0:
                 logging.info(f"{number}/{len(keys)} utterances")
-    units = read_scp_arrays(writer.scp)
-    shapes = {key: str(len(units[key])) for key in units}
-    write_table(args.output_dir / "units_shape", shapes)
+    write_lengths(writer.scp, args.output_dir / "units_shape")
 
 
 if __name__ == "__main__":

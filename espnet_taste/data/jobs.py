@@ -9,7 +9,12 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from espnet_taste.data.kaldi import atomic_write, read_table, write_table
+from espnet_taste.data.kaldi import (
+    atomic_write,
+    read_scp_arrays,
+    read_table,
+    write_table,
+)
 
 # Tables of a data folder from which utterance ids are taken, most specific first.
 # Ids that stand only in "text" are kept: they must be counted as lacking audio.
@@ -101,6 +106,12 @@ def split_keys(keys: list[str], num_jobs: int, output_dir: Path) -> int:
     with atomic_write(output_dir / "num_jobs") as stream:
         stream.write(f"{num_jobs}\n")
     return num_jobs
+
+
+def write_lengths(scp: Path, output: Path) -> None:
+    """Write how long every array of a table is: ESPnet makes its batches by it."""
+    arrays = read_scp_arrays(scp)
+    write_table(output, {key: str(len(arrays[key])) for key in arrays})
 
 
 def merge_jobs(parts_dir: Path, output_dir: Path) -> list[str]:

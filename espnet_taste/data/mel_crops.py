@@ -3,7 +3,7 @@
 Symbols: B rows, S units, M mel frames, C mel channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -53,16 +53,55 @@ class UnitMelPreprocessor:
                 f"utterance '{uid}' has units {units.min()}..{units.max()}, expected "
                 f"0..{self.num_units - 1}; is this the right units folder?"
             )
-        covered = len(units) / self.units_per_frame
-        mel = np.asarray(data["mel"])
-        # The ends differ by what makes no whole unit or frame.
-        if abs(len(mel) - covered) > 4 + 2 / self.units_per_frame:
-            raise ValueError(
-                f"utterance '{uid}' has {len(mel)} mel frames, its {len(units)} units "
-                f"cover {covered:.0f}; extract units and mel from the same audio"
-            )
-        mel = level_mel(mel[: max(1, int(covered))])
+        mel = fit_mel(uid, np.asarray(data["mel"]), len(units), self.units_per_frame)
         return {**data, "units": units, "mel": mel}
+
+
+def fit_mel(
+    uid: str, mel: np.ndarray, num_units: int, units_per_frame: float
+) -> np.ndarray:
+    """Check that mel frames belong to units, cut and level them, (M, C) float32.
+
+    Raises:
+        ValueError: If units and mel cannot be of the same audio; it is named.
+    """
+    covered = num_units / units_per_frame
+    # The ends differ by what makes no whole unit or frame.
+    if abs(len(mel) - covered) > 4 + 2 / units_per_frame:
+        raise ValueError(
+            f"utterance '{uid}' has {len(mel)} mel frames, its {num_units} units "
+            f"cover {covered:.0f}; extract units and mel from the same audio"
+        )
+    return level_mel(mel[: max(1, int(covered))])
+
+
+class StateMelPreprocessor:
+    """Check and prepare one utterance for learning units.
+
+    Args:
+        frames_per_mel: Encoder frames per mel frame.
+        centre: Normalises the states of one utterance, (T, E) -> (T, E).
+    """
+
+    def __init__(self, frames_per_mel: float, centre: Callable[[Tensor], Tensor]):
+        self.frames_per_mel = frames_per_mel
+        self.centre = centre
+
+    def __call__(self, uid: str, data: dict) -> dict[str, np.ndarray]:
+        """Cut the silence behind the states off, normalise them, level the mel.
+
+        Args:
+            uid: Utterance id, for messages.
+            data: ``encoder_states`` (T, E), ``mel`` (M, C) and ``spembs``.
+
+        Raises:
+            ValueError: If states and mel cannot be of the same audio.
+        """
+        mel = np.asarray(data["mel"])
+        states = torch.from_numpy(np.array(data["encoder_states"], np.float32))
+        states = states[: max(1, round(len(mel) * self.frames_per_mel))]
+        mel = fit_mel(uid, mel, len(states), self.frames_per_mel)
+        return {**data, "encoder_states": self.centre(states).numpy(), "mel": mel}
 
 
 class MelCropCollate:
@@ -72,13 +111,25 @@ class MelCropCollate:
     an epoch hears everything once whatever the lengths.
 
     Args:
-        units_per_frame: Units per mel frame.
-        crop_units: Units a crop; None for whole utterances.
+        units_per_frame: Steps of the stream per mel frame.
+        crop_units: Steps a crop; None for whole utterances.
+        stream: Name of the array that is cut beside ``mel``: units, or the encoder
+            states that units are learned from.
+        multiple: Crops begin at multiples of so many steps.
     """
 
-    def __init__(self, units_per_frame: float, crop_units: int | None = None):
+    def __init__(
+        self,
+        units_per_frame: float,
+        crop_units: int | None = None,
+        *,
+        stream: str = "units",
+        multiple: int = 1,
+    ):
         self.units_per_frame = units_per_frame
         self.crop_units = crop_units
+        self.stream = stream
+        self.multiple = multiple
 
     def __call__(self, items: Sequence[Item]) -> tuple[list[str], dict[str, Tensor]]:
         """Make a batch.
@@ -87,13 +138,13 @@ class MelCropCollate:
             items: Utterance id and arrays of ``UnitMelPreprocessor``.
 
         Returns:
-            Ids, and ``units`` (B, S), ``mel`` (B, M, C), their ``_lengths``,
+            Ids, and the stream (B, S, ...), ``mel`` (B, M, C), their ``_lengths``,
             ``spembs`` (B, D), and ``frame_offset`` (B,) as ``UnitToMel`` takes it.
         """
         rng = np.random.default_rng(np.random.randint(2**31))
         rows, offsets = [], []
         for uid, data in items:
-            for start in self._starts(len(data["units"]), rng):
+            for start in self._starts(len(data[self.stream]), rng):
                 row, offset = self._crop(data, start)
                 rows.append((uid, row))
                 offsets.append(offset)
@@ -106,11 +157,12 @@ class MelCropCollate:
             return np.zeros(1, np.int64)
         count = max(1, round(num_units / self.crop_units))
         places = (np.arange(count) + rng.random(count)) / count
-        return (places * (num_units - self.crop_units + 1)).astype(np.int64)
+        starts = (places * (num_units - self.crop_units + 1)).astype(np.int64)
+        return starts // self.multiple * self.multiple
 
     def _crop(self, data: dict, start: int) -> tuple[dict[str, np.ndarray], float]:
-        size = self.crop_units or len(data["units"])
-        units = data["units"][start : start + size]
+        size = self.crop_units or len(data[self.stream])
+        units = data[self.stream][start : start + size]
         # Units and frames have no common grid: take the first whole frame inside and
         # say where it lies, or every crop would be off by up to a frame.
         begin = start / self.units_per_frame
@@ -120,4 +172,4 @@ class MelCropCollate:
         if len(mel) == 0:  # a last unit may reach over the end of the frames
             first = len(data["mel"]) - 1
             mel = data["mel"][first:]
-        return {**data, "units": units, "mel": mel}, first - begin
+        return {**data, self.stream: units, "mel": mel}, first - begin

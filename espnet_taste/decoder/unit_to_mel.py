@@ -27,7 +27,7 @@ class SpeakerBlock(nn.Module):
 
     Args:
         width: Channels D.
-        speaker_width: Width of the speaker condition.
+        speaker_width: Width of the speaker condition; None for no speaker.
         kernel_size: Odd number of steps the convolution sees.
         expansion: Hidden width as a multiple of D.
     """
@@ -35,7 +35,7 @@ class SpeakerBlock(nn.Module):
     def __init__(
         self,
         width: int,
-        speaker_width: int,
+        speaker_width: int | None,
         *,
         kernel_size: int = 7,
         expansion: int = 3,
@@ -44,25 +44,28 @@ class SpeakerBlock(nn.Module):
         self.conv = nn.Conv1d(
             width, width, kernel_size, padding=kernel_size // 2, groups=width
         )
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(speaker_width, 2 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.norm = nn.LayerNorm(width, elementwise_affine=speaker_width is None)
+        if speaker_width is not None:
+            self.modulation = nn.Linear(speaker_width, 2 * width)
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
         self.expand = nn.Linear(width, expansion * width)
         self.contract = nn.Linear(expansion * width, width)
         self.gain = nn.Parameter(torch.full((width,), RESIDUAL_START))
 
-    def forward(self, x: Tensor, mask: Tensor, speaker: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Keep the shape, (B, T, D).
 
         Args:
             x: (B, T, D), float.
             mask: 1 on valid steps and 0 elsewhere, (B, T, 1), float.
-            speaker: Condition, (B, speaker_width), float.
+            speaker: Condition, (B, speaker_width), float; None in a block without.
         """
         hidden = self.conv((x * mask).transpose(1, 2)).transpose(1, 2)
-        scale, shift = self.modulation(speaker)[:, None].chunk(2, dim=-1)
-        hidden = self.norm(hidden) * (1 + scale) + shift
+        hidden = self.norm(hidden)
+        if speaker is not None:
+            scale, shift = self.modulation(speaker)[:, None].chunk(2, dim=-1)
+            hidden = hidden * (1 + scale) + shift
         hidden = self.contract(functional.gelu(self.expand(hidden)))
         return x + self.gain * hidden
 
@@ -143,15 +146,33 @@ class UnitToMel(nn.Module):
         Returns:
             Log-mel frames, (B, M, C), float32; what padding holds is undefined.
         """
+        x = self.embed(units.clamp(0, self.num_units - 1))
+        return self.decode(
+            x,
+            unit_lengths,
+            speaker,
+            frame_lengths=frame_lengths,
+            frame_offset=frame_offset,
+        )
+
+    def decode(
+        self,
+        x: Tensor,
+        unit_lengths: Tensor,
+        speaker: Tensor,
+        *,
+        frame_lengths: Tensor | None = None,
+        frame_offset: Tensor | None = None,
+    ) -> Tensor:
+        """Predict mel frames from embedded units, (B, S, D); see ``forward``."""
         if frame_lengths is None:
             frame_lengths = self.mel_lengths(unit_lengths)
         condition = self.speaker(speaker * SPEAKER_GAIN)
-        valid = _mask(unit_lengths, units.size(1))
-        x = self.embed(units.clamp(0, self.num_units - 1))
+        valid = step_mask(unit_lengths, x.size(1))
         for block in self.unit_blocks:
             x = block(x, valid, condition)
         x = self._interpolate(x, unit_lengths, int(frame_lengths.max()), frame_offset)
-        valid = _mask(frame_lengths, x.size(1))
+        valid = step_mask(frame_lengths, x.size(1))
         for block in self.frame_blocks:
             x = block(x, valid, condition)
         return self.output(self.norm(x)).float() * MEL_SPREAD + MEL_CENTRE
@@ -174,6 +195,7 @@ class UnitToMel(nn.Module):
         return x[rows, left] * (1 - share) + x[rows, right] * share
 
 
-def _mask(lengths: Tensor, size: int) -> Tensor:
+def step_mask(lengths: Tensor, size: int) -> Tensor:
+    """Return 1 on valid steps and 0 elsewhere, (B,) -> (B, size, 1), float32."""
     steps = torch.arange(size, device=lengths.device)
     return (steps < lengths[:, None])[..., None].float()

@@ -11,7 +11,7 @@ from espnet2.utils.types import int_or_none, str_or_none
 from torch import Tensor
 
 from espnet_taste.data.mel_crops import MelCropCollate, UnitMelPreprocessor
-from espnet_taste.decoder.unit_to_mel import UnitToMel
+from espnet_taste.decoder.unit_to_mel import UnitToMel, step_mask
 from espnet_taste.tasks.base import TasteTask
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.units.build import read_units_info
@@ -62,27 +62,42 @@ class UnitToMelESPnetModel(TasteESPnetModel):
         **unused: object,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return loss, statistics and weight of a batch of ``MelCropCollate``."""
-        if self.training and self.speaker_noise > 0:
-            noise = self.speaker_noise * torch.randn_like(spembs)
-            spembs = torch.nn.functional.normalize(spembs + noise, dim=-1)
         with self._autocast(units.device):
             predicted = self.unit_to_mel(
                 units,
                 units_lengths,
-                spembs,
+                self._varied(spembs),
                 frame_lengths=mel_lengths,
                 frame_offset=frame_offset,
             )
-        frames = torch.arange(mel.size(1), device=mel.device)
-        mask = frames < mel_lengths[:, None]
-        loss = (predicted - mel)[mask].abs().mean()
+        loss, num_frames = mel_error(predicted, mel, mel_lengths)
         stats = {"loss": loss.detach(), "l1": loss.detach()}
-        return loss, stats, mask.sum().to(loss.dtype)
+        return loss, stats, num_frames
+
+    def _varied(self, spembs: Tensor) -> Tensor:
+        """Move speaker embeddings a little in training, (B, D)."""
+        if not self.training or self.speaker_noise == 0:
+            return spembs
+        noise = self.speaker_noise * torch.randn_like(spembs)
+        return torch.nn.functional.normalize(spembs + noise, dim=-1)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
         if self.amp_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.amp_dtype)
+
+
+def mel_error(predicted: Tensor, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean absolute error over valid frames and their number.
+
+    Args:
+        predicted: (B, M, C), float32.
+        mel: (B, M, C), float32; any padding.
+        lengths: Valid frames, (B,), int64.
+    """
+    mask = step_mask(lengths, mel.size(1))
+    error = (predicted - mel).abs().mean(-1, keepdim=True)
+    return (error * mask).sum() / mask.sum(), mask.sum()
 
 
 class UnitToMelTask(TasteTask):

@@ -13,8 +13,12 @@ import numpy as np
 
 from espnet_taste.units.contracts import AbsUnitExtractor
 from espnet_taste.units.whisper_kmeans import WhisperKMeans, read_units_conf
+from espnet_taste.units.whisper_vq import WhisperVQ
 
-UNITS: dict[str, type[AbsUnitExtractor]] = {"whisper_kmeans": WhisperKMeans}
+UNITS: dict[str, type[AbsUnitExtractor]] = {
+    "whisper_kmeans": WhisperKMeans,
+    "whisper_vq": WhisperVQ,
+}
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,16 @@ def load_units(folder: Path) -> AbsUnitExtractor:
 def learn_units(
     config: dict[str, Any], speech: Iterable[np.ndarray]
 ) -> AbsUnitExtractor:
-    """Learn units as a YAML file describes them (``units``, ``units_conf``).
+    """Learn classes as a YAML file describes them (``units``, ``units_conf``).
+
+    Units of kind ``whisper_vq`` are trained by an ESPnet task instead.
 
     Raises:
         ValueError: If a key is unknown or the units cannot be learned.
     """
+    name = config.get("units", "whisper_kmeans")
+    if choose_units(name) is not WhisperKMeans:
+        raise ValueError(f"units '{name}' are not made by clustering; see units_train")
     if unknown := sorted(config.keys() - {"units", "units_conf"}):
         raise ValueError(f"unknown {unknown}; known are ['units', 'units_conf']")
-    kind = choose_units(config.get("units", "whisper_kmeans"))
-    return kind.learn(read_units_conf(config.get("units_conf") or {}), speech)
+    return WhisperKMeans.learn(read_units_conf(config.get("units_conf") or {}), speech)

@@ -45,3 +45,17 @@ class AbsUnitExtractor(ABC):
     @abstractmethod
     def load(cls, folder: Path) -> "AbsUnitExtractor":
         """Read what ``save`` wrote."""
+
+
+def require_same_weights(folder: Path, model: str, found: str, noted: str) -> None:
+    """Refuse to use units with other weights than they were learned with.
+
+    Raises:
+        ValueError: If the digests differ; it says what to do.
+    """
+    if found != noted:
+        raise ValueError(
+            f"{folder}: the units were learned with other weights of '{model}' (sha256 "
+            f"{noted[:12]}..., found {found[:12]}...); fetch those or learn the units "
+            "again"
+        )

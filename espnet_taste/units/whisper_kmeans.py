@@ -19,8 +19,9 @@ from torch import Tensor
 
 from espnet_taste.data.kaldi import atomic_write
 from espnet_taste.layers.kmeans import lloyd, nearest_means, spread_start
-from espnet_taste.units.contracts import AbsUnitExtractor
-from espnet_taste.units.whisper_features import FRAME_RATE_HZ, WhisperFeatures
+from espnet_taste.units.contracts import AbsUnitExtractor, require_same_weights
+from espnet_taste.units.unit_encoder import frames_per_unit
+from espnet_taste.units.whisper_features import WhisperFeatures
 from espnet_taste.weights import fingerprint, resolve
 
 # k-means++ passes over its vectors once a class; a sample starts as well.
@@ -49,13 +50,7 @@ class WhisperKMeansConfig:
         Raises:
             ValueError: If the rate does not divide 50 Hz.
         """
-        frames = FRAME_RATE_HZ / self.unit_rate_hz
-        if frames < 1 or frames != int(frames):
-            raise ValueError(
-                f"unit_rate_hz must be {FRAME_RATE_HZ} divided by a whole number, "
-                f"got {self.unit_rate_hz:g}"
-            )
-        return int(frames)
+        return frames_per_unit(self.unit_rate_hz)
 
 
 class WhisperKMeans(AbsUnitExtractor):
@@ -159,12 +154,7 @@ class WhisperKMeans(AbsUnitExtractor):
         config = read_units_conf(facts["units_conf"])
         weights = resolve(config.model)
         found = fingerprint(weights)
-        if found != facts["model_sha256"]:
-            raise ValueError(
-                f"{folder}: the units were learned with other weights of "
-                f"'{config.model}' (sha256 {facts['model_sha256'][:12]}..., found "
-                f"{found[:12]}...); fetch those or learn the units again"
-            )
+        require_same_weights(folder, config.model, found, facts["model_sha256"])
         codebook = load_file(folder / "units.safetensors")
         return cls(config, WhisperFeatures(weights, config.layer), codebook, found)
 

@@ -165,7 +165,9 @@ def test_bad_configuration_is_named(values, message):
 
 
 def test_an_unknown_kind_lists_the_choices():
-    with pytest.raises(ValueError, match=r"'s4' is not one of \['whisper_kmeans'\]"):
+    with pytest.raises(
+        ValueError, match=r"'s4' is not one of .*whisper_kmeans.*whisper_vq"
+    ):
         choose_units("s4")
 
 

@@ -1,0 +1,20 @@
+#!/usr/bin/env python3
+"""Train speech units with their decoder (ESPnet's training program for this task)."""
+
+from espnet_taste.bin.training import load_task, run_task
+
+TASK = "espnet_taste.tasks.unit_autoencoder:UnitAutoencoderTask"
+
+
+def get_parser():
+    """Return ESPnet's parser of this task (imports ESPnet)."""
+    return load_task(TASK).get_parser()
+
+
+def main(cmd=None) -> None:
+    """Train; resume with ``--resume true``."""
+    run_task(TASK, __doc__, cmd)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Speech units learned together with their decoder, over frozen Whisper states.
+
+The offline stand-in for S3 units, and better than ``whisper_kmeans`` at the same
+bitrate. The stage train_units trains them; ``bin.export_units`` writes the folder
+that this class opens.
+
+Symbols: N samples, T encoder frames, S units.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from espnet_taste.data.kaldi import atomic_write
+from espnet_taste.tokenizer.encoder import FRAME_SAMPLES, WhisperEncoder
+from espnet_taste.units.contracts import AbsUnitExtractor, require_same_weights
+from espnet_taste.units.unit_encoder import UnitEncoder, centre_states
+from espnet_taste.units.whisper_features import FRAME_RATE_HZ
+from espnet_taste.weights import fingerprint, resolve
+
+
+@dataclass(frozen=True)
+class WhisperVQConfig:
+    """What the units are made of."""
+
+    whisper: str  # weight name or folder
+    encoder_conf: dict[str, Any]  # of WhisperEncoder
+    unit_encoder_conf: dict[str, Any]  # of UnitEncoder
+
+
+class WhisperVQ(AbsUnitExtractor):
+    """Extractor with learned convolutions and one codebook.
+
+    Args:
+        config: Settings.
+        encoder: The frozen encoder whose states the units were learned from.
+        unit_encoder: States to units.
+        model_sha256: Digest of the Whisper weights.
+    """
+
+    def __init__(
+        self,
+        config: WhisperVQConfig,
+        encoder: WhisperEncoder,
+        unit_encoder: UnitEncoder,
+        model_sha256: str,
+    ):
+        self.config = config
+        self.encoder = encoder
+        self.unit_encoder = unit_encoder.eval().requires_grad_(False)
+        self.model_sha256 = model_sha256
+
+    @classmethod
+    def build(cls, config: WhisperVQConfig, state: dict[str, Tensor]) -> "WhisperVQ":
+        """Open the frozen weights and load what was trained.
+
+        Args:
+            config: Settings.
+            state: State dict of ``UnitEncoder``.
+
+        Raises:
+            FileNotFoundError: If the Whisper weights cannot be had.
+            RuntimeError: If the tensors do not fit the settings.
+        """
+        unit_encoder = UnitEncoder(**config.unit_encoder_conf)
+        unit_encoder.load_state_dict(state)
+        encoder = WhisperEncoder(config.whisper, **config.encoder_conf)
+        return cls(config, encoder, unit_encoder, fingerprint(resolve(config.whisper)))
+
+    @property
+    def num_units(self) -> int:
+        """Number of classes."""
+        return self.unit_encoder.num_units
+
+    @property
+    def unit_rate_hz(self) -> float:
+        """Units per second."""
+        return FRAME_RATE_HZ / self.unit_encoder.frames_per_unit
+
+    def extract(self, speech: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the units of utterances; see ``AbsUnitExtractor``."""
+        return [self._extract_one(waveform) for waveform in speech]
+
+    @torch.no_grad()
+    def _extract_one(self, speech: np.ndarray) -> np.ndarray:
+        size = self.encoder.max_frames * FRAME_SAMPLES
+        parts = torch.from_numpy(np.array(speech, np.float32)).split(size)
+        states = torch.cat([self._encode(part) for part in parts])
+        if len(states) < self.unit_encoder.frames_per_unit:
+            raise ValueError(
+                f"{len(speech)} samples are too short for one unit at "
+                f"{self.unit_rate_hz:g} Hz"
+            )
+        lengths = torch.tensor([len(states)])
+        return self.unit_encoder(centre_states(states)[None], lengths).units[0].numpy()
+
+    def _encode(self, speech: Tensor) -> Tensor:
+        """Return the packed states of the audio itself, (N,) -> (T, E)."""
+        packed = self.encoder(speech[None], torch.tensor([len(speech)])).pack()[0]
+        return packed[: -(-len(speech) // FRAME_SAMPLES)]
+
+    def save(self, folder: Path) -> None:
+        """Write ``units.safetensors``, then ``config.json``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self.unit_encoder.state_dict()
+        with atomic_write(folder / "units.safetensors", "wb") as stream:
+            stream.write(save({k: v.contiguous() for k, v in state.items()}))
+        facts = {
+            "units": "whisper_vq",
+            "num_units": self.num_units,
+            "unit_rate_hz": self.unit_rate_hz,
+            "whisper": self.config.whisper,
+            "encoder_conf": self.config.encoder_conf,
+            "unit_encoder_conf": self.config.unit_encoder_conf,
+            "model_sha256": self.model_sha256,
+        }
+        with atomic_write(folder / "config.json") as stream:
+            stream.write(json.dumps(facts, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "WhisperVQ":
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: If a file is absent.
+            ValueError: If the Whisper weights are not those of the training.
+        """
+        folder = Path(folder)
+        facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = WhisperVQConfig(
+            facts["whisper"], facts["encoder_conf"], facts["unit_encoder_conf"]
+        )
+        extractor = cls.build(config, load_file(folder / "units.safetensors"))
+        require_same_weights(
+            folder, config.whisper, extractor.model_sha256, facts["model_sha256"]
+        )
+        return extractor
