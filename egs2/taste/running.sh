@@ -12,7 +12,8 @@ run() {
 
 # once <marker> <words that decide the result...> -- <command...>
 # A finished step is skipped. One that was finished with other options, or on other
-# inputs, is not overwritten: its successors may have been built on it.
+# inputs, is not overwritten: its successors may have been built on it. Two runs never
+# work on the same step: what a killed run has left running still holds the lock.
 once() {
     local marker=$1
     shift
@@ -26,18 +27,25 @@ once() {
         run "$@"
         return
     fi
-    local signature
+    local signature lock
+    mkdir -p "$(dirname "${marker}")"
+    exec {lock}> "$(dirname "${marker}")/.lock$(basename "${marker}")"
+    if ! flock --nonblock "${lock}"; then
+        log "$(dirname "${marker}"): waiting for another run that works on it"
+        flock "${lock}"
+    fi
     signature=$(signature_of "${identity[@]}")
     if [ -f "${marker}" ]; then
+        exec {lock}>&-
         [ "${signature}" != "$(cat "${marker}")" ] || return 0
         diff "${marker}" <(echo "${signature}") >&2 || true
         fail "$(dirname "${marker}") was made with what is marked '<' above;" \
             "remove it to make it again, or choose another --tag or --dumpdir"
     fi
     "$@"
-    mkdir -p "$(dirname "${marker}")"
     echo "${signature}" > "${marker}.part"
     mv "${marker}.part" "${marker}"
+    exec {lock}>&-
 }
 
 signature_of() { # words, contents of YAML files, checksums of the steps before
@@ -74,6 +82,40 @@ each() {
         wait "${pid}" || failed=true
     done
     ! "${failed}"
+}
+
+# aside <function> <words...>: with at_once above 1, run beside the stages that follow,
+# one at a time. A stage that needs what they make calls join_asides first.
+asides=()
+aside() {
+    if [ "${at_once}" -le 1 ] || "${dry_run}"; then
+        "$@"
+        return
+    fi
+    mkdir -p "${exp}"
+    set -m # a process group of its own, so that stop_asides reaches all of it
+    (
+        flock 9
+        "$@"
+    ) 9> "${exp}/.lock.aside" &
+    set +m
+    asides+=($!)
+}
+
+join_asides() {
+    local pid failed=false
+    for pid in "${asides[@]}"; do
+        wait "${pid}" || failed=true
+    done
+    asides=()
+    ! "${failed}" || fail "what ran beside the stages has failed; see above"
+}
+
+stop_asides() {
+    local pid
+    for pid in "${asides[@]}"; do
+        kill -- "-${pid}" 2> /dev/null || true
+    done
 }
 
 # jobs <data dir> <output dir> <module> <options...>

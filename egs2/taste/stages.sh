@@ -107,6 +107,10 @@ extract_units() { # extract_units <set>
 }
 
 stage_train_vocoder() {
+    aside train_vocoder
+}
+
+train_vocoder() {
     local init=()
     [ "$(units_kind)" = whisper_kmeans ] || init=(--init_from "${exp}/units/vocoder_start.pth")
     train vocoder unit_to_mel_train "${vocoder_config}" vocoder_data \
@@ -138,8 +142,12 @@ stage_train_taste() {
     train_tokenizer taste "${taste_config}" quantizer_start/model.pth
 }
 
-stage_train_controls() {
-    each train_control text_only without_vq
+stage_train_text_only_control() {
+    aside train_control text_only
+}
+
+stage_train_without_vq_control() {
+    aside train_control without_vq
 }
 
 train_control() { # train_control <model to continue>
@@ -180,6 +188,7 @@ choose_audio_keys() { # choose_audio_keys <set>
 }
 
 stage_reconstruct() {
+    join_asides
     for dset in ${test_sets}; do
         choose_audio_keys "${dset}"
         trained=$(trained_systems)

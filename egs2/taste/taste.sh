@@ -12,9 +12,10 @@ stages=(
     train_units         # discrete speech units of this corpus, and those of all sets
     train_vocoder       # the way back from units to a waveform
     train_text_only     # tokenizer sub-stage 1: decoder from text alone
+    train_text_only_control   # the row of text alone, trained as long as the last one
     train_without_vq    # tokenizer sub-stage 2: aggregator, no quantizer
+    train_without_vq_control  # the row without quantizer, trained as long
     train_taste         # tokenizer sub-stage 3: residual quantizer
-    train_controls      # the other rows, trained as long as the last one
     extract_codes       # TASTE codes of all sets, arks and a readable table
     train_slm           # spoken LM, LoRA
     reconstruct         # test sets: text + codes -> units -> audio
@@ -27,12 +28,13 @@ stages=(
 # --- options (each is --<name> <value>) -------------------------------------
 stage=1              # first stage to run, number or name
 stop_stage=100       # last stage to run, number or name
-skip_stages=         # stages to leave out, e.g. "train_controls continue_speech"
+skip_stages=         # stages to leave out, e.g. "train_vocoder continue_speech"
 dry_run=false        # print the commands instead of running them
 ngpu=0               # GPUs a node; 0 means CPU
 num_nodes=1          # nodes of a training
 nj=2                 # parallel jobs of the other stages
-at_once=1            # sets or systems handled at the same time, each with nj jobs
+at_once=1            # above 1: so many sets or systems are handled at the same time,
+                     # and vocoder and controls are trained beside the other stages
 gpu_inference=false  # run extraction and decoding on GPUs too
 python=python3       # interpreter, e.g. "coverage run --append" for tests
 tag=                 # name of the experiment; default: name of the corpus
@@ -97,6 +99,7 @@ number_of() { # number_of <stage name or number>
     echo "$1"
 }
 
+trap stop_asides EXIT
 first=$(number_of "${stage}")
 last=$(number_of "${stop_stage}")
 for ((number = 1; number <= ${#stages[@]}; number++)); do
@@ -107,6 +110,7 @@ for ((number = 1; number <= ${#stages[@]}; number++)); do
     log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"
     "stage_${name}"
 done
+join_asides
 log "done"
 echo "results   ${exp}/RESULTS.md, ${exp}/results.json"
 echo "audio     ${exp}/*/audio/<set>/audio/*.flac, ${exp}/slm/continuations/<set>/audio"

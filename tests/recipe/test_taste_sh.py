@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,14 @@ def test_a_stage_range_runs_those_stages_in_order():
     result = dry("--stage", "train_text_only", "--stop_stage", "9")
 
     assert result.returncode == 0, result.stderr
-    assert stages_of(result) == ["train_text_only", "train_without_vq", "train_taste"]
+    expected = ["train_text_only", "train_text_only_control", "train_without_vq"]
+    assert stages_of(result) == expected
 
 
 def test_stages_can_be_skipped_by_name():
     result = dry("--stage", "14", "--skip_stages", "score report")
 
-    assert stages_of(result) == ["continue_speech", "pack"]
+    assert stages_of(result) == ["reconstruct", "continue_speech", "pack"]
 
 
 def test_each_training_starts_from_the_one_before():
@@ -49,10 +51,10 @@ def test_each_training_starts_from_the_one_before():
 
 
 def test_the_resume_hint_names_its_own_stage():
-    out = dry("--stage", "11", "--stop_stage", "11").stdout
+    out = dry("--stage", "12", "--stop_stage", "12").stdout
 
-    assert "stage 11: extract_codes" in out
-    assert out.splitlines()[0].endswith("--stage 11)")
+    assert "stage 12: extract_codes" in out
+    assert out.splitlines()[0].endswith("--stage 12)")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,8 @@ set -euo pipefail
 expdir=exp; tag=t; corpus=c; dumpdir=dump; train_set=tr; valid_set=cv; test_sets=te
 train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
 fail() { echo "fail: $*" >&2; exit 2; }
+log() { echo "$*"; }
+exp=exp
 . "$1"/running.sh
 """
 
@@ -151,6 +155,52 @@ def test_each_handles_every_word_and_reports_a_failure(tmp_path, at_once):
     assert "not reached" not in bad.stdout
     assert {"a", "b", "c"} <= set((tmp_path / "log").read_text().split())
     assert "h" not in (tmp_path / "log").read_text().split()
+
+
+ASIDE = """
+at_once={}
+trap stop_asides EXIT
+slow() {{ sleep 0.5; echo from >> log; sleep 0.3; echo to >> log; }}
+aside slow
+aside slow
+echo main >> log
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_once", "order"), [(1, "from to from to main"), (2, "main from to from to")]
+)
+def test_what_runs_aside_runs_beside_the_stages_in_turn(tmp_path, at_once, order):
+    result = once(tmp_path, ASIDE.format(at_once) + "join_asides")
+
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "log").read_text().split() == order.split()
+
+
+def test_a_failure_aside_is_reported_where_it_is_awaited(tmp_path):
+    result = once(tmp_path, "at_once=2\naside false\necho on\njoin_asides\necho not")
+
+    assert result.returncode == 2 and result.stdout == "on\n"
+    assert "what ran beside the stages has failed" in result.stderr
+
+
+def test_what_runs_aside_ends_with_the_run(tmp_path):
+    result = once(tmp_path, ASIDE.format(2) + "false")
+    time.sleep(1.2)
+
+    assert result.returncode == 1
+    assert (tmp_path / "log").read_text() == "main\n"
+
+
+def test_a_step_waits_for_another_run_that_works_on_it(tmp_path):
+    """A killed run may have left its training running."""
+    step = 'once out/.done a -- bash -c "sleep 1; echo ran >> log"\n'
+
+    result = once(tmp_path, f"({step})& sleep 0.4\n{step}wait")
+
+    assert result.returncode == 0, result.stderr
+    assert "waiting for another run" in result.stdout
+    assert (tmp_path / "log").read_text() == "ran\n"
 
 
 def test_shellcheck():
