@@ -26,7 +26,7 @@ tokenizer_data() { # tokenizer_data <train|valid> <set>
 
 unit_autoencoder_data() { # unit_autoencoder_data <train|valid> <set>
     files "$1" "${features}/$2/mel_shape" \
-        "${features}/$2/encoder_states.scp,encoder_states,kaldi_ark" \
+        "${features}/$2/unit_states/encoder_states.scp,encoder_states,kaldi_ark" \
         "${features}/$2/spembs.scp,spembs,kaldi_ark" \
         "${features}/$2/mel.scp,mel,kaldi_ark"
 }
@@ -88,8 +88,9 @@ stage_train_units() {
             ${python} -m espnet_taste.bin.train_units --config "${config_dir}/${units_config}" \
             --data_dir "${aligned}/${train_set}" --output_dir "${exp}/units"
     else
+        each extract_unit_states "${train_set}" "${valid_set}"
         train unit_autoencoder units_train "${units_config}" unit_autoencoder_data \
-            --whisper "${whisper}" --encoder_config "${config_dir}/${taste_config}"
+            --whisper "${whisper}"
         once "${exp}/units/.done" "${exp}/unit_autoencoder" -- \
             ${python} -m espnet_taste.bin.export_units --output_dir "${exp}/units" \
             --model_file "${exp}/unit_autoencoder/${inference_model}" \
@@ -100,6 +101,11 @@ stage_train_units() {
 
 units_kind() { # the YAML file says which units these are
     sed -n 's/^units: *\([a-z0-9_]*\).*/\1/p' "${config_dir}/${units_config}"
+}
+
+extract_unit_states() { # extract_unit_states <set>: other layers than the aggregator's
+    jobs "${aligned}/$1" "${features}/$1/unit_states" extract_states --device "${device}" \
+        --config "${config_dir}/${units_config}" --whisper "${whisper}"
 }
 
 extract_units() { # extract_units <set>

@@ -7,7 +7,7 @@ defects of the reference implementation, C1 and C2).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -113,7 +113,8 @@ class TokenizerCollate:
         words, units = data["asr_words"], data["units"]
         num_words = int(words[-1]) + 1
         if self.spans.whole:
-            spans, bounds = [(0, num_words)], np.array([0] * num_words + [len(units)])
+            unknown = np.array([0] * num_words + [len(units)])
+            spans, bounds = [(0, num_words)], data.get("word_bounds", unknown)
         elif "word_bounds" not in data:
             raise ValueError(
                 f"utterance '{uid}' has no word_times, which word spans need; give "
@@ -129,10 +130,26 @@ class TokenizerCollate:
                 continue  # words squeezed between two units teach nothing
             token_start, token_stop = np.searchsorted(words, [first, stop])
             mask = random_unit_mask(len(span_units), self.spans.max_masked_units, rng)
-            rows.append(
-                Row(index, int(token_start), int(token_stop), span_units, mask, True)
-            )
+            times = np.diff(bounds[first : stop + 1]) if "word_bounds" in data else None
+            row = Row(index, int(token_start), int(token_stop), span_units, mask, True)
+            rows.append(row if times is None else _with_words(row, words, first, times))
         return rows
+
+
+def _with_words(row: Row, words: np.ndarray, first: int, counts: np.ndarray) -> Row:
+    """Note which word every token and every unit of a span belongs to.
+
+    Args:
+        row: The span.
+        words: Word of every token of the utterance, (Ta,).
+        first: First word of the span.
+        counts: Units of every word of the span.
+    """
+    return replace(
+        row,
+        token_words=words[row.token_start : row.token_stop] - first,
+        unit_words=np.repeat(np.arange(len(counts)), counts),
+    )
 
 
 class SpokenLMCollate:

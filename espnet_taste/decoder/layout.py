@@ -54,6 +54,8 @@ class Row:
     units: np.ndarray  # (S,) int, 0..num_units-1
     masked: np.ndarray | None = None  # (S,) bool, True: input hidden; None: none is
     ends: bool = False  # predict the end class behind the last unit
+    token_words: np.ndarray | None = None  # (tokens,) int, word of every token
+    unit_words: np.ndarray | None = None  # (S,) int, word spoken at every unit
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class UnitLMLayout:
     lm_rows: Tensor  # (P, L) int64, row of the position or IGNORE
     lm_blocks: Sizes
     labels: Tensor  # (P, L) int64, unit, num_units for the end class, or IGNORE
+    # Where the times of words are known; a number of its own for every word of a row.
+    token_words: Tensor | None = (
+        None  # (P, L) int64, word of a FUSED position or IGNORE
+    )
+    unit_words: Tensor | None = None  # (P, L) int64, word of the label or IGNORE
 
     def to(self, *args: object, **kwargs: object) -> "UnitLMLayout":
         """Move the tensors, as ``Tensor.to`` does."""
@@ -318,11 +325,30 @@ def _fill_unit_lm(
         "lm_rows": (IGNORE, row),
         "labels": (IGNORE, labels),
     }
+    if all(r.token_words is not None and r.unit_words is not None for r in rows):
+        arrays |= _words(rows, row, is_fused, predicts_unit)
     filled = {}
     for name, (padding, values) in arrays.items():
         filled[name] = np.full(grid.shape, int(padding), dtype=np.int64)
         filled[name].flat[position] = values
     return filled
+
+
+def _words(
+    rows: Sequence[Row], row: np.ndarray, is_fused: np.ndarray, is_unit: np.ndarray
+) -> dict[str, tuple[int, np.ndarray]]:
+    """Return the words of text positions and of labels, numbered over all rows."""
+    names = {"token_words": is_fused, "unit_words": is_unit}
+    words = {n: np.concatenate([getattr(r, n) for r in rows]) for n in names}
+    most = 1 + max(
+        (int(values.max()) for values in words.values() if len(values)), default=0
+    )
+    arrays = {}
+    for name, place in names.items():
+        values = np.full_like(row, IGNORE)
+        values[place] = row[place] * most + words[name]
+        arrays[name] = (IGNORE, values)
+    return arrays
 
 
 def _inputs(row: Row, num_units: int) -> np.ndarray:

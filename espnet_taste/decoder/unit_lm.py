@@ -24,6 +24,7 @@ from espnet_taste.decoder.contracts import (
 from espnet_taste.decoder.generation import generate_units
 from espnet_taste.decoder.layout import Kind, UnitLMLayout
 from espnet_taste.decoder.text_embedding import FrozenTextEmbedding
+from espnet_taste.layers.attention_guide import AttentionGuide
 from espnet_taste.layers.causal_encoder import CausalEncoder
 from espnet_taste.layers.fusion import WeightedFusion
 
@@ -122,11 +123,31 @@ class UnitLM(AbsUnitDecoder):
         taste: Tensor | None,
         speaker: Tensor,
         layout: UnitLMLayout,
+        guide: AttentionGuide | None = None,
     ) -> Tensor:
-        """Predict units, teacher-forced; see ``AbsUnitDecoder.forward``."""
+        """Predict units, teacher-forced; see ``AbsUnitDecoder.forward``.
+
+        A ``guide`` watches the attention of the unit LM, see ``guide``.
+        """
         condition = self.encode_condition(tokens, taste, layout)
         inputs = self.gather_inputs(condition, speaker, layout)
-        return self.output(self.encode_units(inputs, layout))
+        return self.output(self.encode_units(inputs, layout, guide))
+
+    def guide(self, layout: UnitLMLayout) -> AttentionGuide | None:
+        """Return a guide of the middle layers to the words of a layout, if known.
+
+        The layers before the guided ones find out how far the speech has come, those
+        after them use what the right word says.
+        """
+        if layout.token_words is None or layout.unit_words is None:
+            return None
+        middle = len(self.unit_encoder.layers) // 2
+        return AttentionGuide(
+            layout.unit_words.flatten(),
+            layout.token_words.flatten(),
+            layout.lm_blocks,
+            tuple(sorted({max(middle - 1, 0), middle})),
+        )
 
     def generate(
         self,
@@ -225,8 +246,12 @@ class UnitLM(AbsUnitDecoder):
             index = index + first * (layout.lm_kind == kind)
         return F.embedding(index, table)
 
-    def encode_units(self, inputs: Tensor, layout: UnitLMLayout) -> Tensor:
+    def encode_units(
+        self, inputs: Tensor, layout: UnitLMLayout, guide: AttentionGuide | None = None
+    ) -> Tensor:
         """Run the unit LM's encoder over its inputs, (P, L, D) to (P, L, D)."""
         rows = layout.lm_rows.flatten()
-        hidden = self.unit_encoder(inputs.flatten(0, 1), rows, layout.lm_blocks)
+        hidden = self.unit_encoder(
+            inputs.flatten(0, 1), rows, layout.lm_blocks, guide=guide
+        )
         return hidden.unflatten(0, layout.lm_rows.shape)

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from espnet_taste.layers.attention_guide import AttentionGuide
 from espnet_taste.layers.byte_dropout import ByteDropout
 from espnet_taste.layers.relative_attention import (
     AttentionCache,
@@ -61,11 +62,12 @@ class EncoderLayer(nn.Module):
         table: Tensor,
         blocks: CausalBlocks,
         cache: AttentionCache | None = None,
+        guide: AttentionGuide | None = None,
     ) -> Tensor:
         """Map (N, D) to (N, D); arguments as in ``RelativeAttention.forward``."""
         # Converted once here, autocast would do it for q, k and v each.
         normed = self.norm1(x).to(compute_dtype(x))
-        x = x + self.dropout(self.self_attn(normed, table, blocks, cache))
+        x = x + self.dropout(self.self_attn(normed, table, blocks, cache, guide))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
     def step(
@@ -128,6 +130,7 @@ class CausalEncoder(nn.Module):
         rows: Tensor,
         sizes: tuple[tuple[int, int], ...],
         caches: list[AttentionCache] | None = None,
+        guide: AttentionGuide | None = None,
     ) -> Tensor:
         """Encode a batch of rows.
 
@@ -137,6 +140,7 @@ class CausalEncoder(nn.Module):
             sizes: Number and length of the blocks the positions fall into, see
                 ``CausalBlocks``; no row crosses a block.
             caches: One cache a layer to keep keys and values in, or None.
+            guide: What watches attention in training, or None.
 
         Returns:
             (N, D); meaningless on padding.
@@ -149,7 +153,9 @@ class CausalEncoder(nn.Module):
         table = distance_table(blocks.longest, self.width, x.device)
         table = self.dropout(table.to(compute_dtype(x)))
         for index, layer in enumerate(self.layers):
-            x = layer(x, table, blocks, None if caches is None else caches[index])
+            cache = None if caches is None else caches[index]
+            watches = guide is not None and index in guide.layers
+            x = layer(x, table, blocks, cache, guide if watches else None)
         return self.after_norm(x)
 
     def step(

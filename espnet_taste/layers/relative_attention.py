@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet_taste.layers.attention_guide import AttentionGuide
+
 # Tables grow by doubling, so that a few serve all lengths.
 SMALLEST_TABLE = 512
 
@@ -165,6 +167,7 @@ class RelativeAttention(nn.Module):
         table: Tensor,
         blocks: CausalBlocks,
         cache: AttentionCache | None = None,
+        guide: AttentionGuide | None = None,
     ) -> Tensor:
         """Attend inside every block.
 
@@ -175,6 +178,7 @@ class RelativeAttention(nn.Module):
             blocks: Blocks and their masks.
             cache: Where to keep keys and values, for blocks of one row each;
                 None keeps nothing.
+            guide: What watches the first head in training, or None.
 
         Returns:
             (N, D).
@@ -192,9 +196,14 @@ class RelativeAttention(nn.Module):
             strict=True,
         )
         outputs = []
-        for *parts, (n, c), mask in groups:
-            parts = (t.view(n, c, self.heads, -1).permute(2, 0, 1, 3) for t in parts)
-            outputs.append(_attend(*parts, distances[..., -(c + 1) :], mask))
+        for number, (*parts, (n, c), mask) in enumerate(groups):
+            queries, positional, keys, values = (
+                t.view(n, c, self.heads, -1).permute(2, 0, 1, 3) for t in parts
+            )
+            bias = _position_scores(positional, distances[..., -(c + 1) :]) + mask
+            if guide is not None:
+                guide.read(number, queries, keys, bias)
+            outputs.append(_attend(queries, keys, values, bias))
         return self.linear_out(torch.cat(outputs))
 
     def step(
@@ -244,34 +253,37 @@ class RelativeAttention(nn.Module):
         return tuple(t.unflatten(1, (self.heads, -1)) for t in projected)
 
 
-def _attend(
-    queries: Tensor,
-    positional: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    distances: Tensor,
-    mask: Tensor,
-) -> Tensor:
+def _position_scores(positional: Tensor, distances: Tensor) -> Tensor:
+    """Score keys by their distance inside blocks of one length.
+
+    Args:
+        positional: (q + v) / sqrt(dk), (H, n, c, dk).
+        distances: Projected distances c .. 0, (H, dk, c + 1).
+
+    Returns:
+        (H, n, c, c); meaningless above the diagonal.
+    """
+    heads, n, c, _ = positional.shape
+    # Row i of the product holds distance c - m in column m, so the score of key j is
+    # i * (c + 1) + (c - i + j) = c + i * c + j elements into the block: skipping c
+    # of them aligns all rows at once. What wraps around lies above the diagonal.
+    by_distance = torch.bmm(positional.flatten(1, 2), distances)
+    return by_distance.view(heads, n, c * (c + 1))[..., c:].view(heads, n, c, c)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
     """Attend inside blocks of one length.
 
     Args:
         queries: (q + u) / sqrt(dk), (H, n, c, dk).
-        positional: (q + v) / sqrt(dk), (H, n, c, dk).
         keys: (H, n, c, dk).
         values: (H, n, c, dk).
-        distances: Projected distances c .. 0, (H, dk, c + 1).
-        mask: (n, c, c), 0 or -inf.
+        bias: Positional scores, -inf where a key is not seen, (H, n, c, c).
 
     Returns:
         (n * c, D).
     """
     heads, n, c, _ = queries.shape
-    # Row i of the product holds distance c - m in column m, so the score of key j is
-    # i * (c + 1) + (c - i + j) = c + i * c + j elements into the block: skipping c
-    # of them aligns all rows at once. What wraps around lies above the diagonal.
-    by_distance = torch.bmm(positional.flatten(1, 2), distances)
-    aligned = by_distance.view(heads, n, c * (c + 1))[..., c:].view(heads, n, c, c)
-    bias = aligned + mask
     if queries.is_cuda or not bias.requires_grad:
         mixed = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=bias, scale=1.0

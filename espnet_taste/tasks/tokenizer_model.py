@@ -20,6 +20,7 @@ from torch import Tensor
 
 from espnet_taste.decoder.contracts import AbsUnitDecoder
 from espnet_taste.decoder.layout import UnitLMLayout, whole_rows
+from espnet_taste.layers.attention_guide import AttentionGuide
 from espnet_taste.tasks.attention_tap import AttentionTap
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tokenizer.contracts import AbsAggregator, AbsEncoder, AbsQuantizer
@@ -76,6 +77,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         decoder: Unit LM.
         commitment_weight: Weight of the commitment loss (reference: 1).
         commitment_warmup_steps: Steps over which that weight grows from 0.
+        alignment_weight: Weight with which heads of the decoder are taught in training
+            to look at the word that is spoken, where its time is known (reference: 0).
         amp_dtype: "bfloat16" or "float16" to run under autocast on any device;
             None for the trainer's precision.
         extract_feats_in_collect_stats: Only there because ESPnet asks for it.
@@ -90,6 +93,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         *,
         commitment_weight: float = 1.0,
         commitment_warmup_steps: int = 0,
+        alignment_weight: float = 0.0,
         amp_dtype: str | None = None,
         extract_feats_in_collect_stats: bool = False,
     ):
@@ -104,6 +108,11 @@ class TasteTokenizerModel(TasteESPnetModel):
                 f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, "
                 f"got {amp_dtype!r}"
             )
+        if alignment_weight and not hasattr(decoder, "guide"):
+            raise ValueError(
+                f"alignment_weight: {type(decoder).__name__} cannot be guided; set it "
+                "to 0"
+            )
         self.encoder = encoder
         self.aggregator = aggregator
         self.quantizer = quantizer
@@ -111,6 +120,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         self.attention_tap = AttentionTap()
         self.commitment_weight = commitment_weight
         self.commitment_warmup_steps = commitment_warmup_steps
+        self.alignment_weight = alignment_weight
         self.amp_dtype = AMP_DTYPES.get(amp_dtype)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
         frozen = [] if encoder is None else ["encoder"]
@@ -159,9 +169,13 @@ class TasteTokenizerModel(TasteESPnetModel):
                     num_tokens=asr_tokens.size(1),
                     num_units=self.decoder.num_units,
                 )
-            logits = self._decode(batch, taste, layout)
+            guide = self._guide(layout)
+            logits = self._decode(batch, taste, layout, guide)
         stats = unit_statistics(logits, layout.labels)
         loss = stats["loss_units"]
+        if guide is not None:
+            stats["loss_alignment"] = guide.loss()
+            loss = loss + self.alignment_weight * stats["loss_alignment"]
         if taste is not None:
             loss = loss + self._commitment(taste, stats)
         if self.training:
@@ -205,11 +219,21 @@ class TasteTokenizerModel(TasteESPnetModel):
             return self.encoder(speech["speech"], speech["speech_lengths"])
         raise ValueError("the batch has neither 'encoder_states' nor 'speech'")
 
+    def _guide(self, layout: UnitLMLayout) -> AttentionGuide | None:
+        if not self.training or not self.alignment_weight:
+            return None
+        return self.decoder.guide(layout)
+
     def _decode(
-        self, batch: TokenBatch, taste: QuantizerOutput | None, layout: UnitLMLayout
+        self,
+        batch: TokenBatch,
+        taste: QuantizerOutput | None,
+        layout: UnitLMLayout,
+        guide: AttentionGuide | None,
     ) -> Tensor:
         embeds = None if taste is None else taste.quantized
-        return self.decoder(batch.tokens, embeds, batch.speaker, layout)
+        options = {} if guide is None else {"guide": guide}
+        return self.decoder(batch.tokens, embeds, batch.speaker, layout, **options)
 
     def _commitment(self, taste: QuantizerOutput, stats: dict) -> Tensor:
         """Add the quantizer's statistics; return its weighted loss."""

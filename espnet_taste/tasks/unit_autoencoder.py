@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection
 
 import torch
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import int_or_none, str_or_none
+from espnet2.utils.types import int_or_none
 from torch import Tensor, nn
 
 from espnet_taste.data.mel_crops import MelCropCollate, StateMelPreprocessor
 from espnet_taste.decoder.unit_to_mel import SpeakerBlock, UnitToMel, step_mask
-from espnet_taste.tasks.base import TasteTask, read_config, record_frozen_weights
+from espnet_taste.tasks.base import TasteTask, record_frozen_weights
 from espnet_taste.tasks.unit_to_mel import UnitToMelESPnetModel, mel_error, unit_centre
 from espnet_taste.tokenizer.encoder import WhisperEncoder
 from espnet_taste.units.unit_encoder import UnitEncoder, centre_states, frames_per_unit
@@ -143,12 +143,6 @@ class UnitAutoencoderTask(TasteTask):
             help="Whisper weights of the encoder",
         )
         group.add_argument(
-            "--encoder_config",
-            type=str_or_none,
-            default=None,
-            help="Training YAML whose encoder_conf made the states; noted in config.yaml",
-        )
-        group.add_argument(
             "--unit_rate_hz", type=float, default=50.0, help="Units a second"
         )
         for name, built in (
@@ -207,10 +201,6 @@ class UnitAutoencoderTask(TasteTask):
             ValueError: If an option is unknown, or the rate cannot be.
         """
         record_frozen_weights(args, [args.whisper])
-        if args.encoder_config is not None:
-            read = read_config(args.encoder_config)
-            args.encoder_conf = getattr(read, "encoder_conf", {})
-            args.encoder_config = None
         state_dim = WhisperEncoder(args.whisper, **args.encoder_conf).output_size()
         args.unit_encoder_conf["input_dim"] = 2 * state_dim
         args.unit_encoder_conf["frames_per_unit"] = frames_per_unit(args.unit_rate_hz)
