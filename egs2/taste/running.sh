@@ -122,8 +122,9 @@ stop_asides() {
 # Split the utterances over parallel jobs and merge what they wrote. With the variable
 # key_subset, only the utterances of that file.
 key_subset=
+jobs_marker= # where to note that it is done, if not in the output folder
 jobs() {
-    once "$2/.done.$3" "$1" ${key_subset} "${@:3}" -- split_jobs "$@"
+    once "${jobs_marker:-$2/.done.$3}" "$1" ${key_subset} "${@:3}" -- split_jobs "$@"
 }
 
 split_jobs() {
