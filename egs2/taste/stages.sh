@@ -109,8 +109,8 @@ extract_unit_states() { # extract_unit_states <set>: other layers than the aggre
 }
 
 extract_units() { # extract_units <set>
-    # Not among the marks of the features: the units were learned from those.
-    local jobs_marker=${exp}/units/.done.extract_$1
+    # Not among the marks of features or units: it is made from both.
+    local jobs_marker=${exp}/extracted_units/.done.$1
     jobs "${aligned}/$1" "${features}/$1" extract_units --units_dir "${exp}/units"
 }
 
