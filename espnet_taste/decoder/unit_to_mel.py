@@ -20,6 +20,7 @@ MEL_SPREAD = 2.0
 # GE2E embeddings have norm 1 in 256 dimensions; this brings them to variance 1.
 SPEAKER_GAIN = 16.0
 RESIDUAL_START = 0.2
+MEL_RATE_HZ = 22050 / 256  # frames of HiFi-GAN's mel
 
 
 class SpeakerBlock(nn.Module):
@@ -92,7 +93,7 @@ class UnitToMel(nn.Module):
         num_units: int,
         unit_rate_hz: float,
         *,
-        frame_rate_hz: float = 22050 / 256,
+        frame_rate_hz: float = MEL_RATE_HZ,
         num_mels: int = 80,
         speaker_dim: int = 256,
         width: int = 256,

@@ -56,6 +56,14 @@ class TasteTask(AbsTask):
     """Base of our tasks; ESPnet's stock trainer does the training."""
 
     num_optimizers = 1
+    class_choices_list: list = []
+
+    @classmethod
+    def optional_data_names(
+        cls, train: bool = True, inference: bool = False
+    ) -> tuple[str, ...]:
+        """Return the names of the data that may be given."""
+        return ()
 
     @classmethod
     def add_shared_arguments(cls, group: argparse._ArgumentGroup) -> None:

@@ -11,13 +11,22 @@ from collections.abc import Callable, Collection
 
 import torch
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import int_or_none
 from torch import Tensor, nn
 
 from espnet_taste.data.mel_crops import MelCropCollate, StateMelPreprocessor
-from espnet_taste.decoder.unit_to_mel import SpeakerBlock, UnitToMel, step_mask
+from espnet_taste.decoder.unit_to_mel import (
+    MEL_RATE_HZ,
+    SpeakerBlock,
+    UnitToMel,
+    step_mask,
+)
 from espnet_taste.tasks.base import TasteTask, record_frozen_weights
-from espnet_taste.tasks.unit_to_mel import UnitToMelESPnetModel, mel_error, unit_centre
+from espnet_taste.tasks.unit_to_mel import (
+    UnitToMelESPnetModel,
+    add_mel_arguments,
+    mel_error,
+    unit_centre,
+)
 from espnet_taste.tokenizer.encoder import WhisperEncoder
 from espnet_taste.units.unit_encoder import UnitEncoder, centre_states, frames_per_unit
 from espnet_taste.units.whisper_features import FRAME_RATE_HZ
@@ -124,8 +133,6 @@ def perplexity(units: Tensor, num_units: int) -> Tensor:
 class UnitAutoencoderTask(TasteTask):
     """Train ``UnitEncoder`` and ``UnitToMel`` on encoder states and mel frames."""
 
-    class_choices_list: list = []
-
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add the options of this task to ESPnet's parser."""
@@ -137,6 +144,7 @@ class UnitAutoencoderTask(TasteTask):
             default="whisper_vq",
             help="Kind of the units; read again when the folder is opened",
         )
+        add_mel_arguments(group)
         group.add_argument(
             "--whisper",
             default="openai/whisper-tiny.en",
@@ -148,7 +156,6 @@ class UnitAutoencoderTask(TasteTask):
         for name, built in (
             ("encoder_conf", "WhisperEncoder"),
             ("unit_encoder_conf", "UnitEncoder"),
-            ("unit_to_mel_conf", "UnitToMel"),
         ):
             group.add_argument(
                 f"--{name}",
@@ -156,12 +163,6 @@ class UnitAutoencoderTask(TasteTask):
                 default={},
                 help=f"The keyword arguments for {built}",
             )
-        group.add_argument(
-            "--crop_units",
-            type=int_or_none,
-            default=96,
-            help="Units a training crop; none for whole utterances",
-        )
 
     @classmethod
     def required_data_names(
@@ -169,13 +170,6 @@ class UnitAutoencoderTask(TasteTask):
     ) -> tuple[str, ...]:
         """Return the names of the data that must be given."""
         return ("encoder_states", "spembs", "mel")
-
-    @classmethod
-    def optional_data_names(
-        cls, train: bool = True, inference: bool = False
-    ) -> tuple[str, ...]:
-        """Return the names of the data that may be given."""
-        return ()
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
@@ -220,8 +214,4 @@ class UnitAutoencoderTask(TasteTask):
 
 
 def _frames_per_mel(args: argparse.Namespace) -> float:
-    conf = {"num_units": 2, "unit_rate_hz": FRAME_RATE_HZ, "width": 1, "unit_blocks": 0}
-    frame_rate = args.unit_to_mel_conf.get("frame_rate_hz")
-    if frame_rate is not None:
-        conf["frame_rate_hz"] = frame_rate
-    return UnitToMel(**conf, frame_blocks=0).units_per_frame
+    return FRAME_RATE_HZ / args.unit_to_mel_conf.get("frame_rate_hz", MEL_RATE_HZ)

@@ -103,8 +103,6 @@ def mel_error(predicted: Tensor, mel: Tensor, lengths: Tensor) -> tuple[Tensor, 
 class UnitToMelTask(TasteTask):
     """Train ``UnitToMel`` on units, speaker embeddings and mel frames."""
 
-    class_choices_list: list = []
-
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add the options of this task to ESPnet's parser."""
@@ -122,12 +120,7 @@ class UnitToMelTask(TasteTask):
             default=None,
             help="Folder of the units; gives their number and rate",
         )
-        group.add_argument(
-            "--unit_to_mel_conf",
-            action=NestedDictAction,
-            default={},
-            help="The keyword arguments for UnitToMel",
-        )
+        add_mel_arguments(group)
         group.add_argument(
             "--mel_vocoder",
             choices=["hifigan", "griffin_lim"],
@@ -146,12 +139,6 @@ class UnitToMelTask(TasteTask):
             default=None,
             help="bfloat16 for faster synthesis on hardware that has it",
         )
-        group.add_argument(
-            "--crop_units",
-            type=int_or_none,
-            default=96,
-            help="Units a training crop; none for whole utterances",
-        )
 
     @classmethod
     def required_data_names(
@@ -159,13 +146,6 @@ class UnitToMelTask(TasteTask):
     ) -> tuple[str, ...]:
         """Return the names of the data that must be given."""
         return ("units", "spembs") if inference else ("units", "spembs", "mel")
-
-    @classmethod
-    def optional_data_names(
-        cls, train: bool = True, inference: bool = False
-    ) -> tuple[str, ...]:
-        """Return the names of the data that may be given."""
-        return ()
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
@@ -194,6 +174,22 @@ class UnitToMelTask(TasteTask):
         )
         cls.start_from(model, args.init_from, new_parts=())
         return model
+
+
+def add_mel_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the options of every task that trains a ``UnitToMel`` on crops."""
+    group.add_argument(
+        "--unit_to_mel_conf",
+        action=NestedDictAction,
+        default={},
+        help="The keyword arguments for UnitToMel",
+    )
+    group.add_argument(
+        "--crop_units",
+        type=int_or_none,
+        default=96,
+        help="Units a training crop; none for whole utterances",
+    )
 
 
 def complete_units(args: argparse.Namespace) -> None:

@@ -1,10 +1,15 @@
 """What every source of speech units promises."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors.torch import save
+from torch import Tensor
+
+from espnet_taste.data.kaldi import atomic_write
 
 
 class AbsUnitExtractor(ABC):
@@ -45,6 +50,28 @@ class AbsUnitExtractor(ABC):
     @abstractmethod
     def load(cls, folder: Path) -> "AbsUnitExtractor":
         """Read what ``save`` wrote."""
+
+
+def write_units(folder: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    """Write ``units.safetensors``, then ``config.json``: with it a folder is whole.
+
+    Args:
+        folder: Folder to make or complete.
+        tensors: What was learned.
+        facts: What ``load`` and ``read_units_info`` need, for JSON.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with atomic_write(Path(folder) / "units.safetensors", "wb") as stream:
+        stream.write(save(tensors))
+    with atomic_write(Path(folder) / "config.json") as stream:
+        stream.write(json.dumps(facts, indent=2) + "\n")
+
+
+def too_short(num_samples: int, unit_rate_hz: float) -> ValueError:
+    """Return the error of speech that makes no unit."""
+    return ValueError(
+        f"{num_samples} samples are too short for one unit at {unit_rate_hz:g} Hz"
+    )
 
 
 def require_same_weights(folder: Path, model: str, found: str, noted: str) -> None:

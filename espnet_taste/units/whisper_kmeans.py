@@ -14,12 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from espnet_taste.data.kaldi import atomic_write
 from espnet_taste.layers.kmeans import lloyd, nearest_means, spread_start
-from espnet_taste.units.contracts import AbsUnitExtractor, require_same_weights
+from espnet_taste.units.contracts import (
+    AbsUnitExtractor,
+    require_same_weights,
+    too_short,
+    write_units,
+)
 from espnet_taste.units.unit_encoder import frames_per_unit
 from espnet_taste.units.whisper_features import WhisperFeatures
 from espnet_taste.weights import fingerprint, resolve
@@ -118,19 +122,12 @@ class WhisperKMeans(AbsUnitExtractor):
     def _extract_one(self, speech: np.ndarray) -> np.ndarray:
         frames = stack_frames(self.features(speech), self.config)
         if len(frames) == 0:
-            raise ValueError(
-                f"{len(speech)} samples are too short for one unit at "
-                f"{self.unit_rate_hz:g} Hz"
-            )
+            raise too_short(len(speech), self.unit_rate_hz)
         vectors = (frames - self.codebook["mean"]) @ self.codebook["components"]
         return nearest_means(vectors, self.codebook["means"]).numpy()
 
     def save(self, folder: Path) -> None:
-        """Write ``units.safetensors``, then ``config.json``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / "units.safetensors", "wb") as stream:
-            stream.write(save({k: v.contiguous() for k, v in self.codebook.items()}))
+        """Write what ``load`` needs; see ``AbsUnitExtractor``."""
         facts = {
             "units": "whisper_kmeans",
             "num_units": self.num_units,
@@ -138,8 +135,7 @@ class WhisperKMeans(AbsUnitExtractor):
             "units_conf": asdict(self.config),
             "model_sha256": self.model_sha256,
         }
-        with atomic_write(folder / "config.json") as stream:
-            stream.write(json.dumps(facts, indent=2) + "\n")
+        write_units(folder, self.codebook, facts)
 
     @classmethod
     def load(cls, folder: Path) -> "WhisperKMeans":

@@ -15,12 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from espnet_taste.data.kaldi import atomic_write
 from espnet_taste.tokenizer.encoder import FRAME_SAMPLES, WhisperEncoder
-from espnet_taste.units.contracts import AbsUnitExtractor, require_same_weights
+from espnet_taste.units.contracts import (
+    AbsUnitExtractor,
+    require_same_weights,
+    too_short,
+    write_units,
+)
 from espnet_taste.units.unit_encoder import UnitEncoder, centre_states
 from espnet_taste.units.whisper_features import FRAME_RATE_HZ
 from espnet_taste.weights import fingerprint, resolve
@@ -94,10 +98,7 @@ class WhisperVQ(AbsUnitExtractor):
         parts = torch.from_numpy(np.array(speech, np.float32)).split(size)
         states = torch.cat([self._encode(part) for part in parts])
         if len(states) < self.unit_encoder.frames_per_unit:
-            raise ValueError(
-                f"{len(speech)} samples are too short for one unit at "
-                f"{self.unit_rate_hz:g} Hz"
-            )
+            raise too_short(len(speech), self.unit_rate_hz)
         lengths = torch.tensor([len(states)])
         return self.unit_encoder(centre_states(states)[None], lengths).units[0].numpy()
 
@@ -107,12 +108,7 @@ class WhisperVQ(AbsUnitExtractor):
         return packed[: -(-len(speech) // FRAME_SAMPLES)]
 
     def save(self, folder: Path) -> None:
-        """Write ``units.safetensors``, then ``config.json``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = self.unit_encoder.state_dict()
-        with atomic_write(folder / "units.safetensors", "wb") as stream:
-            stream.write(save({k: v.contiguous() for k, v in state.items()}))
+        """Write what ``load`` needs; see ``AbsUnitExtractor``."""
         facts = {
             "units": "whisper_vq",
             "num_units": self.num_units,
@@ -122,8 +118,7 @@ class WhisperVQ(AbsUnitExtractor):
             "unit_encoder_conf": self.config.unit_encoder_conf,
             "model_sha256": self.model_sha256,
         }
-        with atomic_write(folder / "config.json") as stream:
-            stream.write(json.dumps(facts, indent=2) + "\n")
+        write_units(folder, self.unit_encoder.state_dict(), facts)
 
     @classmethod
     def load(cls, folder: Path) -> "WhisperVQ":
