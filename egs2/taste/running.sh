@@ -48,12 +48,12 @@ once() {
     exec {lock}>&-
 }
 
-signature_of() { # words, contents of YAML files, checksums of the steps before
+signature_of() { # words, settings in YAML files, checksums of the steps before
     local word place
     for word in "$@"; do
         echo "${word}"
         case ${word} in
-            *.yaml) cat "${word}" ;;
+            *.yaml) settings_of "${word}" ;;
             */*)
                 place=${word%%,*}
                 [ -d "${place}" ] || place=$(dirname "${place}")
@@ -61,6 +61,18 @@ signature_of() { # words, contents of YAML files, checksums of the steps before
                 ;;
         esac
     done
+}
+
+# settings_of <YAML file>: without comments, which decide nothing. With the variable
+# yaml_keys, only those top-level keys: a step that reads two settings of a training's
+# file is not another step when the training gets more epochs.
+yaml_keys=
+settings_of() {
+    awk -v keys="${yaml_keys}" '
+        { sub(/(^|[ \t]+)#.*/, "") }
+        /^[^ -]/ { key = $0; sub(/:.*/, "", key)
+                   wanted = keys == "" || index(" " keys " ", " " key " ") }
+        wanted && /[^ \t]/' "$1"
 }
 
 # each <function> <words...>: call the function with every word, at_once of them at a

@@ -77,6 +77,7 @@ extract_features() { # extract_features <set>
     jobs "${aligned}/$1" "${features}/$1" extract_speakers
     jobs "${aligned}/$1" "${features}/$1" extract_mel
     if "${encoder_states}"; then
+        local yaml_keys="encoder encoder_conf"
         jobs "${aligned}/$1" "${features}/$1" extract_states --device "${device}" \
             --config "${config_dir}/${taste_config}" --whisper "${whisper}"
     fi
@@ -104,6 +105,7 @@ units_kind() { # the YAML file says which units these are
 }
 
 extract_unit_states() { # extract_unit_states <set>: other layers than the aggregator's
+    local yaml_keys="encoder encoder_conf"
     jobs "${aligned}/$1" "${features}/$1/unit_states" extract_states --device "${device}" \
         --config "${config_dir}/${units_config}" --whisper "${whisper}"
 }

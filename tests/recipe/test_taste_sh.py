@@ -124,6 +124,30 @@ def test_a_step_made_from_something_else_is_not_overwritten(tmp_path, change):
     assert "out was made with what is marked '<'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("keys", "change", "another"),
+    [
+        ("", "# note\nencoder_conf:\n  layer: 1  # shallow\n\nmax_epoch: 6\n", False),
+        ("", "encoder_conf:\n  layer: 1\nmax_epoch: 7\n", True),
+        ("encoder_conf", "encoder_conf:\n  layer: 1\nmax_epoch: 7\n", False),
+        ("encoder_conf", "encoder_conf:\n  layer: 2\nmax_epoch: 6\n", True),
+        ("encoder_conf", "encoder_conf:\n- layer: 1\nmax_epoch: 6\n", True),
+        ("", "encoder_conf:\n  layer: 1#2\nmax_epoch: 6\n", True),
+    ],
+)
+def test_only_settings_that_a_step_reads_make_it_another(
+    tmp_path, keys, change, another
+):
+    conf = tmp_path / "conf.yaml"
+    step = f"yaml_keys='{keys}'; once out/.done conf.yaml -- true"
+    conf.write_text("encoder_conf:\n  layer: 1\nmax_epoch: 6\n")
+    assert once(tmp_path, step).returncode == 0
+
+    conf.write_text(change)
+
+    assert once(tmp_path, step).returncode == (2 if another else 0)
+
+
 def test_the_exclusion_limit_counts_over_all_jobs(tmp_path):
     """One job may leave out all of its part, the set must not."""
     from espnet_taste.bin.merge_jobs import main
