@@ -3,6 +3,7 @@
 
 exp=${expdir}/${tag:-${corpus}}
 raw=${dumpdir}/raw
+transcribed=${dumpdir}/transcribed
 aligned=${dumpdir}/aligned
 features=${dumpdir}/features
 all_sets=$(printf '%s\n' ${train_set} ${valid_set} ${test_sets} | awk '!seen[$0]++')
@@ -56,8 +57,12 @@ stage_format_audio() {
 }
 
 format_audio() { # format_audio <set>
+    local need_text=true
+    [ "${transcripts}" = corpus ] || need_text=false
+    # shellcheck disable=SC2086  # options are words
     jobs "data/$1" "${raw}/$1" format_audio --min_s "${min_wav_duration}" \
-        --max_s "${max_wav_duration}" --max_excluded "${max_excluded}"
+        --max_s "${max_wav_duration}" --max_excluded "${max_excluded}" \
+        --need_text "${need_text}" ${format_opts}
 }
 
 stage_align() {
@@ -65,8 +70,16 @@ stage_align() {
 }
 
 align() { # align <set>
-    jobs "${raw}/$1" "${aligned}/$1" align --aligner "${aligner}" \
-        --whisper "${whisper}" ${aligner_opts}
+    local source=${raw}/$1
+    # shellcheck disable=SC2086  # options are words
+    if [ "${transcripts}" = asr ]; then
+        source=${transcribed}/$1
+        jobs "${raw}/$1" "${source}" transcribe --whisper "${whisper}" --device "${device}" \
+            --max_excluded "${max_excluded}" ${asr_opts}
+    fi
+    # shellcheck disable=SC2086
+    jobs "${source}" "${aligned}/$1" align --aligner "${aligner}" \
+        --whisper "${whisper}" --max_excluded "${max_excluded}" ${aligner_opts}
 }
 
 stage_extract_features() {
@@ -298,11 +311,12 @@ stage_report() {
     local -a folders=()
     for dset in ${all_sets}; do
         folders+=(--data_dir "${raw}/${dset}" --data_dir "${aligned}/${dset}")
+        [ "${transcripts}" = corpus ] || folders+=(--data_dir "${transcribed}/${dset}")
     done
     # shellcheck disable=SC2086  # several sets
     run ${python} -m espnet_taste.bin.report "${rows[@]}" "${folders[@]}" \
         --test_sets ${test_sets} --output_dir "${exp}" \
-        --train_config "${exp}/taste/config.yaml" --meta "corpus=${corpus}" \
+        --train_config "${exp}/taste/config.yaml" --meta "corpus=${corpus}" --meta "transcripts=${transcripts}" \
         --config "${config_dir}/${taste_config}" --config "${config_dir}/${slm_config}"
 }
 

@@ -7,7 +7,7 @@ set -euo pipefail
 stages=(
     prepare_data        # local/data.sh -> data/<set>
     format_audio        # 16 kHz, length filter, counts of what was dropped
-    align               # words and their times
+    align               # words and their times; transcripts first, if there are none
     extract_features    # speaker embeddings, mel frames, Whisper encoder states
     train_units         # discrete speech units of this corpus, and those of all sets
     train_vocoder       # the way back from units to a waveform
@@ -48,6 +48,9 @@ test_sets=
 min_wav_duration=0.1 # seconds; shorter and longer audio is dropped and counted
 max_wav_duration=30
 max_excluded=0.2     # share of a set that may be dropped before the stage stops
+format_opts=         # further options of espnet_taste.bin.format_audio
+transcripts=corpus   # corpus, or asr: made by Whisper or by an ESPnet recogniser
+asr_opts=            # options of espnet_taste.bin.transcribe: which recogniser
 aligner=pocketsphinx # pocketsphinx, whisper, ctc or existing
 aligner_opts=        # further options of espnet_taste.bin.align
 whisper=openai/whisper-tiny.en          # frozen encoder and aggregator start
@@ -87,6 +90,8 @@ run_args=$(printf '%q ' "$@")
 for name in train_set valid_set test_sets; do
     [ -n "${!name}" ] || fail "--${name} is required"
 done
+[[ "${transcripts}" =~ ^(corpus|asr)$ ]] \
+    || fail "--transcripts is corpus or asr, not '${transcripts}'"
 
 # --- driver -----------------------------------------------------------------
 

@@ -50,6 +50,22 @@ def test_each_training_starts_from_the_one_before():
     assert "--init_from exp/mini_an4/quantizer_start/model.pth" in out
 
 
+def test_transcripts_are_made_between_formatting_and_alignment():
+    made = dry("--stage", "2", "--stop_stage", "3", "--transcripts", "asr").stdout
+    steps = [line.split()[1:4] for line in made.splitlines() if "split_jobs" in line]
+
+    assert made.count("--need_text false") == 3
+    assert ["dump/raw/test", "dump/transcribed/test", "transcribe"] in steps
+    assert ["dump/transcribed/test", "dump/aligned/test", "align"] in steps
+
+
+def test_transcripts_of_the_corpus_are_taken_as_they_are():
+    out = dry("--stage", "2", "--stop_stage", "3").stdout
+
+    assert out.count("--need_text true") == 3
+    assert "transcribe" not in out
+
+
 def test_the_resume_hint_names_its_own_stage():
     out = dry("--stage", "12", "--stop_stage", "12").stdout
 
@@ -62,6 +78,7 @@ def test_the_resume_hint_names_its_own_stage():
     [
         (["--stage", "trian_slm"], "no stage 'trian_slm'"),
         (["--train_sets", "x"], "--train_sets"),
+        (["--transcripts", "maybe"], "--transcripts is corpus or asr, not 'maybe'"),
         (["stray"], "unexpected argument 'stray'"),
     ],
 )
