@@ -23,7 +23,8 @@ def test_all_files_are_found():
         by_folder.setdefault(relative(path.parent), set()).add(path.name)
 
     assert by_folder["."] == by_folder["debug"]
-    assert len(by_folder["."]) == 10 and len(TOKENIZER) == 10
+    assert len(by_folder["."]) == 10 and len(TOKENIZER) == 13
+    assert len(by_folder["released"]) == 4
 
 
 @pytest.mark.parametrize("path", TOKENIZER, ids=relative)
@@ -43,11 +44,29 @@ def test_a_tokenizer_config_fits_its_classes(path):
         conf = getattr(args, f"{choices.name}_conf")
         known = inspect.signature(cls).parameters if cls else {}
         assert set(conf) <= set(known), choices.name
-    steps = args.max_epoch * args.num_iters_per_epoch
-    assert args.scheduler_conf["total_steps"] == steps
+    if args.num_iters_per_epoch:
+        steps = args.max_epoch * args.num_iters_per_epoch
+        assert args.scheduler_conf["total_steps"] == steps
 
 
-@pytest.mark.parametrize("name", ["train_slm.yaml", "debug/train_slm.yaml"])
+def test_the_released_decoder_has_the_size_of_the_released_decoder():
+    """153.4 million parameters, with the text table of large-v3 and CAM++ speakers."""
+    import torch
+
+    from espnet_taste.decoder.unit_lm import UnitLM
+
+    conf = yaml.safe_load((CONF / "released/train_taste.yaml").read_text())
+    sizes = {**conf["decoder_conf"], "speaker_dim": 192}
+    with torch.device("meta"):
+        decoder = UnitLM(num_units=4096, text_vocab_size=51866, **sizes)
+
+    total = sum(p.numel() for p in decoder.parameters())
+    assert round(total / 1e6, 1) == 153.4
+
+
+@pytest.mark.parametrize(
+    "name", ["train_slm.yaml", "debug/train_slm.yaml", "released/train_slm.yaml"]
+)
 def test_a_spoken_lm_config_fits(name):
     from espnet_taste.slm.lora import attach_lora
     from espnet_taste.slm.model import SpokenLM
@@ -58,8 +77,9 @@ def test_a_spoken_lm_config_fits(name):
 
     check_options("slm_conf", args.slm_conf, SpokenLM)
     assert set(args.slm_conf["lora"]) <= set(inspect.signature(attach_lora).parameters)
-    steps = args.max_epoch * args.num_iters_per_epoch
-    assert args.scheduler_conf["total_steps"] == steps
+    if args.num_iters_per_epoch:
+        steps = args.max_epoch * args.num_iters_per_epoch
+        assert args.scheduler_conf["total_steps"] == steps
 
 
 @pytest.mark.parametrize("name", ["decode.yaml", "debug/decode.yaml"])
