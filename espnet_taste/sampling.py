@@ -2,7 +2,8 @@
 
 Every function takes logits (B, V) in float32 and returns new ones or indices
 (B,); nothing is written in place, nothing is kept between calls, and every random
-draw takes a ``torch.Generator``. A removed index keeps a finite logit, so that a
+draw takes its source: a ``torch.Generator``, or ``RowStreams``, with which a row gets
+the same in whatever batch it stands. A removed index keeps a finite logit, so that a
 row with everything removed still has a distribution (over all of them) and no NaN.
 
 Two orders of the same steps exist, because they differ in what they draw:
@@ -17,6 +18,7 @@ Source: TASTE (arXiv:2504.07053); released sampler of the reference. Nucleus
 sampling: arXiv:1904.09751. Repetition penalty: CTRL (arXiv:1909.05858).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,19 +100,66 @@ def penalise_seen(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     return torch.where(seen, lowered, logits)
 
 
-def draw(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+class RowStreams:
+    """Random numbers of which every row has its own stream.
+
+    One generator for a batch gives a row other numbers in another batch. Here they
+    depend on the row's seed alone.
+
+    Args:
+        seeds: One a row.
+        device: Where the numbers are needed.
+    """
+
+    # Numbers fetched at a time: a step must not wait for a transfer to the device.
+    AHEAD = 256
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._left = torch.empty(len(self._generators), 0, device=device)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._generators)
+
+    def uniform(self, count: int) -> Tensor:
+        """Return the next ``count`` numbers of every row.
+
+        Returns:
+            Uniform in [0, 1), (B, count), float32.
+        """
+        if self._left.size(1) < count:
+            size = max(self.AHEAD, count)
+            fresh = [torch.rand(size, generator=g) for g in self._generators]
+            fresh = torch.stack(fresh).to(self._left.device, non_blocking=True)
+            self._left = torch.cat([self._left, fresh], 1)
+        now, self._left = self._left.split([count, self._left.size(1) - count], 1)
+        return now
+
+
+RandomSource = torch.Generator | RowStreams | None
+"""Where a draw gets its randomness; None is torch's default generator."""
+
+
+def draw(logits: Tensor, source: RandomSource = None) -> Tensor:
     """Draw one index a row from the softmax of the logits.
 
     Args:
-        logits: (B, V), float.
-        generator: Source of randomness, on the device of the logits; None uses
-            torch's default one.
+        logits: (B, V), float. With streams of fewer rows, an equal number of
+            consecutive rows belongs to each of them.
+        source: Source of randomness; a generator is on the device of the logits.
 
     Returns:
         Indices, (B,), int64.
     """
-    probs = logits.float().softmax(-1)
-    return torch.multinomial(probs, 1, generator=generator).squeeze(-1)
+    if not isinstance(source, RowStreams):
+        probs = logits.float().softmax(-1)
+        return torch.multinomial(probs, 1, generator=source).squeeze(-1)
+    # Double precision keeps the product below the mass, so that what has no
+    # probability is never drawn.
+    mass = logits.double().softmax(-1).cumsum(-1)
+    numbers = source.uniform(len(logits) // len(source)).flatten()
+    return (mass <= (numbers * mass[:, -1])[:, None]).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -186,20 +235,20 @@ class Sampler:
         logits: Tensor,
         seen: Tensor | None = None,
         *,
-        generator: torch.Generator | None = None,
+        source: RandomSource = None,
     ) -> Tensor:
         """Choose one index a row.
 
         Args:
             logits: (B, V), float, banned indices removed already.
             seen: True at indices of the context, (B, V), bool, or None.
-            generator: Source of randomness; a greedy choice draws nothing.
+            source: Source of randomness; a greedy choice draws nothing.
 
         Returns:
             Indices, (B,), int64.
         """
         if not self.is_greedy:
-            return draw(self.adjust(logits, seen), generator)
+            return draw(self.adjust(logits, seen), source)
         penalty_counts = self.repetition_penalty != 1 and self.rule == "standard"
         if seen is not None and penalty_counts:
             logits = penalise_seen(logits, seen, self.repetition_penalty)

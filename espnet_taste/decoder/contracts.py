@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from espnet_taste.decoder.layout import UnitLMLayout
+from espnet_taste.sampling import RandomSource
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class AbsUnitDecoder(nn.Module, ABC):
         speaker: Tensor,
         *,
         sampling: UnitSampling | None = None,
-        generator: torch.Generator | None = None,
+        source: RandomSource = None,
     ) -> GeneratedUnits:
         """Draw the units of whole utterances.
 
@@ -115,8 +115,7 @@ class AbsUnitDecoder(nn.Module, ABC):
             taste: As in ``forward``.
             speaker: As in ``forward``.
             sampling: How to draw; None for the released settings.
-            generator: Source of randomness, on the device of the model; None uses
-                torch's default one.
+            source: Source of randomness, on the device of the model.
 
         Returns:
             The units; never more than the bounds allow.

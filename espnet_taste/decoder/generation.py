@@ -18,7 +18,7 @@ from torch import Tensor
 from espnet_taste.decoder.contracts import GeneratedUnits, UnitSampling
 from espnet_taste.decoder.layout import NUM_SPECIAL, UnitLMLayout, whole_rows
 from espnet_taste.layers.relative_attention import AttentionCache
-from espnet_taste.sampling import draw, remove
+from espnet_taste.sampling import RandomSource, draw, remove
 from espnet_taste.types import IGNORE
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def generate_units(
     speaker: Tensor,
     *,
     sampling: UnitSampling | None = None,
-    generator: torch.Generator | None = None,
+    source: RandomSource = None,
 ) -> GeneratedUnits:
     """Draw the units of whole utterances.
 
@@ -94,7 +94,7 @@ def generate_units(
         taste: TASTE embeddings, (U, Ta, taste_dim); None for text alone.
         speaker: Speaker embeddings, (U, speaker_dim).
         sampling: How to draw; None for the released settings.
-        generator: Source of randomness; None uses torch's default one.
+        source: Source of randomness.
 
     Returns:
         The units.
@@ -121,7 +121,7 @@ def generate_units(
     has_ended = torch.zeros_like(least, dtype=torch.bool)
     for step in range(max_steps):
         logits = lm.output(hidden).float()
-        drawn = choose_units(logits, step < least, sampling, generator)
+        drawn = choose_units(logits, step < least, sampling, source)
         has_ended = has_ended | ((drawn == lm.num_units) & (step < most))
         goes_on = ~has_ended & (step < most)
         units[:, step] = torch.where(goes_on, drawn, IGNORE)
@@ -137,7 +137,7 @@ def choose_units(
     logits: Tensor,
     is_early: Tensor,
     sampling: UnitSampling,
-    generator: torch.Generator | None = None,
+    source: RandomSource = None,
 ) -> Tensor:
     """Choose one class a row; the last class is the end.
 
@@ -149,7 +149,7 @@ def choose_units(
         logits: (U, C), float32.
         is_early: True where the row must not end yet, (U,), bool.
         sampling: How to draw.
-        generator: Source of randomness.
+        source: Source of randomness.
 
     Returns:
         Classes, (U,), int64.
@@ -162,7 +162,7 @@ def choose_units(
         return remove(logits, banned).argmax(-1)
     best = (logits / sampling.temperature).topk(min(sampling.top_k, end + 1), dim=-1)
     allowed = remove(best.values, is_early[:, None] & (best.indices == end))
-    return best.indices.gather(1, draw(allowed, generator)[:, None]).squeeze(1)
+    return best.indices.gather(1, draw(allowed, source)[:, None]).squeeze(1)
 
 
 def prompt_layout(

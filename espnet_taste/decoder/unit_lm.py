@@ -27,6 +27,7 @@ from espnet_taste.decoder.text_embedding import FrozenTextEmbedding
 from espnet_taste.layers.attention_guide import AttentionGuide
 from espnet_taste.layers.causal_encoder import CausalEncoder
 from espnet_taste.layers.fusion import WeightedFusion
+from espnet_taste.sampling import RandomSource
 
 
 class UnitLM(AbsUnitDecoder):
@@ -157,7 +158,7 @@ class UnitLM(AbsUnitDecoder):
         speaker: Tensor,
         *,
         sampling: UnitSampling | None = None,
-        generator: torch.Generator | None = None,
+        source: RandomSource = None,
     ) -> GeneratedUnits:
         """Draw units; see ``AbsUnitDecoder.generate``."""
         return generate_units(
@@ -167,7 +168,7 @@ class UnitLM(AbsUnitDecoder):
             taste,
             speaker,
             sampling=sampling,
-            generator=generator,
+            source=source,
         )
 
     def encode_text(self, tokens: Tensor, layout: UnitLMLayout) -> Tensor:

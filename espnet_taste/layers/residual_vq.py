@@ -126,7 +126,8 @@ class ResidualVQ(nn.Module):
             generator: CPU generator of the random start.
             num_iterations: Lloyd iterations per codebook (released: 100).
             pca: First set the projections to the d main directions of the
-                features, so that quantizing starts with what varies most.
+                features, so that quantizing starts with what varies most, and to a
+                scale at which latents have a mean square of 1.
             start_indices: Rows of ``features`` to start from, (Q, at least K),
                 int64; None draws them.
 
@@ -327,9 +328,12 @@ class ResidualVQ(nn.Module):
         centred = features.double() - mean
         _, directions = torch.linalg.eigh(centred.T @ centred)  # ascending
         main = directions[:, -self.codebook_dim :].flip(1)  # (D, d)
-        self.project_in.weight.copy_(main.T)
-        self.project_in.bias.copy_(-(mean @ main))
-        self.project_out.weight.copy_(main)
+        # The spoken LM predicts latents with unit variance in mind; at the scale of
+        # the features its code loss would drown its text loss.
+        spread = (centred @ main).square().mean().sqrt().clamp(min=1e-12)
+        self.project_in.weight.copy_(main.T / spread)
+        self.project_in.bias.copy_(-(mean @ main) / spread)
+        self.project_out.weight.copy_(main * spread)
         self.project_out.bias.copy_(mean)
 
 

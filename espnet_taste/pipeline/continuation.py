@@ -12,7 +12,7 @@ from espnet_taste.pipeline.speech import (
     DecodeOptions,
     Speech,
     UnitSynthesizer,
-    batch_seed,
+    row_seeds,
 )
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 
@@ -55,9 +55,11 @@ class SpeechContinuer:
     def __call__(self, keys: Sequence[str]) -> list[Speech]:
         """Continue utterances of the set."""
         num_words = self.options.prompt_words
-        seed = batch_seed(self.options.seed, keys)
+        seeds = row_seeds(self.options.seed, keys)
         prompts = [(key, self.coded.prompt(key, num_words)) for key in keys]
-        results = self.parts.slm.continue_speech(prompts, self.options.completion, seed)
+        results = self.parts.slm.continue_speech(
+            prompts, self.options.completion, seeds
+        )
         said = [self.coded.text[key].split()[:num_words] for key in keys]
         texts = [
             " ".join([*words, *result.words])
@@ -69,7 +71,7 @@ class SpeechContinuer:
         ]
         speakers = [self.speakers[key] for key in keys]
         units = self.parts.tokenizer.generate_from_codes(
-            texts, codes, speakers, self.options.sampling, seed
+            texts, codes, speakers, self.options.sampling, seeds
         )
         facts = [
             {

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
+from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import Continuation, SpokenContinuer
 from espnet_taste.slm.delay import DelayBatch
 from espnet_taste.slm.generation import CompletionSettings, Prompt
@@ -97,14 +98,14 @@ class SpokenLMInference:
         self,
         prompts: Sequence[Item],
         settings: CompletionSettings,
-        seed: int,
+        seeds: Sequence[int],
     ) -> list[Continuation]:
         """Continue spoken prompts in words and codes.
 
         Args:
             prompts: Prepared utterances, cut to the prompt's words.
             settings: How to complete.
-            seed: Seed of the sampling.
+            seeds: Seed of the sampling, one a prompt.
         """
         num_logits = self.slm.output_layer.weight.size(0)
         continuer = SpokenContinuer(
@@ -119,7 +120,7 @@ class SpokenLMInference:
                 Prompt(data["llm_tokens"], data["llm_words"], data["codes"])
                 for _, data in prompts
             ],
-            generator=torch.Generator(self.device).manual_seed(seed),
+            source=RowStreams(seeds, self.device),
         )
 
     def _batch(self, items: Sequence[Item]) -> DelayBatch:

@@ -71,9 +71,9 @@ class Speech:
     facts: dict[str, Any]
 
 
-def batch_seed(seed: int, keys: Sequence[str]) -> int:
-    """Return a seed that depends on the batch alone, not on what ran before."""
-    return (seed + zlib.crc32(keys[0].encode())) % 2**31
+def row_seeds(seed: int, keys: Sequence[str]) -> list[int]:
+    """Return seeds that depend on the utterances, not on batches or parallel jobs."""
+    return [(seed + zlib.crc32(key.encode())) % 2**31 for key in keys]
 
 
 class UnitSynthesizer:
@@ -168,8 +168,8 @@ class SpeechReconstructor:
     def __call__(self, keys: Sequence[str]) -> list[Speech]:
         """Reconstruct utterances of the opened set."""
         items = [(key, self.utterances[key]) for key in keys]
-        seed = batch_seed(self.options.seed, keys)
-        results = self.tokenizer.generate(items, self.options.sampling, seed)
+        seeds = row_seeds(self.options.seed, keys)
+        results = self.tokenizer.generate(items, self.options.sampling, seeds)
         return self.synthesize(
             [result.units for result in results],
             [data["spembs"] for _, data in items],

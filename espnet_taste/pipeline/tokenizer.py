@@ -19,6 +19,7 @@ from espnet_taste.data.utterances import Utterances
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.layout import whole_rows
 from espnet_taste.layers.word_pooling import first_of_words
+from espnet_taste.sampling import RowStreams
 from espnet_taste.tasks.tokenizer import TasteTokenizerTask
 from espnet_taste.tasks.tokenizer_model import (
     TokenBatch,
@@ -143,13 +144,13 @@ class TokenizerInference:
 
     @torch.no_grad()
     def generate(
-        self, items: Sequence[Item], sampling: UnitSampling, seed: int
+        self, items: Sequence[Item], sampling: UnitSampling, seeds: Sequence[int]
     ) -> list[GeneratedUnits]:
         """Produce units from text and the utterances' own codes."""
         batch, inputs = self._batch(items)
         taste = self.model.tokenize(batch, **inputs)
         embeds = None if taste is None else taste.quantized
-        return self._generate(batch, embeds, sampling, seed)
+        return self._generate(batch, embeds, sampling, seeds)
 
     @torch.no_grad()
     def generate_from_codes(
@@ -158,7 +159,7 @@ class TokenizerInference:
         codes: Sequence[np.ndarray],
         speakers: Sequence[np.ndarray],
         sampling: UnitSampling,
-        seed: int,
+        seeds: Sequence[int],
     ) -> list[GeneratedUnits]:
         """Produce units from text and given codes, without any speech.
 
@@ -167,7 +168,7 @@ class TokenizerInference:
             codes: Codes of its words, each (W, Q), int64.
             speakers: Speaker embeddings, each (speaker_dim,), float32.
             sampling: How to draw.
-            seed: Seed of the drawing.
+            seeds: Seed of the drawing, one an utterance.
 
         Raises:
             ValueError: If a text has another number of words than codes.
@@ -185,14 +186,14 @@ class TokenizerInference:
         padded = {name: value.to(self.device) for name, value in padded.items()}
         batch = TokenBatch.from_padded(padded)
         embeds = self.model.quantizer.decode(padded["codes"])
-        return self._generate(batch, embeds, sampling, seed)
+        return self._generate(batch, embeds, sampling, seeds)
 
     def _generate(
         self,
         batch: TokenBatch,
         embeds: Tensor | None,
         sampling: UnitSampling,
-        seed: int,
+        seeds: Sequence[int],
     ) -> list[GeneratedUnits]:
         out = self.model.decoder.generate(
             batch.tokens,
@@ -200,7 +201,7 @@ class TokenizerInference:
             embeds,
             batch.speaker,
             sampling=replace(sampling, unit_rate_hz=self.args.unit_rate_hz),
-            generator=torch.Generator(self.device).manual_seed(seed),
+            source=RowStreams(seeds, self.device),
         )
         rows = zip(out.units, out.lengths.tolist(), out.has_ended.tolist(), strict=True)
         return [

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from espnet_taste.sampling import RandomSource
 from espnet_taste.slm.generation import (
     Completion,
     CompletionSettings,
@@ -84,32 +84,32 @@ class SpokenContinuer:
         words: Sequence[str] = (),
         codes: np.ndarray | None = None,
         *,
-        generator: torch.Generator | None = None,
+        source: RandomSource = None,
     ) -> Continuation:
         """Continue one prompt; see ``make_prompt`` for its parts.
 
         Args:
             words: Words of the prompt.
             codes: Codes of the prompt, (W, Q), or None.
-            generator: Source of randomness, on the device of the spoken LM.
+            source: Source of randomness, on the device of the spoken LM.
 
         Returns:
             What comes next.
         """
         prompt = self.make_prompt(words, codes)
-        return self.continue_prompts([prompt], generator=generator)[0]
+        return self.continue_prompts([prompt], source=source)[0]
 
     def continue_prompts(
         self,
         prompts: Sequence[Prompt],
         *,
-        generator: torch.Generator | None = None,
+        source: RandomSource = None,
     ) -> list[Continuation]:
         """Continue a batch of prompts.
 
         Args:
             prompts: Prompts of ``make_prompt``.
-            generator: Source of randomness, on the device of the spoken LM.
+            source: Source of randomness, on the device of the spoken LM.
 
         Returns:
             One continuation a prompt.
@@ -119,7 +119,7 @@ class SpokenContinuer:
             prompts,
             self.vocabulary,
             settings=self.settings,
-            generator=generator,
+            source=source,
         )
         return [self._speak(completion) for completion in completions]
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_taste.sampling import Sampler, remove
+from espnet_taste.sampling import RandomSource, Sampler, remove
 from espnet_taste.slm.delay import collate, delay_words
 from espnet_taste.slm.model import SpokenLM
 from espnet_taste.slm.state_machine import Action, Step, TasteAction, WordMachine
@@ -99,7 +99,7 @@ def complete(
     vocabulary: Vocabulary,
     *,
     settings: CompletionSettings = CompletionSettings(),
-    generator: torch.Generator | None = None,
+    source: RandomSource = None,
 ) -> list[Completion]:
     """Complete a batch of prompts.
 
@@ -108,8 +108,8 @@ def complete(
         prompts: One a completion; kinds and lengths may differ.
         vocabulary: Masks of the LLM's tokens.
         settings: How to complete.
-        generator: Source of randomness, on the device of ``slm``; None uses torch's
-            default one. A greedy completion draws nothing.
+        source: Source of randomness, on the device of ``slm``; a greedy completion
+            draws nothing.
 
     Returns:
         One completion a prompt, every word with its codes.
@@ -122,7 +122,7 @@ def complete(
         raise ValueError("the spoken LM is in train mode; call eval() first")
     if not prompts:
         return []
-    loop = _Loop(slm, prompts, vocabulary.to(slm.pad_text.device), settings, generator)
+    loop = _Loop(slm, prompts, vocabulary.to(slm.pad_text.device), settings, source)
     num_steps = settings.max_tokens + slm.delay
     every = 1 if slm.pad_text.device.type == "cpu" else GPU_STEPS_PER_CHECK
     for number in range(1, num_steps + 1):
@@ -141,10 +141,10 @@ class _Loop:
         prompts: Sequence[Prompt],
         vocabulary: Vocabulary,
         settings: CompletionSettings,
-        generator: torch.Generator | None,
+        source: RandomSource,
     ):
         self.slm, self.vocabulary = slm, vocabulary
-        self.settings, self.generator = settings, generator
+        self.settings, self.source = settings, source
         device = slm.pad_text.device
         read = [read_prompt(slm, prompt, settings.text_prompt) for prompt in prompts]
         self.pending = torch.stack([pending for _, pending in read])  # (B, delay, D)
@@ -168,7 +168,7 @@ class _Loop:
             self.slm.run_head(hidden),
             self.slm.codebooks,
             sampler=self.settings.codes,
-            generator=self.generator,
+            source=self.source,
         )
         if len(self.history) == self.settings.max_tokens:
             self.cut = ~self.machine.ended
@@ -203,7 +203,7 @@ class _Loop:
     def _draw_text(self, hidden: Tensor) -> Tensor:
         logits = self.slm.output_layer(hidden).float()
         logits = remove(logits, self.vocabulary.banned)
-        return self.settings.text.choose(logits, self.seen, generator=self.generator)
+        return self.settings.text.choose(logits, self.seen, source=self.source)
 
     def _prepare(self, tokens: Tensor, step: Step, codes: Tensor) -> None:
         """Choose the TASTE to read along with the drawn tokens."""

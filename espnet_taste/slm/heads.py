@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet_taste.layers.latent_head import Latent, LatentEval, LatentHead
-from espnet_taste.sampling import Sampler
+from espnet_taste.sampling import RandomSource, Sampler
 from espnet_taste.slm.losses import latent_losses, masked_mean
 from espnet_taste.types import IGNORE
 
@@ -89,7 +89,7 @@ class AbsCodeHead(nn.Module, ABC):
         codebooks: Codebooks,
         *,
         sampler: Sampler | None = None,
-        generator: torch.Generator | None = None,
+        source: RandomSource = None,
     ) -> Tensor:
         """Choose codes, (..., Q), int64.
 
@@ -97,7 +97,7 @@ class AbsCodeHead(nn.Module, ABC):
             prediction: What ``forward`` returned.
             codebooks: The frozen quantizer.
             sampler: How to choose if the head has logits; None = the best.
-            generator: Source of randomness.
+            source: Source of randomness.
 
         Returns:
             Codes without IGNORE.
@@ -145,7 +145,7 @@ class LatentCodeHead(AbsCodeHead):
         codebooks: Codebooks,
         *,
         sampler: Sampler | None = None,
-        generator: torch.Generator | None = None,
+        source: RandomSource = None,
     ) -> Tensor:
         """Quantize the latent; a latent has no logits, so nothing is drawn."""
         return codebooks.quantize_latent(prediction.value)
@@ -185,10 +185,10 @@ class LinearCodeHead(AbsCodeHead):
         codebooks: Codebooks,
         *,
         sampler: Sampler | None = None,
-        generator: torch.Generator | None = None,
+        source: RandomSource = None,
     ) -> Tensor:
         """Choose every codebook's entry on its own, from its own logits."""
         if sampler is None:
             return prediction.argmax(-1)
-        flat = sampler.choose(prediction.flatten(0, -2), generator=generator)
+        flat = sampler.choose(prediction.flatten(0, -2), source=source)
         return flat.view(prediction.shape[:-1])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_slm import VOCAB_SIZE, make_slm, random_utterance
 
-from espnet_taste.sampling import Sampler
+from espnet_taste.sampling import RowStreams, Sampler
 from espnet_taste.slm.delay import collate, delay_words, word_outputs
 from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
 from espnet_taste.slm.state_machine import Action, WordMachine
@@ -76,7 +76,7 @@ def test_it_ends_with_codes_for_every_word(
         make_prompts(kinds, seed),
         vocabulary,
         settings=options,
-        generator=generator,
+        source=generator,
     )
 
     assert len(results) == len(kinds)
@@ -95,13 +95,21 @@ def test_it_ends_with_codes_for_every_word(
 @few
 @given(vocabularies(), kinds, delays, levels, seeds)
 def test_a_batch_is_its_rows(models, vocabulary, kinds, delay, level, seed):
-    options = CompletionSettings(extra_words=2, max_tokens=8, text=Sampler(top_p=0.0))
-    slm, prompts = models[delay, level], make_prompts(kinds, seed)
+    for top_p in (0.0, 0.9):
+        text = Sampler(top_p=top_p)
+        options = CompletionSettings(extra_words=2, max_tokens=8, text=text)
+        prompts = make_prompts(kinds, seed)
+        check_batch(models[delay, level], prompts, vocabulary, options)
 
-    together = complete(slm, prompts, vocabulary, settings=options)
 
-    for prompt, found in zip(prompts, together):
-        (alone,) = complete(slm, [prompt], vocabulary, settings=options)
+def check_batch(slm, prompts, vocabulary, options):
+    streams = RowStreams(range(len(prompts)))
+    together = complete(slm, prompts, vocabulary, settings=options, source=streams)
+
+    for row, (prompt, found) in enumerate(zip(prompts, together)):
+        (alone,) = complete(
+            slm, [prompt], vocabulary, settings=options, source=RowStreams([row])
+        )
         assert np.array_equal(found.trace.tokens, alone.trace.tokens)
         assert np.array_equal(found.trace.codes, alone.trace.codes)
         assert np.array_equal(found.trace.actions, alone.trace.actions)

@@ -10,6 +10,7 @@ from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.generation import UnitStepper, prompt_layout, unit_bounds
 from espnet_taste.decoder.layout import NUM_SPECIAL, Kind, Row, pack_rows, whole_rows
 from espnet_taste.decoder.unit_lm import UnitLM
+from espnet_taste.sampling import RowStreams
 from espnet_taste.types import IGNORE
 
 NUM_UNITS, VOCABULARY, TASTE_DIM, SPEAKER_DIM = 11, 17, 6, 5
@@ -217,14 +218,19 @@ def test_incremental_equals_full_for_prompts_of_different_length(unit_lm, condit
         torch.testing.assert_close(logits[row], expected)
 
 
+@pytest.mark.parametrize("top_k", [1, 10])
 @pytest.mark.parametrize("bounds", ["prompt", "tokens"])
 def test_a_batch_generates_what_its_utterances_generate_alone(
-    unit_lm, condition, bounds
+    unit_lm, condition, bounds, top_k
 ):
     lengths = torch.tensor([9, 4, 1])
-    sampling = UnitSampling(top_k=1, bounds=bounds, unit_rate_hz=25.0)
+    sampling = UnitSampling(top_k=top_k, bounds=bounds, unit_rate_hz=25.0)
     together = unit_lm.generate(
-        condition[0], lengths, *condition[1:], sampling=sampling
+        condition[0],
+        lengths,
+        *condition[1:],
+        sampling=sampling,
+        source=RowStreams(range(3)),
     )
 
     for row, length in enumerate(lengths.tolist()):
@@ -235,6 +241,7 @@ def test_a_batch_generates_what_its_utterances_generate_alone(
             taste[:, :length],
             speaker,
             sampling=sampling,
+            source=RowStreams([row]),
         )
         count = int(together.lengths[row])
         assert alone.lengths.tolist() == [count]
@@ -261,7 +268,7 @@ def test_generated_lengths_stay_inside_their_bounds(
         condition[1][:, :4],
         condition[2],
         sampling=sampling,
-        generator=random,
+        source=random,
     )
 
     counts = generated.lengths

@@ -40,7 +40,7 @@ def test_every_word_has_codes_though_tokens_hold_blanks(continuer, seed):
     generator = torch.Generator().manual_seed(seed)
     codes = np.ones((2, NUM_CODEBOOKS), dtype=int)
 
-    result = continuer.continue_prompt(["hello", "you"], codes, generator=generator)
+    result = continuer.continue_prompt(["hello", "you"], codes, source=generator)
 
     assert len(result.words) == len(result.codes) > 0
     assert result.codes.shape[1] == NUM_CODEBOOKS

@@ -28,7 +28,7 @@ def generate(model, sampling, seed=0, rows=2):
         None,
         torch.ones(rows, 2),
         sampling=sampling,
-        generator=torch.Generator().manual_seed(seed),
+        source=torch.Generator().manual_seed(seed),
     )
 
 

@@ -72,6 +72,8 @@ def test_pca_start_keeps_what_varies_most():
 
     back = rvq.project_out(rvq.project_in(features))
     torch.testing.assert_close(back, features, atol=1e-4, rtol=0.0)
+    spread = rvq.project_in(features).square().mean().item()
+    assert spread == pytest.approx(1.0, rel=1e-3)
     with pytest.raises(ValueError, match="pca to 4 dimensions needs more"):
         rvq.initialise(features[:4], generator=seeded(), pca=True)
 

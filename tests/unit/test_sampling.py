@@ -5,6 +5,7 @@ import torch
 
 from espnet_taste.sampling import (
     REMOVED,
+    RowStreams,
     Sampler,
     draw,
     keep_nucleus,
@@ -64,7 +65,7 @@ def test_the_input_is_left_alone():
     before = logits.clone()
 
     Sampler(top_p=0.5, top_k=2, repetition_penalty=2.0).choose(
-        logits, torch.ones_like(logits).bool(), generator=torch.Generator()
+        logits, torch.ones_like(logits).bool(), source=torch.Generator()
     )
 
     assert torch.equal(logits, before)
@@ -88,6 +89,57 @@ def test_draws_follow_the_distribution_and_the_generator():
     assert torch.equal(drawn, again)
     shares = torch.bincount(drawn, minlength=4) / 20000
     torch.testing.assert_close(shares, PROBS[0], atol=0.015, rtol=0.0)
+
+
+def test_streams_follow_the_distribution():
+    logits = PROBS.log().expand(40, 4)
+    streams = RowStreams(range(40))
+
+    drawn = torch.cat([draw(logits, streams) for _ in range(600)])
+
+    shares = torch.bincount(drawn, minlength=4) / len(drawn)
+    torch.testing.assert_close(shares, PROBS[0], atol=0.015, rtol=0.0)
+
+
+def test_a_row_draws_the_same_in_every_batch():
+    logits = torch.randn(300, 3, 50)
+    seeds = [5, 9, 5]
+    together = RowStreams(seeds)
+    drawn = torch.stack([draw(step, together) for step in logits], 1)
+
+    for row, seed in enumerate(seeds):
+        alone = RowStreams([seed])
+        expected = torch.cat([draw(step[row : row + 1], alone) for step in logits])
+        assert drawn[row].equal(expected)
+
+
+def test_several_draws_of_one_row_stay_in_its_stream():
+    """A code head draws once a codebook."""
+    logits = torch.randn(6, 50)  # two rows of three
+
+    both = draw(logits, RowStreams([1, 2]))
+
+    assert both[:3].equal(draw(logits[:3], RowStreams([1])))
+    assert both[3:].equal(draw(logits[3:], RowStreams([2])))
+
+
+def test_streams_never_draw_what_is_removed():
+    banned = torch.tensor([True, False, True, True])
+    streams = RowStreams(range(50))
+    logits = remove(PROBS.log(), banned).expand(50, 4)
+
+    drawn = [draw(logits, streams) for _ in range(500)]
+
+    assert set(torch.cat(drawn).tolist()) == {1}
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_the_ends_of_a_stream_draw_something_possible(monkeypatch, number):
+    streams = RowStreams([0])
+    monkeypatch.setattr(streams, "uniform", lambda n: torch.full((1, n), number))
+    logits = remove(torch.zeros(1, 5), torch.tensor([True, False, False, False, True]))
+
+    assert draw(logits, streams).item() == (1 if number == 0 else 3)
 
 
 @pytest.mark.parametrize("greedy", [{"top_p": 0.0}, {"temperature": 0.0}])

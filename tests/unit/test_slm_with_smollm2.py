@@ -79,7 +79,7 @@ def test_it_continues_in_english_words_with_codes(slm, text, batch):
     generator = torch.Generator().manual_seed(0)
     codes = batch.word_codes[0].numpy()
 
-    result = continuer.continue_prompt(WORDS, codes, generator=generator)
+    result = continuer.continue_prompt(WORDS, codes, source=generator)
 
     assert 5 <= len(result.words) == len(result.codes) <= 16
     assert all(word and not word.startswith("<|") for word in result.words)
