@@ -37,7 +37,8 @@ class TokenizerPreprocessor:
 
         Returns:
             ``asr_tokens`` (Ta,), ``asr_words`` (Ta,), ``units`` (S,), all int64,
-            and ``word_bounds`` (W + 1,) int64 in units if there were times.
+            and if there were times, ``word_bounds`` (W + 1,) int64 in units and
+            ``token_times`` (Ta, 2) float32, start and end of a token's word in s.
 
         Raises:
             ValueError: If words and times disagree; the utterance is named.
@@ -53,6 +54,8 @@ class TokenizerPreprocessor:
                     f"utterance '{uid}' has {num_words} words in text but "
                     f"{len(times)} in word_times; run the alignment stage again"
                 )
+            times = np.asarray(times, dtype=np.float32)
+            data["token_times"] = times[data["asr_words"]]
             data["word_bounds"] = unit_boundaries(
                 times, len(data["units"]), self.unit_rate_hz
             )

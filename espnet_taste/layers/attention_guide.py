@@ -1,11 +1,17 @@
 """Show attention heads where to look, from known times of words.
 
+``AttentionGuide`` is for the unit LM, ``SpeechGuide`` for the aggregator.
+
 On little data a unit LM hardly finds out which word it is speaking: the history of
 units predicts the next one well enough. Forced alignment knows the word, so one head
 of chosen layers is asked to look at its tokens. Only training is changed; a trained
 model needs no times.
 
-Symbols: N positions of a batch, n blocks of c positions, H heads.
+The aggregator starts from a recogniser whose heads look at many places, few of them
+the word at hand. What its features know of the word would take long to grow.
+
+Symbols: N positions of a batch, n blocks of c positions, H heads; B utterances, L
+tokens, T encoder frames.
 
 Source: guided attention (arXiv:1710.08969), with times instead of a diagonal.
 """
@@ -61,3 +67,54 @@ class AttentionGuide:
     def loss(self) -> Tensor:
         """Return minus the log share of attention on the right word, a mean, ()."""
         return torch.stack(self.losses).sum() / (self.count * len(self.layers))
+
+
+class SpeechGuide:
+    """Collect, over one forward pass, how little tokens listen to their own word.
+
+    All heads of all layers are guided: each carries its own part of the values.
+
+    Args:
+        target: True where a token's word is spoken, (B, L, T), bool.
+    """
+
+    def __init__(self, target: Tensor):
+        self.target = target[:, None]
+        self.is_aimed = self.target.any(-1)  # (B, 1, L)
+        self.losses: list[Tensor] = []
+
+    def read(self, scores: Tensor) -> None:
+        """Add one layer's scores, (B, H, L, T), minus infinity where masked."""
+        scores = scores.float()
+        fill = torch.finfo(torch.float32).min
+        aimed = scores.masked_fill(~self.target, fill)
+        missed = scores.logsumexp(-1) - aimed.logsumexp(-1)
+        count = self.is_aimed.sum().clamp(min=1) * scores.size(1)
+        self.losses.append(torch.where(self.is_aimed, missed, 0.0).sum() / count)
+
+    def loss(self) -> Tensor:
+        """Return minus the log share of attention on the own word, a mean, ()."""
+        return torch.stack(self.losses).mean()
+
+
+def frames_of_times(
+    times: Tensor, num_frames: Tensor, width: int, frame_rate_hz: float
+) -> Tensor:
+    """Return which frames belong to spans of time.
+
+    Args:
+        times: Start and end in seconds, (B, L, 2), float; an empty span belongs to
+            padding and has no frames.
+        num_frames: Frames of every utterance, (B,), int.
+        width: T, at least as many.
+        frame_rate_hz: Frames a second.
+
+    Returns:
+        (B, L, T), bool; at least one frame a span that starts inside the utterance.
+    """
+    frame = torch.arange(width, device=times.device)
+    start = (times[..., :1] * frame_rate_hz).floor()
+    stop = (times[..., 1:] * frame_rate_hz).ceil()
+    is_real = times[..., 1:] > times[..., :1]
+    inside = (frame < num_frames.to(times.device)[:, None])[:, None]
+    return (frame >= start) & (frame < stop) & is_real & inside

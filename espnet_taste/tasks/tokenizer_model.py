@@ -20,7 +20,7 @@ from torch import Tensor
 
 from espnet_taste.decoder.contracts import AbsUnitDecoder
 from espnet_taste.decoder.layout import UnitLMLayout, whole_rows
-from espnet_taste.layers.attention_guide import AttentionGuide
+from espnet_taste.layers.attention_guide import AttentionGuide, SpeechGuide
 from espnet_taste.tasks.attention_tap import AttentionTap
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tokenizer.contracts import AbsAggregator, AbsEncoder, AbsQuantizer
@@ -77,6 +77,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         decoder: Unit LM.
         commitment_weight: Weight of the commitment loss (reference: 1).
         commitment_warmup_steps: Steps over which that weight grows from 0.
+        listening_weight: Weight with which the aggregator's heads are taught in
+            training to listen to a token's own word (reference: 0).
         alignment_weight: Weight with which heads of the decoder are taught in training
             to look at the word that is spoken, where its time is known (reference: 0).
         amp_dtype: "bfloat16" or "float16" to run under autocast on any device;
@@ -94,6 +96,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         commitment_weight: float = 1.0,
         commitment_warmup_steps: int = 0,
         alignment_weight: float = 0.0,
+        listening_weight: float = 0.0,
         amp_dtype: str | None = None,
         extract_feats_in_collect_stats: bool = False,
     ):
@@ -121,6 +124,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         self.commitment_weight = commitment_weight
         self.commitment_warmup_steps = commitment_warmup_steps
         self.alignment_weight = alignment_weight
+        self.listening_weight = listening_weight
         self.amp_dtype = AMP_DTYPES.get(amp_dtype)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
         frozen = [] if encoder is None else ["encoder"]
@@ -138,6 +142,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         units_lengths: Tensor,
         spembs: Tensor,
         layout: UnitLMLayout | None = None,
+        token_times: Tensor | None = None,
+        token_times_lengths: Tensor | None = None,
         **speech: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Compute the reconstruction loss of a batch.
@@ -150,6 +156,9 @@ class TasteTokenizerModel(TasteESPnetModel):
             units_lengths: (U,), int64.
             spembs: Speaker embeddings, (U, speaker_dim), float.
             layout: Rows of the unit LM; None for one whole row an utterance.
+            token_times: Start and end of every token's word, (U, Ta, 2), float, s;
+                zeros on padding.
+            token_times_lengths: Not used: they are those of the tokens.
             **speech: ``encoder_states`` (U, T, 2D) with lengths, or ``speech``
                 (U, N) 16 kHz with lengths; neither in text-only training.
 
@@ -160,7 +169,7 @@ class TasteTokenizerModel(TasteESPnetModel):
             asr_tokens.clamp(min=0), asr_tokens_lengths, asr_words, spembs
         )
         with self._autocast(units.device):
-            taste = self.tokenize(batch, **speech)
+            taste, listening = self._listen(batch, token_times, **speech)
             if layout is None:
                 layout = whole_rows(
                     asr_tokens_lengths,
@@ -176,6 +185,9 @@ class TasteTokenizerModel(TasteESPnetModel):
         if guide is not None:
             stats["loss_alignment"] = guide.loss()
             loss = loss + self.alignment_weight * stats["loss_alignment"]
+        if listening is not None:
+            stats["loss_listening"] = listening.loss()
+            loss = loss + self.listening_weight * stats["loss_listening"]
         if taste is not None:
             loss = loss + self._commitment(taste, stats)
         if self.training:
@@ -199,16 +211,35 @@ class TasteTokenizerModel(TasteESPnetModel):
             TASTE embeddings (U, Ta, D) with codes and commitment losses; None for a
             text-only model.
         """
-        if self.aggregator is None:
-            return None
-        return self.quantizer(self.aggregate(batch, **speech), batch.mask)
+        return self._listen(batch, None, **speech)[0]
 
     def aggregate(self, batch: TokenBatch, **speech: Tensor) -> Tensor:
         """Return the word-pooled features before the quantizer, (U, Ta, D)."""
-        states = self._encoder_states(**speech)
+        return self._aggregate(batch, self._encoder_states(**speech))
+
+    def _listen(
+        self, batch: TokenBatch, token_times: Tensor | None, **speech: Tensor
+    ) -> tuple[QuantizerOutput | None, SpeechGuide | None]:
+        """Return TASTE and, where the aggregator is to be taught, its guide."""
+        if self.aggregator is None:
+            return None, None
+        states, guide = self._encoder_states(**speech), None
+        if self.training and self.listening_weight and token_times is not None:
+            guide = self.aggregator.guide(token_times, states)
+        features = self._aggregate(batch, states, guide)
+        return self.quantizer(features, batch.mask), guide
+
+    def _aggregate(
+        self,
+        batch: TokenBatch,
+        states: EncoderStates,
+        guide: SpeechGuide | None = None,
+    ) -> Tensor:
         if self.attention_tap.is_watched:
             self.attention_tap.show(self.aggregator, batch, states)
-        return self.aggregator(batch.tokens, batch.token_lengths, batch.words, states)
+        sentence = (batch.tokens, batch.token_lengths, batch.words)
+        watched = {} if guide is None else {"guide": guide}
+        return self.aggregator(*sentence, states, **watched)
 
     def _encoder_states(self, **speech: Tensor) -> EncoderStates:
         if "encoder_states" in speech:

@@ -12,7 +12,9 @@ Source: TASTE (arXiv:2504.07053), tokenizer; reference forward type
 ``asr_attn_pooling``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +25,16 @@ from transformers.models.whisper.modeling_whisper import (
     WhisperDecoder,
 )
 
+from espnet_taste.layers.attention_guide import SpeechGuide, frames_of_times
 from espnet_taste.layers.word_pooling import pool_words
 from espnet_taste.tokenizer.contracts import AbsAggregator
+from espnet_taste.tokenizer.encoder import FRAME_SAMPLES
 from espnet_taste.tokenizer.states import EncoderStates
 from espnet_taste.tokenizer.text import WhisperText
 from espnet_taste.tokenizer.whisper import load_whisper, require_sdpa
+from espnet_taste.types import SAMPLE_RATE_HZ
+
+FRAME_RATE_HZ = SAMPLE_RATE_HZ / FRAME_SAMPLES
 
 
 class KeyValueAttention(nn.Module):
@@ -48,6 +55,7 @@ class KeyValueAttention(nn.Module):
         self.v_proj = attention.v_proj
         self.out_proj = attention.out_proj
         self.maps: list[Tensor] | None = None  # a list collects attention maps
+        self.guide: SpeechGuide | None = None  # watches the scores in training
 
     def set_value_identity(self) -> None:
         """Let the values through as they are."""
@@ -75,10 +83,13 @@ class KeyValueAttention(nn.Module):
         query = self._heads(self.q_proj(hidden_states))
         key = self._heads(self.k_proj(key_value_states.keys))
         value = self._heads(self.v_proj(key_value_states.values))
-        if self.maps is not None:
+        if self.maps is not None or self.guide is not None:
             scores = query @ key.transpose(2, 3) * query.size(-1) ** -0.5
             scores = scores.float().masked_fill(~attention_mask, float("-inf"))
-            self.maps.append(scores.softmax(-1))
+            if self.maps is not None:
+                self.maps.append(scores.softmax(-1))
+            if self.guide is not None:
+                self.guide.read(scores)
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask
         )
@@ -178,6 +189,7 @@ class WhisperAggregator(AbsAggregator):
         token_lengths: Tensor,
         words: Tensor,
         states: EncoderStates,
+        guide: SpeechGuide | None = None,
     ) -> Tensor:
         """Gather the speech behind every word; see the contract.
 
@@ -185,8 +197,27 @@ class WhisperAggregator(AbsAggregator):
             ValueError: If there are more tokens than the decoder has positions, or
                 the batches do not agree.
         """
-        features = self.token_features(tokens, token_lengths, states)
+        with self._attentions(guide=guide):
+            features = self.token_features(tokens, token_lengths, states)
         return pool_words(features, words, token_lengths)
+
+    def guide(self, token_times: Tensor, states: EncoderStates) -> SpeechGuide:
+        """Return a guide to the times of words; see the contract."""
+        num_frames, width = states.lengths, states.keys.size(1)
+        target = frames_of_times(token_times, num_frames, width, FRAME_RATE_HZ)
+        return SpeechGuide(F.pad(target, (0, 0, self.prefix_ids.numel(), 0)))
+
+    @contextmanager
+    def _attentions(self, **watchers: object) -> Iterator[None]:
+        """Let the cross-attentions of all layers be watched inside the block."""
+        attentions = [layer.encoder_attn for layer in self.decoder.layers]
+        try:
+            for attention, name in product(attentions, watchers):
+                setattr(attention, name, watchers[name])
+            yield
+        finally:
+            for attention, name in product(attentions, watchers):
+                setattr(attention, name, None)
 
     def token_features(
         self, tokens: Tensor, token_lengths: Tensor, states: EncoderStates
@@ -258,14 +289,8 @@ class WhisperAggregator(AbsAggregator):
             (B, H, Ta, T), float32, H the heads of all layers, first layer first.
         """
         maps: list[Tensor] = []
-        attentions = [layer.encoder_attn for layer in self.decoder.layers]
-        for attention in attentions:
-            attention.maps = maps
-        try:
+        with self._attentions(maps=maps):
             self.token_features(tokens, token_lengths, states)
-        finally:
-            for attention in attentions:
-                attention.maps = None
         return torch.cat(maps, dim=1)[:, :, self.prefix_ids.numel() :]
 
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from espnet_taste.layers.attention_guide import SpeechGuide
 from espnet_taste.layers.residual_vq import QuantizerOutput
 from espnet_taste.tokenizer.states import EncoderStates
 
@@ -67,6 +68,7 @@ class AbsAggregator(nn.Module, ABC):
         token_lengths: Tensor,
         words: Tensor,
         states: EncoderStates,
+        guide: SpeechGuide | None = None,
     ) -> Tensor:
         """Gather the speech behind every token.
 
@@ -75,10 +77,20 @@ class AbsAggregator(nn.Module, ABC):
             token_lengths: Valid tokens per row, (B,), int.
             words: Word index of every token, (B, Ta), int; any padding.
             states: Encoder states of the same utterances.
+            guide: What watches attention in training, from ``guide``.
 
         Returns:
             Features, (B, Ta, D), equal on all tokens of a word; zeros on padding.
         """
+
+    def guide(self, token_times: Tensor, states: EncoderStates) -> SpeechGuide | None:
+        """Return what teaches attention where words are; None if nothing can.
+
+        Args:
+            token_times: Start and end of every token's word, (B, Ta, 2), float, s.
+            states: Encoder states of the same utterances.
+        """
+        return None
 
     @abstractmethod
     def attention_maps(

@@ -1,9 +1,9 @@
 """Our own weight cache: folder layout, lock, manifest, all-or-nothing arrival.
 
-    <root>/weights/<org>--<name>/    finished weights and their manifest.json
-    <root>/work/<org>--<name>/       downloads and half-made folders, resumable
-    <root>/locks/<org>--<name>.lock  one process at a time fetches a name
-    <root>/digests/                  noted sha256 of files
+    weights/<org>--<name>/    finished weights and their manifest.json
+    work/<org>--<name>/       downloads and half-made folders, resumable
+    locks/<org>--<name>.lock  one process at a time fetches a name
+    digests/                  noted sha256 of files
 
 A folder below ``weights`` is complete or absent: it is made below ``work`` on the
 same file system and renamed.
