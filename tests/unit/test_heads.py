@@ -101,7 +101,7 @@ def test_linear_codes_can_be_drawn(codebooks):
 
     def choose():
         generator = torch.Generator().manual_seed(0)
-        return head.choose(logits, codebooks, sampler=Sampler(), generator=generator)
+        return head.choose(logits, codebooks, sampler=Sampler(), source=generator)
 
     assert torch.equal(choose(), choose())
     assert choose().shape == (50, NUM_CODEBOOKS)

@@ -133,7 +133,7 @@ def test_draws_follow_the_generator(slm):
 
     def draw(seed):
         generator = torch.Generator().manual_seed(seed)
-        results = complete(slm, [SPEECH], EVEN, settings=settings, generator=generator)
+        results = complete(slm, [SPEECH], EVEN, settings=settings, source=generator)
         return results[0].tokens.tolist()
 
     assert draw(1) == draw(1)
