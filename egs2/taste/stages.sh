@@ -316,7 +316,8 @@ stage_report() {
     # shellcheck disable=SC2086  # several sets
     run ${python} -m espnet_taste.bin.report "${rows[@]}" "${folders[@]}" \
         --test_sets ${test_sets} --output_dir "${exp}" \
-        --train_config "${exp}/taste/config.yaml" --meta "corpus=${corpus}" --meta "transcripts=${transcripts}" \
+        --train_config "${exp}/taste/config.yaml" \
+        --meta "corpus=${corpus}" --meta "transcripts=${transcripts}" \
         --config "${config_dir}/${taste_config}" --config "${config_dir}/${slm_config}"
 }
 
