@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet_taste.layers.latent_head import Latent
@@ -24,6 +23,9 @@ from espnet_taste.types import IGNORE
 
 MAX_LOGITS = 2**24
 """Logits held at a time: 64 MiB in float32, 131 positions of Llama 3."""
+
+MAX_CPU_LOGITS = 2**22
+"""The same on a CPU, where malloc takes larger blocks anew from the system each time."""
 
 
 @dataclass(frozen=True)
@@ -113,24 +115,24 @@ class _ChunkedTextLoss(torch.autograd.Function):
         kl_share: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Go through all chunks; inputs are flat, (N, H) and (N,)."""
-        needs_grad = ctx.needs_input_grad[0]
-        gradient = torch.zeros_like(hidden) if needs_grad else None
+        gradient = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         ce, kl = hidden.new_zeros(2, hidden.size(0), dtype=torch.float32)
         hits = torch.zeros_like(labels, dtype=torch.bool)
-        step = max(1, MAX_LOGITS // head.weight.size(0))
+        share = 0.0 if reference is None else kl_share
+        limit = MAX_CPU_LOGITS if hidden.device.type == "cpu" else MAX_LOGITS
+        step = max(1, limit // head.weight.size(0))
         for start in range(0, hidden.size(0), step):
             part = slice(start, start + step)
-            base = None if reference is None else reference[part]
-            with torch.set_grad_enabled(needs_grad):
-                states = hidden[part].detach().requires_grad_(needs_grad)
-                terms = _text_terms(states, base, labels[part], head)
-                mixed = _mix(*terms[:2], kl_share, reference is not None).sum()
+            log_probs = _log_probs(hidden[part], head)
+            base = None if reference is None else _log_probs(reference[part], head)
+            *terms, target = _text_terms(log_probs, base, labels[part])
+            ce[part], kl[part], hits[part] = terms
             if gradient is not None:
-                (gradient[part],) = torch.autograd.grad(mixed, states)
-            ce[part], kl[part], hits[part] = (term.detach() for term in terms)
+                slope = _logit_gradient(log_probs, target, labels[part], share)
+                gradient[part] = slope.to(head.weight.dtype) @ head.weight
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(ce, kl, hits)
-        return _mix(ce, kl, kl_share, reference is not None).sum(), ce, kl, hits
+        return ((1 - share) * ce + share * kl).sum(), ce, kl, hits
 
     @staticmethod
     def backward(ctx: Any, grad_mixed: Tensor, *_: Tensor) -> tuple[Any, ...]:
@@ -139,23 +141,42 @@ class _ChunkedTextLoss(torch.autograd.Function):
         return gradient * grad_mixed.to(gradient.dtype), None, None, None, None
 
 
-def _mix(ce: Tensor, kl: Tensor, kl_share: float, has_reference: bool) -> Tensor:
-    return (1 - kl_share) * ce + kl_share * kl if has_reference else ce
+def _log_probs(hidden: Tensor, head: nn.Module) -> Tensor:
+    return head(hidden).float().log_softmax(-1)
 
 
 def _text_terms(
-    hidden: Tensor, reference: Tensor | None, labels: Tensor, head: nn.Module
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return cross-entropy, divergence and hits of one chunk, each (N,)."""
-    log_probs = head(hidden).float().log_softmax(-1)
-    ce = F.nll_loss(log_probs, labels, ignore_index=IGNORE, reduction="none")
+    log_probs: Tensor, reference: Tensor | None, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return cross-entropy, divergence and hits of one chunk, each (N,).
+
+    The passes over (N, V) are the cost, so ``reference`` (log-probabilities too) is
+    used up. The last result is the reference's distribution, (N, V).
+    """
+    is_label = labels != IGNORE
+    ce = -log_probs.gather(-1, labels.clamp(min=0)[:, None])[:, 0] * is_label
     hits = log_probs.argmax(-1) == labels
     if reference is None:
-        return ce, torch.zeros_like(ce), hits
-    with torch.no_grad():
-        target = head(reference).float().log_softmax(-1)
-    kl = F.kl_div(log_probs, target, log_target=True, reduction="none").sum(-1)
-    return ce, kl.masked_fill(labels == IGNORE, 0.0), hits
+        return ce, torch.zeros_like(ce), hits, None
+    target = reference.exp()
+    kl = reference.sub_(log_probs).mul_(target).sum(-1)
+    return ce, kl.masked_fill(~is_label, 0.0), hits, target
+
+
+def _logit_gradient(
+    log_probs: Tensor, target: Tensor | None, labels: Tensor, share: float
+) -> Tensor:
+    """Return the gradient of a chunk's loss w.r.t. its logits, in place.
+
+    Both terms pull the distribution p to a target, so it is p - (1 - share) * label
+    - share * target.
+    """
+    gradient = log_probs.exp_()
+    if target is not None:
+        gradient.sub_(target, alpha=share)
+    label = labels.clamp(min=0)[:, None]
+    gradient.scatter_add_(-1, label, gradient.new_full(label.shape, share - 1))
+    return gradient.masked_fill_((labels == IGNORE)[:, None], 0.0)
 
 
 def latent_losses(latent: Latent, target: Tensor) -> tuple[Tensor, Tensor]:

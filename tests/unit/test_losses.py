@@ -60,7 +60,7 @@ def whole_loss(hidden, labels, head, reference, share):
 def test_chunks_give_the_loss_and_gradient_of_the_whole(
     monkeypatch, head, data, max_logits
 ):
-    monkeypatch.setattr(losses, "MAX_LOGITS", max_logits)
+    monkeypatch.setattr(losses, "MAX_CPU_LOGITS", max_logits)
     hidden, labels, reference = data
     ours = hidden.clone().requires_grad_()
     theirs = hidden.clone().requires_grad_()
@@ -77,7 +77,7 @@ def test_chunks_give_the_loss_and_gradient_of_the_whole(
 
 
 def test_no_more_than_a_chunk_of_logits_exists(monkeypatch, head, data):
-    monkeypatch.setattr(losses, "MAX_LOGITS", 4 * VOCAB_SIZE + 3)
+    monkeypatch.setattr(losses, "MAX_CPU_LOGITS", 4 * VOCAB_SIZE + 3)
     hidden, labels, reference = data
 
     text_losses(hidden, labels, head, reference=reference, kl_share=0.5)
