@@ -25,7 +25,7 @@ MAX_LOGITS = 2**24
 """Logits held at a time: 64 MiB in float32, 131 positions of Llama 3."""
 
 MAX_CPU_LOGITS = 2**22
-"""The same on a CPU, where malloc takes larger blocks anew from the system each time."""
+"""The same on a CPU, where malloc takes larger blocks from the system every time."""
 
 
 @dataclass(frozen=True)
