@@ -15,7 +15,7 @@ from torch import Tensor
 
 from espnet_taste.data.spans import SPAN_SIZES, random_spans, random_unit_mask
 from espnet_taste.decoder.layout import Row, UnitLMLayout, pack_rows
-from espnet_taste.slm.delay import DelayBatch, delay_words
+from espnet_taste.slm.delay import DelayBatch, DelayLevel, delay_words
 from espnet_taste.slm.delay import collate as collate_layouts
 from espnet_taste.types import IGNORE
 
@@ -155,11 +155,13 @@ class SpokenLMCollate:
     """Batch utterances for the spoken LM.
 
     Args:
-        delay: Word delay D of the code stream, at least 1.
+        delay: Delay D of the code stream, at least 1.
+        level: What D counts, ``"word"`` (released) or ``"token"``.
     """
 
-    def __init__(self, delay: int = 1):
+    def __init__(self, delay: int = 1, level: DelayLevel = "word"):
         self.delay = delay
+        self.level = level
 
     def __call__(
         self, items: Sequence[Item]
@@ -173,7 +175,7 @@ class SpokenLMCollate:
             Ids and the batch, ``layout`` alone.
         """
         layouts = [
-            delay_words(data["llm_tokens"], data["llm_words"], self.delay)
+            delay_words(data["llm_tokens"], data["llm_words"], self.delay, self.level)
             for _, data in items
         ]
         codes = [data["codes"] for _, data in items]

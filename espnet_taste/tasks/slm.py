@@ -78,7 +78,8 @@ class TasteSpokenLMTask(TasteTask):
         cls, args: argparse.Namespace, train: bool
     ) -> Callable[[Collection], tuple]:
         """Return the batch maker, which lays out the word delay."""
-        return SpokenLMCollate(delay=args.slm_conf.get("delay", 1))
+        conf = args.slm_conf
+        return SpokenLMCollate(conf.get("delay", 1), conf.get("delay_level", "word"))
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> TasteSpokenLMModel:

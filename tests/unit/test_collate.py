@@ -1,11 +1,14 @@
 """Batches: padding that cannot be mistaken for data, spans that follow their words."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from espnet_taste.data.collate import SpanOptions, TokenizerCollate, pad_arrays
 from espnet_taste.decoder.layout import Kind
+from espnet_taste.slm.delay import PAD
 from espnet_taste.types import IGNORE
 
 SPANS = SpanOptions(whole=False, sizes=(1, 2, 0), max_positions=128)
@@ -112,3 +115,24 @@ def test_a_bad_utterance_is_named(change, message):
 def test_a_wrong_span_option_is_named(conf, message):
     with pytest.raises(ValueError, match=message):
         SpanOptions.from_conf(conf)
+
+
+def test_the_spoken_lm_gets_the_layout_its_config_names():
+    """A word of two tokens tells a delay of words from one of tokens."""
+    from espnet_taste.tasks.slm import TasteSpokenLMTask
+
+    data = {
+        "llm_tokens": np.array([5, 6, 7]),
+        "llm_words": np.array([0, 0, 1]),
+        "codes": np.zeros((2, 4), np.int64),
+    }
+
+    def read(**slm_conf):
+        args = SimpleNamespace(slm_conf=slm_conf)
+        collate = TasteSpokenLMTask.build_collate_fn(args, train=True)
+        _, batch = collate([("a", data)])
+        return batch["layout"].taste_words[0].tolist()
+
+    assert read() == [PAD, PAD, 0, 1]
+    assert read(delay_level="token") == [PAD, 0, 0, 1]
+    assert read(delay=2) == [PAD, PAD, PAD, 0, 1]
