@@ -102,7 +102,8 @@ class _ChunkedTextLoss(torch.autograd.Function):
 
     The loss is the end of the graph, so its gradient w.r.t. ``hidden`` is known up
     to a factor when the loss is: no chunk's logits have to be kept, or computed
-    again, for the backward pass.
+    again, for the backward pass. It is written out, because automatic
+    differentiation takes more passes over the logits, which are the cost.
     """
 
     @staticmethod
@@ -154,8 +155,9 @@ def _text_terms(
     used up. The last result is the reference's distribution, (N, V).
     """
     is_label = labels != IGNORE
-    ce = -log_probs.gather(-1, labels.clamp(min=0)[:, None])[:, 0] * is_label
+    ce = -log_probs.gather(-1, labels.clamp(min=0)[:, None])[:, 0]
     hits = log_probs.argmax(-1) == labels
+    ce = ce.masked_fill(~is_label, 0.0)  # padding may hold anything, NaN too
     if reference is None:
         return ce, torch.zeros_like(ce), hits, None
     target = reference.exp()

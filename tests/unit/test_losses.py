@@ -100,6 +100,23 @@ def test_padding_has_no_loss_no_hit_and_no_gradient(head, data):
     assert int(out.count) == int((~padding).sum())
 
 
+def test_padding_may_hold_anything(head, data):
+    """Rows are any value behind their end; NaN is the worst of them."""
+    hidden, labels, reference = data
+    clean = text_losses(hidden, labels, head, reference=reference, kl_share=0.5)
+    padding = (labels == IGNORE)[..., None]
+    spoilt = hidden.masked_fill(padding, float("nan")).requires_grad_()
+
+    reference = reference.masked_fill(padding, float("nan"))
+    out = text_losses(spoilt, labels, head, reference=reference, kl_share=0.5)
+    out.mixed.backward()
+
+    torch.testing.assert_close(out.mixed.detach(), clean.mixed.detach())
+    torch.testing.assert_close(out.ce, clean.ce)
+    torch.testing.assert_close(out.kl, clean.kl)
+    assert torch.isfinite(spoilt.grad).all()
+
+
 def test_hits_are_the_best_tokens(head, data):
     hidden, labels, _ = data
     best = F.linear(hidden, head.weight).argmax(-1)
