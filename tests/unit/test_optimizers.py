@@ -1,0 +1,41 @@
+"""What a training hands to its optimizer: the trained parameters, by learning rate."""
+
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from espnet_taste.tasks.base import TasteTask
+
+
+@pytest.fixture
+def model():
+    parts = {name: nn.Linear(2, 2) for name in ("encoder", "aggregator", "decoder")}
+    parts["encoder"].requires_grad_(False)
+    return nn.ModuleDict(parts)
+
+
+def build(model, **lr_scale):
+    args = SimpleNamespace(lr_scale=lr_scale, optim="adamw", optim_conf={"lr": 0.5})
+    (optimizer,) = TasteTask.build_optimizers(args, model)
+    return optimizer.param_groups
+
+
+def test_a_scaled_part_is_trained_at_its_own_rate(model):
+    groups = build(model, aggregator=0.2)
+
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    aggregator, decoder = model["aggregator"].weight, model["decoder"].weight
+    assert rates[id(aggregator)] == pytest.approx(0.1)
+    assert rates[id(decoder)] == pytest.approx(0.5)
+    assert id(model["encoder"].weight) not in rates
+
+
+def test_a_scale_of_nothing_trained_is_refused(model):
+    with pytest.raises(ValueError, match=r"lr_scale.*\['encoder', 'encodr'\]"):
+        build(model, encoder=0.2, encodr=0.2)
+
+
+def test_a_model_without_trained_parameters_is_refused(model):
+    with pytest.raises(ValueError, match="freeze_param"):
+        build(model.requires_grad_(False))
