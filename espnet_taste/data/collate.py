@@ -15,8 +15,9 @@ from torch import Tensor
 
 from espnet_taste.data.spans import SPAN_SIZES, random_spans, random_unit_mask
 from espnet_taste.decoder.layout import Row, UnitLMLayout, pack_rows
-from espnet_taste.slm.delay import DelayBatch, DelayLevel, delay_words
+from espnet_taste.slm.delay import DelayBatch, DelayLevel
 from espnet_taste.slm.delay import collate as collate_layouts
+from espnet_taste.slm.delay import delay_words
 from espnet_taste.types import IGNORE
 
 Item = tuple[str, dict[str, np.ndarray]]

@@ -164,7 +164,7 @@ def extractor(whisper):  # noqa: F811
 
 
 def test_extraction(extractor):
-    (long, short) = extractor.extract([noise(7.01), noise(0.5)])
+    long, short = extractor.extract([noise(7.01), noise(0.5)])
 
     assert long.dtype == np.int64 and long.shape == (175,)  # over two windows
     assert short.shape == (12,) and 0 <= short.min() <= short.max() < 6
