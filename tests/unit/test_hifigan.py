@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from espnet_taste.decoder import hifigan
 from espnet_taste.decoder.hifigan import (
     HifiGanConfig,
     HifiGanGenerator,
     fold_weight_norm,
     load_hifigan,
+    reach_frames,
     read_config,
 )
 from espnet_taste.decoder.mel import LogMel, MelConfig
@@ -53,6 +55,48 @@ def test_padding_frames_do_not_reach_the_samples(generator):
         batch = generator(mel, torch.tensor([9, 4]))
         torch.testing.assert_close(batch[1, : 4 * 32], alone[0])
         assert not batch[1, 4 * 32 :].any()
+
+
+def test_windows_equal_the_whole(generator, monkeypatch):
+    """Also where rows meet inside a window, and with rows of no frames."""
+    monkeypatch.setattr(hifigan, "WINDOW_FRAMES", 40)
+    lengths = torch.tensor([150, 3, 0, 61])
+    mel = torch.randn(4, 150, 6)
+
+    speech = generator(mel, lengths)
+
+    for row, length, samples in zip(mel, lengths.tolist(), speech):
+        if length:
+            alone = generator._generate(row[None, :length], torch.ones(1, length))
+            torch.testing.assert_close(samples[: length * 32], alone[0])
+        assert not samples[length * 32 :].any()
+
+
+def test_a_sample_sees_just_the_reach(generator):
+    reach = reach_frames(generator.config)
+    mel = torch.randn(1, 60, 6)
+    changed = mel.clone()
+    changed[:, 30] += 5
+
+    differs = (generator(mel) != generator(changed)).view(60, 32).any(1).nonzero()
+
+    assert 30 - reach <= differs.min() <= 30 - reach + 2
+    assert 30 + reach - 2 <= differs.max() <= 30 + reach
+
+
+def test_long_input_is_generated_in_one_shape(generator, monkeypatch):
+    """A CPU compiles its convolutions anew for every shape, and keeps them."""
+    shapes = set()
+    generate = HifiGanGenerator._generate
+
+    def watch(self, mel, mask):
+        shapes.add(mel.shape)
+        return generate(self, mel, mask)
+
+    monkeypatch.setattr(HifiGanGenerator, "_generate", watch)
+    for size in (257, 300, 411, 900):
+        generator(torch.randn(2, size, 6))
+    assert shapes == {(1, hifigan.WINDOW_FRAMES, 6)}
 
 
 def test_it_stays_frozen_and_in_eval_mode(generator):
