@@ -8,6 +8,7 @@ the corpus, the decoder a start for the vocoder.
 
 import argparse
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -24,7 +25,7 @@ from espnet_taste.tasks.base import TasteTask, record_frozen_weights
 from espnet_taste.tasks.unit_to_mel import (
     UnitToMelESPnetModel,
     add_mel_arguments,
-    mel_error,
+    build_perception,
     unit_centre,
 )
 from espnet_taste.tokenizer.encoder import WhisperEncoder
@@ -43,8 +44,7 @@ class UnitAutoencoderESPnetModel(UnitToMelESPnetModel):
         state_weight: Weight of the squared error with which the encoder's last
             states are predicted from the units; without it the units follow the
             voice and lose words.
-        amp_dtype: As in ``UnitToMelESPnetModel``.
-        speaker_noise: As in ``UnitToMelESPnetModel``.
+        **mel_conf: Further options of ``UnitToMelESPnetModel``.
     """
 
     def __init__(
@@ -55,13 +55,9 @@ class UnitAutoencoderESPnetModel(UnitToMelESPnetModel):
         *,
         commitment_weight: float = 0.25,
         state_weight: float = 1.0,
-        amp_dtype: str | None = None,
-        speaker_noise: float = 0.02,
-        extract_feats_in_collect_stats: bool = False,
+        **mel_conf: Any,
     ):
-        super().__init__(
-            unit_to_mel, amp_dtype, speaker_noise, extract_feats_in_collect_stats
-        )
+        super().__init__(unit_to_mel, **mel_conf)
         width = unit_to_mel.embed.embedding_dim
         # Units are embedded by their codebook; exporting writes this table.
         unit_to_mel.embed.requires_grad_(False)
@@ -95,16 +91,18 @@ class UnitAutoencoderESPnetModel(UnitToMelESPnetModel):
             )
             valid = step_mask(encoding.lengths, encoding.embedded.size(1))
             states = self.state_output(self.state_block(encoding.embedded, valid))
-        l1, num_frames = mel_error(predicted, mel, mel_lengths)
+            mel_loss, mel_stats, num_frames = self._mel_losses(
+                predicted, mel, mel_lengths
+            )
         state_error = self._state_error(states.float(), encoder_states, valid)
         loss = (
-            l1
+            mel_loss
             + self.commitment_weight * encoding.commitment
             + self.state_weight * state_error
         )
         stats = {
             "loss": loss.detach(),
-            "l1": l1.detach(),
+            **mel_stats,
             "state_error": state_error.detach(),
             "commitment": encoding.commitment.detach(),
             "perplexity": perplexity(encoding.units, self.unit_encoder.num_units),
@@ -207,6 +205,7 @@ class UnitAutoencoderTask(TasteTask):
             UnitEncoder(**args.unit_encoder_conf),
             UnitToMel(**args.unit_to_mel_conf),
             state_dim,
+            perception=build_perception(args),
             **args.model_conf,
         )
         cls.start_from(model, args.init_from, new_parts=())

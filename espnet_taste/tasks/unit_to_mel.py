@@ -12,8 +12,10 @@ from torch import Tensor
 
 from espnet_taste.data.mel_crops import MelCropCollate, UnitMelPreprocessor
 from espnet_taste.decoder.unit_to_mel import UnitToMel, step_mask
-from espnet_taste.tasks.base import TasteTask
+from espnet_taste.tasks.base import TasteTask, record_frozen_weights
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
+from espnet_taste.tasks.perception import WhisperPerception
+from espnet_taste.tokenizer.encoder import WhisperEncoder
 from espnet_taste.units.build import read_units_info
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -28,6 +30,8 @@ class UnitToMelESPnetModel(TasteESPnetModel):
             (ESPnet's own option is for CUDA alone); None for float32.
         speaker_noise: Deviation of the noise on speaker embeddings in training; few
             speakers are over-fitted without it.
+        perceptual_weight: Weight of ``perception`` beside the error of the frames.
+        perception: What compares true and predicted frames; None for nothing more.
 
     Raises:
         ValueError: If ``amp_dtype`` is unknown.
@@ -36,8 +40,11 @@ class UnitToMelESPnetModel(TasteESPnetModel):
     def __init__(
         self,
         unit_to_mel: UnitToMel,
+        *,
         amp_dtype: str | None = None,
         speaker_noise: float = 0.02,
+        perceptual_weight: float = 0.0,
+        perception: WhisperPerception | None = None,
         extract_feats_in_collect_stats: bool = False,
     ):
         super().__init__()
@@ -49,7 +56,10 @@ class UnitToMelESPnetModel(TasteESPnetModel):
         self.unit_to_mel = unit_to_mel
         self.amp_dtype = AMP_DTYPES.get(amp_dtype)
         self.speaker_noise = speaker_noise
+        self.perceptual_weight = perceptual_weight
+        self.perception = perception
         self.extract_feats_in_collect_stats = extract_feats_in_collect_stats
+        self.protect_frozen_parts(() if perception is None else ("perception",))
 
     def forward(
         self,
@@ -70,8 +80,19 @@ class UnitToMelESPnetModel(TasteESPnetModel):
                 frame_lengths=mel_lengths,
                 frame_offset=frame_offset,
             )
-        loss, num_frames = mel_error(predicted, mel, mel_lengths)
-        stats = {"loss": loss.detach(), "l1": loss.detach()}
+            loss, stats, num_frames = self._mel_losses(predicted, mel, mel_lengths)
+        return loss, {"loss": loss.detach(), **stats}, num_frames
+
+    def _mel_losses(
+        self, predicted: Tensor, mel: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return the weighted losses of mel frames, statistics and their number."""
+        loss, num_frames = mel_error(predicted, mel, lengths)
+        stats = {"l1": loss.detach()}
+        if self.perception is not None:
+            heard = self.perception(predicted, mel, lengths)
+            stats["perceptual"] = heard.detach()
+            loss = loss + self.perceptual_weight * heard
         return loss, stats, num_frames
 
     def _varied(self, spembs: Tensor) -> Tensor:
@@ -170,7 +191,9 @@ class UnitToMelTask(TasteTask):
         """
         complete_units(args)
         model = UnitToMelESPnetModel(
-            UnitToMel(**args.unit_to_mel_conf), **args.model_conf
+            UnitToMel(**args.unit_to_mel_conf),
+            perception=build_perception(args),
+            **args.model_conf,
         )
         cls.start_from(model, args.init_from, new_parts=())
         return model
@@ -185,11 +208,29 @@ def add_mel_arguments(group: argparse._ArgumentGroup) -> None:
         help="The keyword arguments for UnitToMel",
     )
     group.add_argument(
+        "--perceptual_whisper",
+        default="openai/whisper-tiny.en",
+        help="Whisper weights of the perceptual loss (model_conf: perceptual_weight)",
+    )
+    group.add_argument(
         "--crop_units",
         type=int_or_none,
         default=96,
         help="Units a training crop; none for whole utterances",
     )
+
+
+def build_perception(args: argparse.Namespace) -> WhisperPerception | None:
+    """Open the frozen encoder of the perceptual loss, if its weight asks for one.
+
+    Raises:
+        ValueError: If its mel channels are not the vocoder's.
+        FileNotFoundError: If its weights cannot be had.
+    """
+    if not args.model_conf.get("perceptual_weight"):
+        return None
+    record_frozen_weights(args, [args.perceptual_whisper])
+    return WhisperPerception(WhisperEncoder(args.perceptual_whisper))
 
 
 def complete_units(args: argparse.Namespace) -> None:
