@@ -99,6 +99,7 @@ each() {
 # aside <function> <words...>: with at_once above 1, run beside the stages that follow,
 # one at a time. A stage that needs what they make calls join_asides first.
 asides=()
+aside_functions=()
 aside() {
     if [ "${at_once}" -le 1 ] || "${dry_run}"; then
         "$@"
@@ -112,14 +113,16 @@ aside() {
     ) 9> "${exp}/.lock.aside" &
     set +m
     asides+=($!)
+    aside_functions+=("$1")
 }
 
-join_asides() {
-    local pid failed=false
-    for pid in "${asides[@]}"; do
-        wait "${pid}" || failed=true
+join_asides() { # join_asides [<function that may run on>]
+    local i failed=false
+    for i in "${!asides[@]}"; do
+        [ "${aside_functions[i]}" != "${1:-}" ] || continue
+        wait "${asides[i]}" || failed=true
+        unset "asides[i]"
     done
-    asides=()
     ! "${failed}" || fail "what ran beside the stages has failed; see above"
 }
 

@@ -103,7 +103,9 @@ stage_train_units() {
             --data_dir "${aligned}/${train_set}" --output_dir "${exp}/units"
     else
         each extract_unit_states "${train_set}" "${valid_set}"
-        train unit_autoencoder units_train "${units_config}" unit_autoencoder_data \
+        # Nothing can run beside it, so it may have the threads of all.
+        OMP_NUM_THREADS=$((OMP_NUM_THREADS * at_once)) \
+            train unit_autoencoder units_train "${units_config}" unit_autoencoder_data \
             --whisper "${whisper}"
         once "${exp}/units/.done" "${exp}/unit_autoencoder" -- \
             ${python} -m espnet_taste.bin.export_units --output_dir "${exp}/units" \
@@ -188,6 +190,10 @@ extract_codes() { # extract_codes <set>
 }
 
 stage_train_slm() {
+    aside train_slm
+}
+
+train_slm() {
     # shellcheck disable=SC2086
     train slm slm_train "${slm_config}" slm_data --llm "${llm}" \
         --tokenizer_file "${exp}/taste/${inference_model}" ${slm_args}
@@ -211,7 +217,7 @@ choose_audio_keys() { # choose_audio_keys <set>
 }
 
 stage_reconstruct() {
-    join_asides
+    join_asides train_slm
     for dset in ${test_sets}; do
         choose_audio_keys "${dset}"
         trained=$(trained_systems)
@@ -237,6 +243,7 @@ trained_systems() { # the tokenizers that exist: controls may have been skipped
 }
 
 stage_continue_speech() {
+    join_asides
     for dset in ${test_sets}; do
         jobs "${aligned}/${dset}" "${exp}/slm/continuations/${dset}" continue_speech \
             --config "${config_dir}/${decode_config}" --device "${device}" \

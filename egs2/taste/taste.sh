@@ -34,7 +34,7 @@ ngpu=0               # GPUs a node; 0 means CPU
 num_nodes=1          # nodes of a training
 nj=2                 # parallel jobs of the other stages
 at_once=1            # above 1: so many sets or systems are handled at the same time,
-                     # and vocoder and controls are trained beside the other stages
+                     # and vocoder, controls and spoken LM are trained beside other stages
 gpu_inference=false  # run extraction and decoding on GPUs too
 python=python3       # interpreter, e.g. "coverage run --append" for tests
 tag=                 # name of the experiment; default: name of the corpus
