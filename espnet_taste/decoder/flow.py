@@ -54,11 +54,16 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         """Check the values that come from a YAML file."""
-        if self.width % (2 * self.heads) or self.steps < 1 or not self.channels:
+        fits = self.width % self.heads == 0 and self.width % 2 == 0
+        if not fits or self.steps < 1 or not self.channels:
             raise ValueError(
-                "a flow needs an even head size, a step and a resolution, got width "
-                f"{self.width}, heads {self.heads}, steps {self.steps}, channels "
-                f"{self.channels}"
+                "a flow needs an even width that its heads divide, a step and a "
+                f"resolution, got width {self.width}, heads {self.heads}, steps "
+                f"{self.steps}, channels {self.channels}"
+            )
+        if not isinstance(self.unit_rate_hz, int) or self.unit_rate_hz < 1:
+            raise ValueError(
+                f"unit_rate_hz must be a whole number, got {self.unit_rate_hz!r}"
             )
 
     def frames(self, units: Tensor) -> Tensor:

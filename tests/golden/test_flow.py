@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espnet_taste.decoder.flow import FlowConfig, FlowMatching, stack_conditions
+from espnet_taste.decoder.flow_estimator import NORM_GROUPS, TIME_SCALE
 
 PREFIX = "flow."
 
@@ -19,6 +20,9 @@ def config_of(case):
     values, encoder = case.config, case.config["encoder"]
     estimator, cfm = values["estimator"], values["cfm"]
     assert estimator["act_fn"] == "gelu" and cfm["schedule"] == "cosine"
+    # Not a choice of ours either: the released network has these.
+    assert estimator["groupnorm_groups"] == NORM_GROUPS
+    assert estimator["time_scale"] == TIME_SCALE
     return FlowConfig(
         num_units=values["vocab_size"],
         speaker_dim=values["spk_embed_dim"],

@@ -115,6 +115,7 @@ def test_noise_of_a_row_does_not_depend_on_its_batch():
 
 
 def test_it_stays_frozen_and_in_eval_mode(flow):
+    assert not FlowMatching(CONFIG).training
     torch.nn.ModuleList([flow]).train()
 
     assert not any(module.training for module in flow.modules())
@@ -130,10 +131,17 @@ def test_a_unit_that_the_model_does_not_know_is_named(flow, batch):
 
 
 @pytest.mark.parametrize(
-    "values", [{"width": 18, "heads": 4}, {"steps": 0}, {"channels": ()}]
+    ("values", "message"),
+    [
+        ({"width": 18, "heads": 4}, "got width 18, heads 4"),
+        ({"width": 9, "heads": 3}, "got width 9, heads 3"),
+        ({"steps": 0}, "a step and a resolution.*steps 0"),
+        ({"channels": ()}, "a step and a resolution"),
+        ({"unit_rate_hz": 50.0}, "a whole number, got 50.0"),
+    ],
 )
-def test_a_config_that_cannot_be_is_refused(values):
-    with pytest.raises(ValueError, match="head size, a step and a resolution"):
+def test_a_config_that_cannot_be_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
         FlowConfig(**values)
 
 

@@ -129,6 +129,7 @@ def test_draws_of_a_row_do_not_depend_on_its_batch():
 
 
 def test_it_stays_frozen_and_in_eval_mode(hift):
+    assert not HiftGenerator(CONFIG).training
     torch.nn.ModuleList([hift]).train()
 
     assert not any(module.training for module in hift.modules())

@@ -130,6 +130,7 @@ def test_noise_belongs_to_units_and_seed(folder):
 
 def test_it_stays_frozen_and_in_eval_mode(folder):
     vocoder = build_vocoder(folder)
+    assert not vocoder.training
     torch.nn.ModuleList([vocoder]).train()
 
     assert not any(module.training for module in vocoder.modules())
