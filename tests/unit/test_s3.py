@@ -159,10 +159,10 @@ def test_lengths_that_have_no_units_are_refused(weights, num_samples, message):
 
 
 def test_files_that_do_not_fit_are_named(weights, tmp_path):
-    with pytest.raises(ValueError, match="not the weights of this S3 tokenizer"):
-        S3Units.open(
-            {"weights": str(weights), "network": {**SIZES, "n_audio_layer": 1}}
-        )
+    for size, value in (("n_audio_layer", 1), ("n_codebook_size", 11)):
+        conf = {"weights": str(weights), "network": {**SIZES, size: value}}
+        with pytest.raises(ValueError, match="not the weights of this S3 tokenizer"):
+            S3Units.open(conf)
     with pytest.raises(ValueError, match=r"network: unknown \['layers'\]"):
         S3Units.open({"weights": str(weights), "network": {"layers": 1}})
     for name, message in (("s3.pt", "expected an .onnx"), ("s3.onnx", "not the ONNX")):
