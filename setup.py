@@ -2,7 +2,8 @@
 
 ``install_requires`` is what loading and running a model needs. The extras add
 training on ESPnet's recipes (train), scoring (eval), the offline default recipe
-(demo) and development (dev). After changing anything here run ``make lock``.
+(demo), development (dev) and the released units (s3). After changing anything here
+run ``make lock``; it leaves s3 out, whose weights no package index has.
 """
 
 import re
@@ -77,6 +78,12 @@ extras_require = {
         "gguf>=0.10",  # reads SmolLM2 as the index carries it
         "accelerate>=1",  # transformers asks for it when it loads a GGUF file
         "sentencepiece>=0.2",  # Llama-style tokenizers
+    ],
+    # Released S3 units and CAM++ speakers. Not locked: useless without weights that
+    # are downloaded by hand, and s3tokenizer brings onnx and pre-commit along.
+    "s3": [
+        "s3tokenizer>=0.3,<0.4",  # the network; reading its ONNX was tested with 0.3.0
+        "onnxruntime>=1.17",  # runs CAM++
     ],
     "dev": [
         "packaging",  # tools/lock.py reads markers and tags with it

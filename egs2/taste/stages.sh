@@ -87,7 +87,10 @@ stage_extract_features() {
 }
 
 extract_features() { # extract_features <set>
-    jobs "${aligned}/$1" "${features}/$1" extract_speakers
+    # The default stays unnamed: its finished steps are those of older runs.
+    local -a model=()
+    [ "${speaker_model}" = resemblyzer/ge2e ] || model=(--model "${speaker_model}")
+    jobs "${aligned}/$1" "${features}/$1" extract_speakers "${model[@]}"
     jobs "${aligned}/$1" "${features}/$1" extract_mel
     if "${encoder_states}"; then
         local yaml_keys="encoder encoder_conf"
@@ -97,7 +100,7 @@ extract_features() { # extract_features <set>
 }
 
 stage_train_units() {
-    if [ "$(units_kind)" = whisper_kmeans ]; then
+    if [ "$(units_kind)" != whisper_vq ]; then # clustered, or opened (s3)
         once "${exp}/units/.done" "${config_dir}/${units_config}" "${aligned}/${train_set}" -- \
             ${python} -m espnet_taste.bin.train_units --config "${config_dir}/${units_config}" \
             --data_dir "${aligned}/${train_set}" --output_dir "${exp}/units"
@@ -119,6 +122,10 @@ units_kind() { # the YAML file says which units these are
     sed -n 's/^units: *\([a-z0-9_]*\).*/\1/p' "${config_dir}/${units_config}"
 }
 
+vocoder_kind() { # likewise; trainings of the vocoder need not say
+    sed -n 's/^vocoder: *\([a-z0-9_]*\).*/\1/p' "${config_dir}/${vocoder_config}"
+}
+
 extract_unit_states() { # extract_unit_states <set>: other layers than the aggregator's
     local yaml_keys="encoder encoder_conf"
     jobs "${aligned}/$1" "${features}/$1/unit_states" extract_states --device "${device}" \
@@ -136,8 +143,14 @@ stage_train_vocoder() {
 }
 
 train_vocoder() {
+    if [ "$(vocoder_kind)" = cosyvoice ]; then # released, nothing to train
+        once "${exp}/vocoder/.done" "${config_dir}/${vocoder_config}" -- \
+            ${python} -m espnet_taste.bin.install_vocoder \
+            --config "${config_dir}/${vocoder_config}" --output_dir "${exp}/vocoder"
+        return
+    fi
     local init=()
-    [ "$(units_kind)" = whisper_kmeans ] || init=(--init_from "${exp}/units/vocoder_start.pth")
+    [ "$(units_kind)" != whisper_vq ] || init=(--init_from "${exp}/units/vocoder_start.pth")
     train vocoder unit_to_mel_train "${vocoder_config}" vocoder_data \
         --units_dir "${exp}/units" "${init[@]}"
 }

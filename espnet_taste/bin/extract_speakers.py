@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Write a speaker embedding for every utterance: ``spembs.scp``, (256,) float32."""
+"""Write a speaker embedding for every utterance: ``spembs.scp``, float32.
+
+256 values of GE2E, or 192 of CAM++ when ``--model`` names its ONNX file.
+"""
 
 import argparse
 import logging
@@ -16,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
     parser = utterance_parser(__doc__)
     parser.add_argument(
-        "--model", default="resemblyzer/ge2e", help="weight name or folder"
+        "--model", default="resemblyzer/ge2e", help="weight name, folder or ONNX file"
     )
     return parser
 
@@ -28,10 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def extract(args: argparse.Namespace) -> None:
     """Embed all utterances that are not done yet."""
-    from espnet_taste.units.speaker import SpeakerEncoder
-    from espnet_taste.weights import resolve
+    from espnet_taste.units.build import open_speaker_encoder
 
-    encoder = SpeakerEncoder.load(resolve(args.model))
+    encoder = open_speaker_encoder(args.model)
     wav = read_table(args.data_dir / "wav.scp")
     keys = read_keys(args.data_dir, args.key_file)
     with ArkWriter(args.output_dir, "spembs") as writer:

@@ -1,6 +1,6 @@
-"""What a unit decoder must offer to be chosen in YAML.
+"""What a unit decoder and a vocoder must offer to be chosen in YAML.
 
-A class that keeps these promises can stand in for ours: put it into the registry
+A decoder that keeps these promises can stand in for ours: put it into the registry
 (``espnet_taste.register``) and name it in the configuration.
 
 Symbols: U utterances, Ta tokens, S units, C classes, (P, L) positions of a layout.
@@ -120,3 +120,41 @@ class AbsUnitDecoder(nn.Module, ABC):
         Returns:
             The units; never more than the bounds allow.
         """
+
+
+class AbsVocoder(nn.Module, ABC):
+    """Turn units into waveforms; frozen, and in eval mode whatever happens.
+
+    A row's waveform does not depend on the other rows or on padding.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @property
+    @abstractmethod
+    def sample_rate_hz(self) -> int:
+        """Rate of the waveforms."""
+
+    @abstractmethod
+    def forward(
+        self, units: Tensor, unit_lengths: Tensor, speaker: Tensor
+    ) -> list[Tensor]:
+        """Synthesise.
+
+        Args:
+            units: (B, S), int64; anything on padding.
+            unit_lengths: Valid units, (B,), int64; 0 gives an empty waveform.
+            speaker: Speaker embeddings, (B, speaker_dim), float.
+
+        Returns:
+            One waveform a row, each (N,), float32, -1..1.
+        """
+
+    def train(self, mode: bool = True) -> "AbsVocoder":
+        """Stay in eval mode: a vocoder with dropout on has been released before."""
+        return super().train(False)
+
+    def _freeze(self) -> None:
+        self.requires_grad_(False)
+        self.eval()

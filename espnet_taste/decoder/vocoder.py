@@ -1,11 +1,10 @@
-"""From units to a waveform: the contract, the choices of YAML, and how they open.
+"""From units to a waveform: the choices of YAML, and how they open.
 
 A vocoder folder is what its training leaves: ``config.yaml`` names the kind
 (``vocoder: unit_to_mel``) and its parts, a checkpoint holds what was trained.
 Pretrained parts are named in the config and come from the weight resolver.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from espnet_taste.decoder.contracts import AbsVocoder
+from espnet_taste.decoder.cosyvoice import open_cosyvoice
 from espnet_taste.decoder.griffin_lim import GriffinLim
 from espnet_taste.decoder.hifigan import load_hifigan
 from espnet_taste.decoder.unit_to_mel import UnitToMel
@@ -22,44 +23,6 @@ from espnet_taste.weights import resolve
 MODEL_FILE = "valid.loss.best.pth"
 # Prefix of the acoustic model's names in the checkpoint of its ESPnet task.
 TRAINED_PART = "unit_to_mel."
-
-
-class AbsVocoder(nn.Module, ABC):
-    """Turn units into waveforms; frozen, and in eval mode whatever happens.
-
-    A row's waveform does not depend on the other rows or on padding.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    @property
-    @abstractmethod
-    def sample_rate_hz(self) -> int:
-        """Rate of the waveforms."""
-
-    @abstractmethod
-    def forward(
-        self, units: Tensor, unit_lengths: Tensor, speaker: Tensor
-    ) -> list[Tensor]:
-        """Synthesise.
-
-        Args:
-            units: (B, S), int64; anything on padding.
-            unit_lengths: Valid units, (B,), int64; 0 gives an empty waveform.
-            speaker: Speaker embeddings, (B, speaker_dim), float.
-
-        Returns:
-            One waveform a row, each (N,), float32, -1..1.
-        """
-
-    def train(self, mode: bool = True) -> "AbsVocoder":
-        """Stay in eval mode: a vocoder with dropout on has been released before."""
-        return super().train(False)
-
-    def _freeze(self) -> None:
-        self.requires_grad_(False)
-        self.eval()
 
 
 class UnitToMelVocoder(AbsVocoder):
@@ -168,9 +131,9 @@ def _open_unit_to_mel(
     return UnitToMelVocoder(model, mel_vocoder, config.get("vocoder_amp_dtype"))
 
 
-# S3 flow matching with HiFT will stand here under its own name.
 VOCODERS: dict[str, Callable[[Path, dict[str, Any], str], AbsVocoder]] = {
-    "unit_to_mel": _open_unit_to_mel
+    "cosyvoice": open_cosyvoice,
+    "unit_to_mel": _open_unit_to_mel,
 }
 
 

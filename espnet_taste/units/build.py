@@ -1,21 +1,23 @@
-"""Choose a source of units by the name in YAML, and open a folder of units.
-
-S3 units will stand here beside ``whisper_kmeans`` under their own name.
-"""
+"""Choose a source of units or of speaker embeddings by its name in YAML; open it."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from espnet_taste.units.campplus import CamPlus, find_campplus
 from espnet_taste.units.contracts import AbsUnitExtractor
+from espnet_taste.units.s3 import S3Units
+from espnet_taste.units.speaker import SpeakerEncoder
 from espnet_taste.units.whisper_kmeans import WhisperKMeans, read_units_conf
 from espnet_taste.units.whisper_vq import WhisperVQ
+from espnet_taste.weights import resolve
 
 UNITS: dict[str, type[AbsUnitExtractor]] = {
+    "s3": S3Units,
     "whisper_kmeans": WhisperKMeans,
     "whisper_vq": WhisperVQ,
 }
@@ -69,14 +71,44 @@ def learn_units(
 ) -> AbsUnitExtractor:
     """Learn classes as a YAML file describes them (``units``, ``units_conf``).
 
-    Units of kind ``whisper_vq`` are trained by an ESPnet task instead.
+    Units of kind ``whisper_vq`` are trained by an ESPnet task instead. Those of kind
+    ``s3`` are opened: there is nothing to learn, and no speech is read.
 
     Raises:
+        FileNotFoundError: If weights that the file names are absent.
         ValueError: If a key is unknown or the units cannot be learned.
     """
     name = config.get("units", "whisper_kmeans")
-    if choose_units(name) is not WhisperKMeans:
+    kind = choose_units(name)
+    if kind is WhisperVQ:
         raise ValueError(f"units '{name}' are not made by clustering; see units_train")
     if unknown := sorted(config.keys() - {"units", "units_conf"}):
         raise ValueError(f"unknown {unknown}; known are ['units', 'units_conf']")
-    return WhisperKMeans.learn(read_units_conf(config.get("units_conf") or {}), speech)
+    conf = config.get("units_conf") or {}
+    if kind is S3Units:
+        return S3Units.open(conf)
+    return WhisperKMeans.learn(read_units_conf(conf), speech)
+
+
+class SpeakerEmbedder(Protocol):
+    """What embeds speakers."""
+
+    def embed(self, speech: np.ndarray) -> np.ndarray:
+        """Embed a waveform at 16 kHz, (N,) float32, to a vector of norm 1."""
+
+
+def open_speaker_encoder(model: str) -> SpeakerEmbedder:
+    """Open a speaker encoder.
+
+    Args:
+        model: An ONNX file of CAM++ or a folder with one; else a weight name or
+            folder of the GE2E encoder.
+
+    Raises:
+        FileNotFoundError: If the weights cannot be had.
+        ValueError: If they are not those of such an encoder.
+    """
+    path = find_campplus(model)
+    if path is not None:
+        return CamPlus(path)
+    return SpeakerEncoder.load(resolve(model))

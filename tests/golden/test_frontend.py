@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from espnet_taste.tokenizer.log_mel import HOP_SAMPLES, log_mel, mel_filters
+from espnet_taste.units.campplus import kaldi_fbank, speaker_features
 from espnet_taste.weights import resolve
 from espnet_taste.words import encode_words, split_words
 
@@ -68,3 +69,14 @@ def test_whisper_tokens(case, multilingual_tokenizer):
         result = encode_words(words, multilingual_tokenizer)
         assert result.tokens == sentence["token_ids"], sentence["text"]
         assert result.words == sentence["word_ids"], sentence["text"]
+
+
+def test_filter_bank_of_the_speaker_encoder(case):
+    waveform = case.input("waveform_int16").float() / 32768
+    # One second; the mean is that of this excerpt.
+    excerpt = waveform[: case.config["sampling_rate"]]
+
+    case.check("speaker_fbank_first_second", kaldi_fbank(excerpt))
+    first = len(case.output("speaker_fbank_mean_subtracted_first20"))
+    features = speaker_features(excerpt)
+    case.check("speaker_fbank_mean_subtracted_first20", features[:first])

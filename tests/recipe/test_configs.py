@@ -24,7 +24,19 @@ def test_all_files_are_found():
 
     assert by_folder["."] == by_folder["debug"]
     assert len(by_folder["."]) == 10 and len(TOKENIZER) == 13
-    assert len(by_folder["released"]) == 4
+    assert len(by_folder["released"]) == 6
+
+
+def test_the_released_vocoder_is_built_at_its_size():
+    import torch
+
+    from espnet_taste.decoder.cosyvoice import build_cosyvoice
+
+    conf = yaml.safe_load((CONF / "released/vocoder.yaml").read_text())
+    with torch.device("meta"):
+        vocoder = build_cosyvoice(conf)
+
+    assert sum(p.numel() for p in vocoder.parameters()) == 125_335_343
 
 
 @pytest.mark.parametrize("path", TOKENIZER, ids=relative)

@@ -50,6 +50,24 @@ def test_each_training_starts_from_the_one_before():
     assert "--init_from exp/mini_an4/quantizer_start/model.pth" in out
 
 
+def test_released_units_and_vocoder_are_chosen_in_yaml():
+    released = dry(
+        *("--stage", "extract_features", "--stop_stage", "train_vocoder"),
+        *("--units_config", "released/units.yaml", "--config_dir", "conf"),
+        *("--vocoder_config", "released/vocoder.yaml"),
+        *("--speaker_model", "downloads/cosyvoice"),
+    )
+    ours = dry("--stage", "extract_features", "--stop_stage", "train_vocoder")
+
+    assert released.returncode == 0, released.stderr
+    assert "bin.train_units --config conf/released/units.yaml" in released.stdout
+    assert "bin.install_vocoder --config conf/released/vocoder.yaml" in released.stdout
+    assert "--model downloads/cosyvoice" in released.stdout
+    assert "unit_to_mel_train" not in released.stdout
+    assert "install_vocoder" not in ours.stdout and "--model dow" not in ours.stdout
+    assert "unit_to_mel_train" in ours.stdout
+
+
 def test_transcripts_are_made_between_formatting_and_alignment():
     made = dry("--stage", "2", "--stop_stage", "3", "--transcripts", "asr").stdout
     steps = [line.split()[1:4] for line in made.splitlines() if "split_jobs" in line]

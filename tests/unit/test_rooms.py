@@ -57,6 +57,7 @@ OPTIONAL = {
     "pyworld",
     "rapidfuzz",
     "resampy",
+    "s3tokenizer",
     "sentencepiece",
     "sklearn",
     "tensorboard",

@@ -69,7 +69,7 @@ def change(folder, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"vocoder": "flow"}, r"vocoder 'flow' is not one of \['unit_to_mel'\]"),
+        ({"vocoder": "flow"}, r"'flow' is not one of \['cosyvoice', 'unit_to_mel'\]"),
         ({"mel_vocoder": "x"}, r"'x' is not one of \['griffin_lim', 'hifigan'\]"),
         ({"mel_vocoder_conf": {"steps": 2}}, r"no option \['steps'\]; it has"),
         ({"unit_to_mel_conf": {**CONF, "unit_blocks": 2}}, "does not fit"),
