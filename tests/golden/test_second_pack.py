@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fabricated_pack import write_logic, write_rvq
+from fabricated_logic import write_logic
+from fabricated_pack import write_rvq
 from fabricated_unit_lm import write_unit_lm
 
 FOLDER = Path(__file__).parent
