@@ -12,20 +12,34 @@ TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 
 from golden_case import GoldenCase  # noqa: E402  (needs the line above)
+from packed_fixtures import is_packed, unpack  # noqa: E402
+
+# The whole pack, if it lies beside the repository, before the subset that is in it.
+GOLDEN_PLACES = (TESTS.parents[1] / "shared" / "golden", TESTS / "golden" / "data")
 
 
-@pytest.fixture(scope="session")
-def golden_dir() -> Path:
-    """Folder of the golden fixtures; skips where there is none."""
+def find_golden(places: tuple[Path, ...] = GOLDEN_PLACES) -> Path:
+    """Return the folder that TASTE_GOLDEN_DIR names, or else the first that exists."""
     named = os.environ.get("TASTE_GOLDEN_DIR")
     if named is not None:
         if not Path(named).is_dir():
             pytest.fail(f"TASTE_GOLDEN_DIR names no folder: {named}")
         return Path(named)
-    for folder in (TESTS.parents[1] / "shared" / "golden", TESTS / "golden" / "data"):
+    for folder in places:
         if folder.is_dir():
             return folder
     pytest.skip("no golden fixtures: set TASTE_GOLDEN_DIR to their folder")
+
+
+@pytest.fixture(scope="session")
+def golden_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the golden fixtures, unpacked; skips where there is none."""
+    folder = find_golden()
+    if not is_packed(folder):
+        return folder
+    unpacked = tmp_path_factory.mktemp("golden")
+    unpack(folder, unpacked)
+    return unpacked
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from released_slm import SPOKEN_LM, build_spoken_lm
+from released_tower import build_tokenizer
 
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.generation import generate_units, unit_bounds
@@ -14,6 +15,7 @@ from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
 from espnet_taste.slm.state_machine import Action, TasteAction
 from espnet_taste.slm.vocabulary import build_vocabulary
 from espnet_taste.types import IGNORE
+from espnet_taste.words import code_sources
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,36 @@ def settings_of(case, run):
             rule="released",
         ),
     )
+
+
+def test_codes_of_the_audio_prompt(case, golden):
+    """Value layer and prefix are those of the case ``tower``; this one has none."""
+    config = golden("tower").config
+    tokenizer = build_tokenizer(
+        case, config["target_hidden_layer"], config["decoder_prefix_ids"]
+    )
+    names = case.sub_cases("asr_indices")
+    assert names
+    for name in names:
+        asr_tokens, asr_lengths, asr_words = (
+            case.input(f"{name}.asr_{kind}")
+            for kind in ("token_ids", "token_lengths", "word_ids")
+        )
+        states = tokenizer.encoder.encode_log_mel(case.input(f"{name}.audio_features"))
+        codes = tokenizer.encode(states, asr_tokens, asr_lengths, asr_words).codes
+        case.check(f"{name}.asr_indices", codes)
+
+        llm_words = case.input(f"{name}.llm_word_ids")
+        moved = torch.full((*llm_words.shape, codes.size(-1)), IGNORE)
+        for row, length in enumerate(case.input(f"{name}.llm_token_lengths").tolist()):
+            sources = code_sources(
+                asr_words[row, : asr_lengths[row]].tolist(),
+                llm_words[row, :length].tolist(),
+            )
+            for token, source in enumerate(sources):
+                if source != IGNORE:
+                    moved[row, token] = codes[row, source]
+        case.check(f"{name}.llm_indices", moved)
 
 
 def test_derived_sets(case, vocabulary):
@@ -170,14 +202,13 @@ def unit_lm(case):
 
 
 def asr_tokens_of(case, texts, result):
-    """Cut the generated words as the fixture's made-up ASR tokenizer does."""
-    rule, tokens, words = case.info["asr_tokenizer"], [], []
+    """Look the generated words up in the fixture's table of an ASR tokenizer."""
+    table, tokens, words = case.info["asr_tokenizer"]["words_seen"], [], []
     for word in range(len(result.codes)):
         text = "".join(texts[t] for t in result.tokens[result.words == word])
-        for place, char in enumerate(text.strip()[:2]):
-            number = (ord(char) * rule["mul"] + 3 * place) % rule["mod"]
-            tokens.append(rule["base"] + number)
-            words.append(word)
+        ids = table[f" {text.strip()}"]
+        tokens += ids
+        words += [word] * len(ids)
     return tokens, words
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
+from espnet_taste.decoder.mel import resample
 from espnet_taste.tokenizer.log_mel import HOP_SAMPLES, log_mel, mel_filters
 from espnet_taste.units.campplus import kaldi_fbank, speaker_features
 from espnet_taste.weights import resolve
@@ -28,32 +29,73 @@ def multilingual_tokenizer():
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def test_log_mel_of_the_padded_window(case):
-    waveform = case.input("waveform_int16").float() / 32768
-    config = case.config
+def waveform_of(case, name="waveform_int16"):
+    samples = case.input(name)
+    return samples.float() / -torch.iinfo(samples.dtype).min
+
+
+def excerpt(case, prefix):
+    """Return the name of the result with the first frames, and their number."""
+    names = case.output_names(f"{prefix}_first")
+    for name in names:
+        return name, int(name.removeprefix(f"{prefix}_first"))
+    pytest.skip(f"case '{case.name}' has no {prefix}_first<number>")
+
+
+def padded_log_mel(case):
+    config, waveform = case.config, waveform_of(case)
     num_samples = config["pad_seconds"] * config["sampling_rate"]
     padded = F.pad(waveform, (0, num_samples - len(waveform)))[None]
+    return log_mel(padded, mel_filters(config["mel_bins"]))[0]
 
-    mel = log_mel(padded, mel_filters(config["mel_bins"]))[0]
 
-    first = len(case.output("log_mel_first400"))
-    assert len(mel) == config["frames"]
-    case.check("log_mel_first400", mel[:first])
+def unpadded_log_mel(case):
+    filters = mel_filters(case.config["mel_bins"])
+    return log_mel(waveform_of(case)[None], filters)[0]
+
+
+def test_log_mel_of_the_padded_window(case):
+    mel = padded_log_mel(case)
+
+    assert len(mel) == case.config["frames"]
     case.check("log_mel_mean_per_bin", mel.mean(0))
+
+
+def test_frames_of_the_padded_window(case):
+    mel = padded_log_mel(case)
+
+    name, first = excerpt(case, "log_mel")
+    case.check(name, mel[:first])
     for kind in ("mean", "min", "max"):
         case.check(f"log_mel_rest_{kind}", getattr(mel[first:], kind)())
 
 
 def test_log_mel_without_padding(case):
-    waveform = case.input("waveform_int16").float()[None] / 32768
+    mel = unpadded_log_mel(case)
 
-    mel = log_mel(waveform, mel_filters(case.config["mel_bins"]))[0]
-
-    first = len(case.output("log_mel_unpadded_first50"))
-    assert len(mel) == len(waveform[0]) // HOP_SAMPLES
-    case.check("log_mel_unpadded_first50", mel[:first])
     case.check("log_mel_unpadded_mean_per_bin", mel.mean(0))
     case.check("log_mel_unpadded_frames", torch.tensor(len(mel)))
+    num_frames = case.input("waveform_int16").numel() // HOP_SAMPLES
+    case.check("n_frames_informational", torch.tensor(num_frames))
+
+
+def test_frames_without_padding(case):
+    name, first = excerpt(case, "log_mel_unpadded")
+    case.check(name, unpadded_log_mel(case)[:first])
+
+
+def test_resampling(case):
+    """Windowed sinc, as training and evaluation use it on waveforms in memory.
+
+    Audio files are read by soxr, whose filter is another one.
+    """
+    names = case.sub_cases("output")
+    assert names
+    for name in names:
+        speech = waveform_of(case, f"{name}.input_int16")
+        rate = int(name.removeprefix("resample_"))
+        result = resample(speech, rate, case.config["sampling_rate"])
+        case.check(f"{name}.output", result)
 
 
 def test_words_of_the_released_rule(case):

@@ -106,9 +106,10 @@ def each_variant(variants, build, case):
 
 def test_layout(case, build, variants):
     for name, model, batch in each_variant(variants, build, case):
-        assert torch.equal(
-            batch.tokens.ne(IGNORE).sum(1) + 1, case.output(f"{name}.lengths")
-        )
+        lengths = batch.tokens.ne(IGNORE).sum(1) + 1
+        case.check(f"{name}.lengths", lengths)
+        positions = torch.arange(batch.tokens.size(1) + 1)
+        case.check(f"{name}.valid_mask", positions < lengths[:, None])
         case.check(f"{name}.text_labels", text_labels(batch.tokens))
         labels = batch.label_words
         index = labels.clamp(min=0)[..., None]

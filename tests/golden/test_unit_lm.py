@@ -201,6 +201,35 @@ def test_incremental_decoding(case, unit_lm, condition):
     case.check("incremental.log_probs", unit_lm.output(hidden).log_softmax(-1))
 
 
+@torch.no_grad()
+def test_whole_pass_of_the_incremental_sample(case, unit_lm, condition):
+    """What decoding unit by unit must agree with."""
+    lengths, unit_lengths = (
+        case.input(name)[:1] for name in ("asr_token_lengths", "speech_token_lengths")
+    )
+    tokens, taste = (value[:1, : lengths[0]] for value in condition[:2])
+    layout = whole_rows(
+        lengths,
+        case.input("speech_token_ids")[:1, : unit_lengths[0]],
+        unit_lengths,
+        num_tokens=tokens.size(1),
+        num_units=unit_lm.num_units,
+    )
+
+    fused = unit_lm.encode_condition(tokens, taste, layout)
+    inputs = unit_lm.gather_inputs(fused, condition[2][:1], layout)
+    hidden = unit_lm.encode_units(inputs, layout)[0]
+
+    case.check("incremental.full_hidden", hidden)
+    last = case.output("incremental.full_hidden")[-len(hidden) + prompt_size(case) :]
+    case.check("incremental.hidden_last", last)
+
+
+def prompt_size(case):
+    """Positions before the last one of the prompt."""
+    return len(case.output("incremental.prompt")) - 1
+
+
 @pytest.mark.parametrize("name", ["greedy", "greedy_text_only"])
 def test_greedy_generation(case, unit_lm, name):
     taste = None if name.endswith("text_only") else case.input("greedy.taste_embeds")
