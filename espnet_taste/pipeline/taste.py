@@ -209,7 +209,13 @@ class TasteTokenizer:
     ) -> list[Speech]:
         texts = [TokenizedWords(row.asr_tokens, row.asr_words) for row in rows]
         batch = token_batch(texts, [row.speaker for row in rows], self.device)
-        items = [("", {"embeds": r.embeds[r.asr_words]}) for r in rows]
+        embeds = [
+            r.embeds if r.embeds is not None else self.embed(r.codes) for r in rows
+        ]
+        items = [
+            ("", {"embeds": values[row.asr_words]})
+            for row, values in zip(rows, embeds, strict=True)
+        ]
         embeds = pad_arrays(items)["embeds"].to(self.device)
         with autocast(self.device, self.amp_dtype):
             results = self.inference.generate_from_embeds(

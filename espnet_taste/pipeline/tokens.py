@@ -25,7 +25,7 @@ FORMAT = "taste-tokens"
 VERSION = 1
 # Arrays with one row a word; the others belong to tokens or to the utterance.
 PER_WORD = ("codes", "embeds", "times")
-OPTIONAL = ("codes", "times")
+OPTIONAL = ("codes", "embeds", "times")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,13 @@ class TasteTokens:
 
     Args:
         words: The words, W, in order, without blanks.
-        embeds: TASTE embeddings, (W, D), float32; what the decoder reads.
         speaker: Speaker embedding, (speaker_dim,), float32.
         asr_tokens: Whisper's tokens of the words, (Ta,), int64.
         asr_words: Word index of every token, (Ta,), int64, from 0 up without gaps.
         codes: Indices of the residual quantizer, (W, Q), int64; None from a tokenizer
             without quantizer.
+        embeds: TASTE embeddings, (W, D), float32, what the decoder reads; None for
+            those of the codes.
         times: Start and end of every word in s, (W, 2), float32, on the clock of the
             recording; None where they are not known.
         span_s: Start and end of what these words cover, in s, on the same clock.
@@ -50,17 +51,19 @@ class TasteTokens:
     """
 
     words: tuple[str, ...]
-    embeds: np.ndarray
     speaker: np.ndarray
     asr_tokens: np.ndarray
     asr_words: np.ndarray
     codes: np.ndarray | None = None
+    embeds: np.ndarray | None = None
     times: np.ndarray | None = None
     span_s: tuple[float, float] = (0.0, 0.0)
     models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse parts that contradict each other."""
+        if self.codes is None and self.embeds is None:
+            raise ValueError("tokens need codes or embeds; both are None")
         for name in PER_WORD:
             rows = getattr(self, name)
             if rows is not None and len(rows) != len(self.words):
@@ -183,7 +186,7 @@ class TasteTokens:
         return TasteTokens.concatenate([self, other])
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        names = ("embeds", "speaker", "asr_tokens", "asr_words", *OPTIONAL)
+        names = ("speaker", "asr_tokens", "asr_words", *OPTIONAL)
         arrays = {name: getattr(self, name) for name in names}
         return {name: value for name, value in arrays.items() if value is not None}
 

@@ -1,5 +1,7 @@
 """The tokenizer object: lists, batches, transcripts, refusals, streams."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,8 @@ def test_embeddings_are_those_of_the_codes():
     tokens = tokenizer.encode(WAVES[0], TEXTS[0], word_times=False)
 
     np.testing.assert_allclose(tokenizer.embed(tokens.codes), tokens.embeds, atol=1e-6)
+    bare = replace(tokens, embeds=None)
+    assert np.array_equal(tokenizer.decode(bare).audio, tokenizer.decode(tokens).audio)
 
 
 def test_decoding_does_not_depend_on_the_batch_or_its_place():

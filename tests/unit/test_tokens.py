@@ -62,6 +62,10 @@ def test_times_of_another_recording_move_behind_the_first():
 
 def test_codes_are_left_out_where_a_part_has_none():
     assert (make() + make(codes=False)).codes is None
+    bare = replace(make(), embeds=None)
+    assert (make() + bare).embeds is None and bare[1:].embeds is None
+    with pytest.raises(ValueError, match="need codes or embeds"):
+        make(codes=False) + bare
 
 
 def test_unequal_values_are_unequal():
@@ -74,6 +78,7 @@ def test_unequal_values_are_unequal():
     ("change", "words"),
     [
         ({"embeds": np.zeros((2, 5), np.float32)}, "3 words, but 2 rows of embeds"),
+        ({"embeds": None, "codes": None}, "need codes or embeds"),
         ({"codes": np.zeros((4, 4), int)}, "3 words, but 4 rows of codes"),
         ({"codes": np.full((3, 4), -1)}, "codes must be >= 0, found -1"),
         ({"asr_words": np.array([0, 0, 2, 2, 2, 2])}, "number all 3 words"),
