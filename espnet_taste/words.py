@@ -12,6 +12,7 @@ reference (a blank in front of every word).
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,6 +46,43 @@ def split_words(text: str, keep_empty: bool = False) -> list[str]:
     if keep_empty:
         return re.split(r"\s", text.strip())
     return text.split()
+
+
+# Scripts that are written without blanks between words: Han, kana, Thai, Lao,
+# Tibetan, Myanmar, Khmer. Marks that follow a sign stay with it.
+_SIGNS = "\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf"
+_SIGNS += "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = re.compile(f"([{_SIGNS}])")
+
+
+def space_signs(text: str) -> str:
+    """Put blanks between the signs of scripts that are written without them.
+
+    The rule by which such text gets words: every sign (with the marks on it) is one.
+    It needs no dictionary, and is what error rates of these languages count. Other
+    text is returned as it is, up to runs of whitespace.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text with single blanks between its words.
+    """
+    spaced = _UNSPACED.sub(r" \1", text)
+    pieces: list[str] = []
+    for piece in spaced.split():
+        head = piece[0]
+        is_mark = unicodedata.combining(head) or unicodedata.category(head) in (
+            "Mn",
+            "Mc",
+            "Lm",
+        )
+        is_behind_sign = pieces and _UNSPACED.match(pieces[-1])
+        if is_behind_sign and is_mark and _UNSPACED.match(head):
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+    return " ".join(pieces)
 
 
 def encode_words(

@@ -1,6 +1,7 @@
 """Transcripts for corpora that have none, from a Whisper model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,24 @@ class WhisperTranscriber:
         language: str = "en",
         device: str = "cpu",
     ):
-        self.whisper, self.tokenizer, self.features = load_whisper(model, device)
-        self.options = {}
-        if getattr(self.whisper.generation_config, "is_multilingual", False):
-            self.options = {"language": language, "task": "transcribe"}
+        self._build(*load_whisper(model, device), language)
+
+    @classmethod
+    def from_loaded(
+        cls, whisper: Any, tokenizer: Any, features: Any, language: str = "en"
+    ) -> "WhisperTranscriber":
+        """Wrap what ``load_whisper`` returned instead of loading it again."""
+        transcriber = cls.__new__(cls)
+        transcriber._build(whisper, tokenizer, features, language)
+        return transcriber
+
+    def _build(
+        self, whisper: Any, tokenizer: Any, features: Any, language: str
+    ) -> None:
+        self.whisper, self.tokenizer, self.features = whisper, tokenizer, features
+        self.options = {"num_beams": 1, "do_sample": False}
+        if getattr(whisper.generation_config, "is_multilingual", False):
+            self.options |= {"language": language, "task": "transcribe"}
 
     def transcribe(self, audios: Sequence[np.ndarray]) -> list[str]:
         """Return the transcript of each audio, (N,) float32 at 16 kHz, <= 30 s."""
@@ -39,10 +54,26 @@ class WhisperTranscriber:
         with torch.no_grad():
             ids = self.whisper.generate(
                 mel.input_features.to(self.whisper.device, self.whisper.dtype),
-                num_beams=1,
-                do_sample=False,
                 **self.options,
             )
+        return self._texts(ids)
+
+    def transcribe_states(self, states: Any) -> list[str]:
+        """Return the transcripts of last states of this model's own encoder.
+
+        Args:
+            states: (B, T, D) tensor without padding; T < 1500 for audio whose silent
+                rest was never encoded.
+        """
+        import torch
+        from transformers.modeling_outputs import BaseModelOutput
+
+        encoded = BaseModelOutput(states.to(self.whisper.dtype))
+        with torch.no_grad():
+            ids = self.whisper.generate(encoder_outputs=encoded, **self.options)
+        return self._texts(ids)
+
+    def _texts(self, ids: Any) -> list[str]:
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         # A line break inside would break the table that the text goes to.
         return [" ".join(text.split()) for text in texts]

@@ -44,14 +44,43 @@ class WhisperAligner(AbsAligner):
         language: str = "en",
         device: str = "cpu",
     ):
-        self.whisper, self.tokenizer, self.features = load_whisper(model, device)
-        self.prefix = prefix_ids(self.whisper, self.tokenizer, language)
-        self.heads = alignment_heads(self.whisper)
+        self._build(*load_whisper(model, device), language)
+
+    @classmethod
+    def from_loaded(
+        cls, whisper: Any, tokenizer: Any, features: Any, language: str = "en"
+    ) -> "WhisperAligner":
+        """Wrap what ``load_whisper`` returned instead of loading it again."""
+        aligner = cls.__new__(cls)
+        aligner._build(whisper, tokenizer, features, language)
+        return aligner
+
+    def _build(
+        self, whisper: Any, tokenizer: Any, features: Any, language: str
+    ) -> None:
+        self.whisper, self.tokenizer, self.features = whisper, tokenizer, features
+        self.prefix = prefix_ids(whisper, tokenizer, language)
+        self.heads = alignment_heads(whisper)
 
     def align(
         self, audio: np.ndarray, words: Sequence[str], *, key: str = ""
     ) -> WordTimes:
         """Align one utterance; see ``AbsAligner.align``."""
+        return self.align_states(None, audio, words)
+
+    def align_states(
+        self, states: Any, audio: np.ndarray, words: Sequence[str]
+    ) -> WordTimes:
+        """Align with last states of this model's own encoder, which then rests.
+
+        Args:
+            states: (1, T, D) tensor, at least the frames of the audio; None encodes.
+            audio: As in ``align``; only its length is read if there are states.
+            words: As in ``align``.
+
+        Raises:
+            AlignmentError: As in ``align``.
+        """
         duration_s = len(audio) / SAMPLE_RATE_HZ
         if duration_s > MAX_S:
             raise AlignmentError("too_long", f"{duration_s:.2f} s; Whisper hears 30 s")
@@ -62,7 +91,7 @@ class WhisperAligner(AbsAligner):
                 "too_many_words",
                 f"{len(text.tokens)} tokens, more than Whisper's {limit}",
             )
-        attention = self._attention(audio, text.tokens)
+        attention = self._attention(audio, text.tokens, states)
         starts = start_frames(warp(-sharpen(attention)))
         # The last row belongs to the end of the text: it ends the last word.
         first_tokens = np.flatnonzero(np.diff([-1, *text.words, len(words)]) > 0)
@@ -73,23 +102,22 @@ class WhisperAligner(AbsAligner):
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def _attention(self, audio: np.ndarray, tokens: list[int]) -> np.ndarray:
+    def _attention(
+        self, audio: np.ndarray, tokens: list[int], states: Any
+    ) -> np.ndarray:
         """Return the heads' attention from tokens to frames, (H, N + 1, M).
 
         Row n is the place that predicts token n, the last row predicts the end.
         """
         import torch
 
-        device = self.whisper.device
-        mel = self.features(audio, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
-        ids = torch.tensor([self.prefix + tokens], device=device)
+        ids = torch.tensor([self.prefix + tokens], device=self.whisper.device)
         with torch.no_grad():
-            mel = mel.input_features.to(device, self.whisper.dtype)
             # Apart from the decoder, or the encoder would return its attention too:
             # 1500 x 1500 numbers a head and layer, gigabytes for a large model.
-            encoded = self.whisper.get_encoder()(mel)
+            encoded = self._encode_speech(audio) if states is None else states
             output = self.whisper(
-                encoder_outputs=encoded,
+                encoder_outputs=(encoded,),
                 decoder_input_ids=ids,
                 output_attentions=True,
                 use_cache=False,
@@ -98,6 +126,12 @@ class WhisperAligner(AbsAligner):
         maps = [output.cross_attentions[layer][0, head] for layer, head in self.heads]
         picked = torch.stack(maps)[:, len(self.prefix) - 1 :, :num_frames]
         return picked.float().cpu().numpy()
+
+    def _encode_speech(self, audio: np.ndarray) -> Any:
+        """Return the last states of the encoder, (1, T, D)."""
+        mel = self.features(audio, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
+        mel = mel.input_features.to(self.whisper.device, self.whisper.dtype)
+        return self.whisper.get_encoder()(mel).last_hidden_state
 
 
 def sharpen(attention: np.ndarray) -> np.ndarray:

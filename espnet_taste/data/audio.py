@@ -83,6 +83,36 @@ def read_audio(
     return _finish(samples, rate, sample_rate_hz, value)
 
 
+def prepare_samples(
+    samples: np.ndarray, rate_hz: int, where: str, *, target_hz: int = SAMPLE_RATE_HZ
+) -> np.ndarray:
+    """Bring an array to one channel at one rate.
+
+    Args:
+        samples: (N,), or channels along the shorter axis; floats -1..1 or integers of
+            full scale.
+        rate_hz: Its rate in Hz.
+        where: What it is called in messages.
+        target_hz: Rate to return, in Hz.
+
+    Returns:
+        As ``read_audio``.
+
+    Raises:
+        AudioError: With reason unreadable, empty or nan.
+    """
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
+        raise AudioError(
+            "unreadable",
+            f"{where} has shape {samples.shape} and type {samples.dtype}, expected "
+            "numbers of shape (samples,) or (channels, samples)",
+        )
+    samples = _scale(samples)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=int(np.argmin(samples.shape)))
+    return _finish(samples, rate_hz, target_hz, where)
+
+
 def _finish(
     samples: np.ndarray, rate: int, sample_rate_hz: int, value: str
 ) -> np.ndarray:

@@ -17,8 +17,8 @@ class PackedFiles:
     model_file: Path
     vocoder_train_config: Path
     vocoder_model_file: Path
-    slm_train_config: Path
-    slm_model_file: Path
+    slm_train_config: Path | None = None  # a tokenizer may be packed alone
+    slm_model_file: Path | None = None
 
     def reconstructor(
         self, options: DecodeOptions = DecodeOptions(), device: str = "cpu"
@@ -38,13 +38,19 @@ class PackedFiles:
         return SpokenLMInference(self.slm_model_file, self.slm_train_config, device)
 
 
-def find_files(source: str | Path, cache_dir: str | Path | None = None) -> PackedFiles:
+def find_files(
+    source: str | Path,
+    cache_dir: str | Path | None = None,
+    *,
+    need_slm: bool = True,
+) -> PackedFiles:
     """Find the parts of a model.
 
     Args:
         source: An experiment folder of the recipe, a packed ``.zip`` file, or a tag of
             ESPnet's model zoo or the hub.
         cache_dir: Where a zip is unpacked; None for a folder beside it.
+        need_slm: A model without spoken LM is refused.
 
     Raises:
         FileNotFoundError: If a folder lacks a part.
@@ -52,17 +58,20 @@ def find_files(source: str | Path, cache_dir: str | Path | None = None) -> Packe
     """
     path = Path(source)
     if path.is_dir():
-        return _files_of_experiment(path)
+        return _files_of_experiment(path, need_slm)
     if path.suffix == ".zip":
-        return _files_of_dict(_unpack(path, cache_dir), source)
+        return _files_of_dict(_unpack(path, cache_dir), source, need_slm)
     from espnet2.utils.pretrained import download_pretrained
 
-    return _files_of_dict(download_pretrained(str(source)), source)
+    return _files_of_dict(download_pretrained(str(source)), source, need_slm)
 
 
-def _files_of_experiment(path: Path) -> PackedFiles:
+def _files_of_experiment(path: Path, need_slm: bool) -> PackedFiles:
     places = []
-    for folder in ("taste", "vocoder", "slm"):
+    folders = ["taste", "vocoder"]
+    if need_slm or (path / "slm" / MODEL).is_file():
+        folders.append("slm")
+    for folder in folders:
         for name in ("config.yaml", MODEL):
             place = path / folder / name
             if not place.is_file():
@@ -80,9 +89,12 @@ def _unpack(path: Path, cache_dir: str | Path | None) -> dict[str, str]:
     return unpack(path, folder)
 
 
-def _files_of_dict(found: dict[str, str], source: str | Path) -> PackedFiles:
-    names = PackedFiles.__dataclass_fields__
-    missing = sorted(set(names) - set(found))
+def _files_of_dict(
+    found: dict[str, str], source: str | Path, need_slm: bool
+) -> PackedFiles:
+    names = set(PackedFiles.__dataclass_fields__)
+    needed = {name for name in names if need_slm or not name.startswith("slm_")}
+    missing = sorted(needed - set(found))
     if missing:
         raise ValueError(f"{source} is not a packed TASTE model: it lacks {missing}")
-    return PackedFiles(**{name: Path(found[name]) for name in names})
+    return PackedFiles(**{name: Path(found[name]) for name in names & set(found)})

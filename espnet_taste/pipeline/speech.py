@@ -70,6 +70,12 @@ class Speech:
     sample_rate_hz: int
     facts: dict[str, Any]
 
+    def save(self, path: str | Path) -> None:
+        """Write a sound file; the suffix says which kind (.wav, .flac, .ogg)."""
+        import soundfile
+
+        soundfile.write(path, self.audio, self.sample_rate_hz)
+
 
 def row_seeds(seed: int, keys: Sequence[str]) -> list[int]:
     """Return seeds that depend on the utterances, not on batches or parallel jobs."""

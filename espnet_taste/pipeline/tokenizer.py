@@ -150,7 +150,7 @@ class TokenizerInference:
         batch, inputs = self._batch(items)
         taste = self.model.tokenize(batch, **inputs)
         embeds = None if taste is None else taste.quantized
-        return self._generate(batch, embeds, sampling, seeds)
+        return self.generate_from_embeds(batch, embeds, sampling, seeds)
 
     @torch.no_grad()
     def generate_from_codes(
@@ -186,15 +186,24 @@ class TokenizerInference:
         padded = {name: value.to(self.device) for name, value in padded.items()}
         batch = TokenBatch.from_padded(padded)
         embeds = self.model.quantizer.decode(padded["codes"])
-        return self._generate(batch, embeds, sampling, seeds)
+        return self.generate_from_embeds(batch, embeds, sampling, seeds)
 
-    def _generate(
+    @torch.no_grad()
+    def generate_from_embeds(
         self,
         batch: TokenBatch,
         embeds: Tensor | None,
         sampling: UnitSampling,
         seeds: Sequence[int],
     ) -> list[GeneratedUnits]:
+        """Produce units from tokens and TASTE embeddings.
+
+        Args:
+            batch: Text and voices.
+            embeds: TASTE embeddings of the tokens, (U, Ta, D); None for text alone.
+            sampling: How to draw.
+            seeds: Seed of the drawing, one an utterance.
+        """
         out = self.model.decoder.generate(
             batch.tokens,
             batch.token_lengths,

@@ -1,0 +1,257 @@
+"""From waveforms to TASTE tokens.
+
+Symbols: U utterances, W words, T encoder frames, Q codebooks, D TASTE width.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnet_taste.align.contracts import AlignmentError
+from espnet_taste.data.collate import pad_arrays
+from espnet_taste.layers.word_pooling import first_of_words
+from espnet_taste.pipeline.listening import StateListener
+from espnet_taste.pipeline.long_audio import hear_long
+from espnet_taste.pipeline.tokenizer import TokenizerInference
+from espnet_taste.pipeline.tokens import TasteTokens
+from espnet_taste.pipeline.windows import carry_times, plan_windows
+from espnet_taste.tasks.tokenizer_model import TokenBatch
+from espnet_taste.tokenizer.states import EncoderStates
+from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.units.build import open_speaker_encoder
+from espnet_taste.words import TokenizedWords, encode_words, space_signs, split_words
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """One utterance on its way to tokens."""
+
+    wave: np.ndarray  # (N,) 16 kHz
+    words: list[str]
+    times: np.ndarray | None  # (W, 2) s
+
+
+class TasteEncoder:
+    """Whisper's encoder, aggregator, quantizer and speaker encoder at work.
+
+    Args:
+        inference: A trained speech tokenizer.
+        speaker_model: Weight name, folder or file of the speaker encoder.
+        models: What the tokens say of the models that made them.
+        amp_dtype: Run under autocast in this type; None for float32.
+    """
+
+    def __init__(
+        self,
+        inference: TokenizerInference,
+        speaker_model: str,
+        models: Mapping[str, str],
+        amp_dtype: torch.dtype | None = None,
+    ):
+        self.model, self.args = inference.model, inference.args
+        self.device = inference.device
+        self.encode_text = inference.preprocess.encode
+        self.speaker_model = speaker_model
+        self.models = models
+        self.amp_dtype = amp_dtype
+
+    @torch.no_grad()
+    def encode_short(
+        self, waves: list[np.ndarray], texts: Sequence[str | None], word_times: bool
+    ) -> list[TasteTokens]:
+        """Encode recordings of at most 30 s, the encoder running once.
+
+        Args:
+            waves: Recordings, each (N,), float32, 16 kHz.
+            texts: Their transcripts; None lets Whisper write one.
+            word_times: Also find when every word was spoken.
+
+        Raises:
+            ValueError: If a transcript has no word.
+        """
+        texts = list(texts)
+        states = self._states(waves)
+        missing = [place for place, text in enumerate(texts) if text is None]
+        if missing:
+            written = self.listener.transcribe(_rows(states, missing))
+            for place, text in zip(missing, written, strict=True):
+                texts[place] = text
+        heard = []
+        for place, (wave, text) in enumerate(zip(waves, texts, strict=True)):
+            words = _words_of(text)
+            times = None
+            if word_times:
+                times = self._times(states, place, wave, words)
+            heard.append(_Heard(wave, words, times))
+        embeds, codes = self._quantize(states, [item.words for item in heard])
+        return [
+            self._tokens(item, embed, code)
+            for item, embed, code in zip(heard, embeds, codes, strict=True)
+        ]
+
+    @torch.no_grad()
+    def encode_long(
+        self, wave: np.ndarray, text: str | None, batch_size: int
+    ) -> TasteTokens:
+        """Encode a recording that is longer than Whisper's window.
+
+        Args:
+            wave: The recording, (N,), float32, 16 kHz.
+            text: Its transcript; None lets Whisper write it.
+            batch_size: Windows at once.
+
+        Raises:
+            ValueError: If there is no word in text or recording.
+        """
+        words, times = hear_long(wave, self._hear)
+        duration_s = len(wave) / SAMPLE_RATE_HZ
+        if text is not None:
+            given = _words_of(text)
+            times = carry_times(given, words, times, duration_s)
+            words = given
+        windows = plan_windows(times, duration_s)
+        embeds, codes = [], []
+        for start in range(0, len(windows), batch_size):
+            batch = windows[start : start + batch_size]
+            spans = [np.multiply(w.span_s, SAMPLE_RATE_HZ).astype(int) for w in batch]
+            states = self._states([wave[begin:end] for begin, end in spans])
+            rows = self._quantize(states, [words[w.first : w.last] for w in batch])
+            for window, embed, code in zip(batch, *rows, strict=True):
+                kept = slice(window.start - window.first, window.stop - window.first)
+                embeds.append(embed[kept])
+                codes.append(None if code is None else code[kept])
+        joined = None if codes[0] is None else np.concatenate(codes)
+        return self._tokens(_Heard(wave, words, times), np.concatenate(embeds), joined)
+
+    def _hear(self, wave: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Return words and times of at most 30 s."""
+        states = self._states([wave])
+        words = split_words(space_signs(self.listener.transcribe(states)[0]))
+        if not words:
+            return [], np.zeros((0, 2), np.float32)
+        keys = states.keys[0, : int(states.lengths[0])]
+        return words, self.listener.word_times(keys, wave, words)
+
+    def _times(
+        self, states: EncoderStates, place: int, wave: np.ndarray, words: list[str]
+    ) -> np.ndarray | None:
+        """Return the times of the words; None, with a warning, if there are none."""
+        keys = states.keys[place, : int(states.lengths[place])]
+        try:
+            return self.listener.word_times(keys, wave, words)
+        except AlignmentError as error:
+            text = " ".join(words)[:40]
+            logging.warning(f"no word times for '{text}': {error}")
+            return None
+
+    @cached_property
+    def listener(self) -> StateListener:
+        """Whisper's decoder, loaded when a transcript or times are first wanted."""
+        language = self.args.language
+        return StateListener(
+            self.args.whisper, language=language, device=str(self.device)
+        )
+
+    @cached_property
+    def speaker_encoder(self) -> Any:
+        """The speaker encoder, loaded at the first recording."""
+        return open_speaker_encoder(self.speaker_model)
+
+    def _states(self, waves: list[np.ndarray]) -> EncoderStates:
+        """Run the encoder, once an utterance."""
+        lengths = torch.tensor([len(wave) for wave in waves])
+        speech = torch.zeros(len(waves), int(lengths.max()))
+        for row, wave in zip(speech, waves, strict=True):
+            row[: len(wave)] = torch.from_numpy(wave)
+        with self._autocast():
+            states = self.model.encoder(speech.to(self.device), lengths.to(self.device))
+        return EncoderStates(states.keys.float(), states.values.float(), states.lengths)
+
+    def _quantize(
+        self, states: EncoderStates, words: list[list[str]]
+    ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+        """Return embeddings (W, D) and codes (W, Q) of every utterance."""
+        tokens = [encode_words(row, self.encode_text) for row in words]
+        batch = token_batch(tokens, [np.zeros(1, np.float32)] * len(words), self.device)
+        sentence = (batch.tokens, batch.token_lengths, batch.words)
+        with self._autocast():
+            features = self.model.aggregator(*sentence, states)
+            output = self.model.quantizer(features, batch.mask)
+        embeds = first_of_words(output.quantized, batch.words, batch.token_lengths)
+        embeds = embeds.float().cpu().numpy()
+        counts = [len(row) for row in words]
+        cut = [row[:n] for row, n in zip(embeds, counts, strict=True)]
+        if output.codes is None:
+            return cut, [None] * len(words)
+        codes = first_of_words(output.codes, batch.words, batch.token_lengths)
+        codes = codes.cpu().numpy()
+        return cut, [row[:n] for row, n in zip(codes, counts, strict=True)]
+
+    def _tokens(
+        self, heard: _Heard, embeds: np.ndarray, codes: np.ndarray | None
+    ) -> TasteTokens:
+        encoded = encode_words(heard.words, self.encode_text)
+        return TasteTokens(
+            words=tuple(heard.words),
+            embeds=embeds,
+            speaker=self.speaker_encoder.embed(heard.wave),
+            asr_tokens=np.asarray(encoded.tokens, dtype=np.int64),
+            asr_words=np.asarray(encoded.words, dtype=np.int64),
+            codes=codes,
+            times=heard.times,
+            span_s=(0.0, len(heard.wave) / SAMPLE_RATE_HZ),
+            models=self.models,
+        )
+
+    def _autocast(self) -> AbstractContextManager:
+        return autocast(self.device, self.amp_dtype)
+
+
+def token_batch(
+    texts: Sequence[TokenizedWords],
+    speakers: Sequence[np.ndarray],
+    device: torch.device,
+) -> TokenBatch:
+    """Pad the tokens of utterances; speakers are (speaker_dim,) float32 each."""
+    items = [
+        (
+            "",
+            {
+                "asr_tokens": np.asarray(text.tokens, dtype=np.int64),
+                "asr_words": np.asarray(text.words, dtype=np.int64),
+                "spembs": speaker,
+            },
+        )
+        for text, speaker in zip(texts, speakers, strict=True)
+    ]
+    padded = {n: v.to(device) for n, v in pad_arrays(items).items()}
+    return TokenBatch.from_padded(padded)
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
+    """Return a context that computes in ``dtype``; None for float32."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def _words_of(text: str) -> list[str]:
+    words = split_words(space_signs(text))
+    if not words:
+        raise ValueError(
+            "the transcript has no word, and TASTE has one code a word; give a text "
+            "or leave the recording out"
+        )
+    return words
+
+
+def _rows(states: EncoderStates, places: list[int]) -> EncoderStates:
+    index: Tensor = torch.tensor(places, device=states.keys.device)
+    return EncoderStates(
+        states.keys[index], states.values[index], states.lengths[index]
+    )

@@ -1,0 +1,54 @@
+"""Words and times of recordings of any length, window by window.
+
+Every window begins where the last word that was kept of the one before ends, so no
+word is heard in two windows. Words near the end of a window may be cut off and are left
+to the next.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from espnet_taste.types import SAMPLE_RATE_HZ
+
+WINDOW_S = 30.0
+# A word that ends so near the end of a window may go on behind it.
+DOUBT_S = 1.0
+
+Hear = Callable[[np.ndarray], tuple[list[str], np.ndarray]]
+
+
+def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
+    """Transcribe a recording.
+
+    Args:
+        wave: The recording, (N,), 16 kHz.
+        hear: Returns words and their start and end in s, (W, 2), of at most 30 s.
+
+    Returns:
+        Words and their start and end in s, (W, 2), float32.
+
+    Raises:
+        ValueError: If no word was heard at all.
+    """
+    size = round(WINDOW_S * SAMPLE_RATE_HZ)
+    words: list[str] = []
+    times: list[np.ndarray] = []
+    start = 0
+    while start < len(wave):
+        piece = wave[start : start + size]
+        found, found_times = hear(piece)
+        if start + size < len(wave):
+            certain = found_times[:, 1] <= WINDOW_S - DOUBT_S
+            count = int(np.cumprod(certain).sum())
+            found, found_times = found[:count], found_times[:count]
+            # Without a certain word (music, one endless word) the window is passed by.
+            step_s = float(found_times[-1, 1]) if count else WINDOW_S - DOUBT_S
+        else:
+            step_s = WINDOW_S
+        words += found
+        times.append(found_times + start / SAMPLE_RATE_HZ)
+        start += max(round(step_s * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+    if not words:
+        raise ValueError("no word was heard in the recording; give its text")
+    return words, np.concatenate(times).astype(np.float32)

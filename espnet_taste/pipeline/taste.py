@@ -1,0 +1,318 @@
+"""The speech tokenizer as users want it: audio to TASTE tokens and back.
+
+    tokenizer = TasteTokenizer.from_pretrained("exp/mini_an4")
+    tokens = tokenizer.encode("speech.wav")
+    print(tokens.text, tokens.codes)
+    tokenizer.decode(tokens).save("again.wav")
+
+Lists go in and come out as lists, worked on in padded batches; a row of a batch gets
+what it would get alone.
+
+Symbols: U utterances, W words, Ta tokens, Q codebooks, D TASTE width.
+
+Source: TASTE (arXiv:2504.07053).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from espnet_taste.data.audio import AudioError
+from espnet_taste.data.collate import pad_arrays
+from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
+from espnet_taste.pipeline.encoding import TasteEncoder, autocast, token_batch
+from espnet_taste.pipeline.inputs import Audio, is_many, read_any
+from espnet_taste.pipeline.packed import find_files
+from espnet_taste.pipeline.speech import DecodeOptions, Speech, UnitSynthesizer
+from espnet_taste.pipeline.tokenizer import TokenizerInference
+from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
+from espnet_taste.pipeline.windows import WINDOW_S
+from espnet_taste.tasks.tokenizer_model import AMP_DTYPES
+from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.weights.digests import sha256_of
+from espnet_taste.words import TokenizedWords
+
+# Tokenizers of the recipe have units of other rates than the released one.
+RELEASED_UNIT_RATE_HZ = 50.0
+
+
+class TasteTokenizer:
+    """Encode speech to words with TASTE codes, and decode them to speech.
+
+    Args:
+        inference: A trained speech tokenizer with its unit decoder.
+        vocoder: Units to audio; None for a tokenizer that only encodes.
+        speaker_model: Weight name, folder or file of the speaker encoder: the one of
+            the training.
+        sampling: How ``decode`` draws units; None for the released way at 50 units a
+            second, and for ``bounds="tokens"`` at other rates.
+        dtype: "float32", or "float16" (as the released model was trained) or
+            "bfloat16" to run under autocast.
+        model_id: Name of the tokenizer in what it makes.
+
+    Raises:
+        ValueError: If the tokenizer reads text alone, or ``dtype`` is unknown.
+    """
+
+    def __init__(
+        self,
+        inference: TokenizerInference,
+        vocoder: AbsVocoder | None = None,
+        *,
+        speaker_model: str = "resemblyzer/ge2e",
+        sampling: UnitSampling | None = None,
+        dtype: str = "float32",
+        model_id: str = "",
+    ):
+        if inference.is_text_only:
+            raise ValueError("this tokenizer reads text alone; open one with TASTE")
+        if dtype != "float32" and dtype not in AMP_DTYPES:
+            raise ValueError(
+                f"dtype must be float32 or one of {sorted(AMP_DTYPES)}, got '{dtype}'"
+            )
+        self.inference = inference
+        self.model, self.args = inference.model, inference.args
+        self.device = inference.device
+        self.amp_dtype = AMP_DTYPES.get(dtype)
+        self.sampling = sampling or _default_sampling(self.args.unit_rate_hz)
+        self.models = {"whisper": self.args.whisper, "speaker": speaker_model}
+        if model_id:
+            self.models["tokenizer"] = model_id
+        self.encoder = TasteEncoder(
+            inference, speaker_model, self.models, self.amp_dtype
+        )
+        self.synthesize = None
+        if vocoder is not None:
+            self.synthesize = UnitSynthesizer(vocoder, str(self.device))
+
+    @staticmethod
+    def from_pretrained(
+        source: str | Path, *, device: str = "cpu", **options: Any
+    ) -> "TasteTokenizer":
+        """Open a trained model.
+
+        Args:
+            source: An experiment folder of the recipe, a packed ``.zip`` file, or a
+                tag of ESPnet's model zoo or the hub.
+            device: Torch device.
+            **options: Further arguments of the constructor.
+
+        Raises:
+            FileNotFoundError: If a part of the model is absent.
+            ValueError: If a part does not fit.
+        """
+        files = find_files(source, need_slm=False)
+        reconstructor = files.reconstructor(DecodeOptions(), device)
+        options = {"model_id": sha256_of(files.model_file), **options}
+        vocoder = reconstructor.synthesize.vocoder
+        return TasteTokenizer(reconstructor.tokenizer, vocoder, **options)
+
+    # --- encoding -------------------------------------------------------------
+
+    def encode(
+        self,
+        audio: Audio | Sequence[Audio],
+        text: str | Sequence[str | None] | None = None,
+        *,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+        word_times: bool = True,
+        batch_size: int = 8,
+    ) -> TasteTokens | list[TasteTokens]:
+        """Turn speech into words and TASTE codes.
+
+        Args:
+            audio: One recording or a list: path, open file, array, tensor, or a
+                mapping with ``array`` and ``sampling_rate``. Any length.
+            text: Transcript, or a list of them; None lets the tokenizer's Whisper
+                write it, from the states of the same encoder pass.
+            sample_rate_hz: Rate of arrays and tensors, in Hz.
+            word_times: Also find when every word was spoken (recordings over 30 s
+                always need that).
+            batch_size: Recordings at once.
+
+        Returns:
+            One value for one recording, a list for a list.
+
+        Raises:
+            AudioError: If audio cannot be used; it names the item.
+            ValueError: If there are not as many texts as recordings, or no word.
+        """
+        many = is_many(audio)
+        audios = list(audio) if many else [audio]
+        texts = list(text) if many and text is not None else [text] * len(audios)
+        if len(texts) != len(audios):
+            raise ValueError(f"{len(audios)} recordings, but {len(texts)} texts")
+        waves = [
+            _read_named(item, sample_rate_hz, place)
+            for place, item in enumerate(audios)
+        ]
+        results: list[TasteTokens | None] = [None] * len(waves)
+        is_long = [len(wave) > WINDOW_S * SAMPLE_RATE_HZ for wave in waves]
+        short = [place for place, long in enumerate(is_long) if not long]
+        for start in range(0, len(short), batch_size):
+            places = short[start : start + batch_size]
+            batch = self.encoder.encode_short(
+                [waves[p] for p in places], [texts[p] for p in places], word_times
+            )
+            for place, tokens in zip(places, batch, strict=True):
+                results[place] = tokens
+        for place in np.flatnonzero(is_long):
+            results[place] = self.encoder.encode_long(
+                waves[place], texts[place], batch_size
+            )
+        return results if many else results[0]
+
+    # --- decoding -------------------------------------------------------------
+
+    @torch.no_grad()
+    def decode(
+        self,
+        tokens: TasteTokens | Sequence[TasteTokens],
+        *,
+        seed: int = 1986,
+        sampling: UnitSampling | None = None,
+        batch_size: int = 8,
+    ) -> Speech | list[Speech]:
+        """Turn words and TASTE codes into speech.
+
+        Args:
+            tokens: One utterance or a list.
+            seed: Seed of the drawing, the same for every utterance: what one gets
+                does not depend on the others.
+            sampling: How to draw units; None for ``self.sampling``.
+            batch_size: Utterances at once.
+
+        Returns:
+            One value for one utterance, a list for a list.
+
+        Raises:
+            ValueError: If there is no vocoder, an utterance has no words, or its codes
+                are of another tokenizer or outside the codebooks.
+        """
+        if self.synthesize is None:
+            raise ValueError("this tokenizer was opened without a vocoder")
+        many = not isinstance(tokens, TasteTokens)
+        rows = list(tokens) if many else [tokens]
+        for row in rows:
+            self._check(row)
+        speech = []
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            speech += self._decode(batch, seed, sampling or self.sampling)
+        return speech if many else speech[0]
+
+    def _decode(
+        self, rows: list[TasteTokens], seed: int, sampling: UnitSampling
+    ) -> list[Speech]:
+        texts = [TokenizedWords(row.asr_tokens, row.asr_words) for row in rows]
+        batch = token_batch(texts, [row.speaker for row in rows], self.device)
+        embeds = [
+            r.embeds if r.embeds is not None else self.embed(r.codes) for r in rows
+        ]
+        items = [
+            ("", {"embeds": values[row.asr_words]})
+            for row, values in zip(rows, embeds, strict=True)
+        ]
+        embeds = pad_arrays(items)["embeds"].to(self.device)
+        with autocast(self.device, self.amp_dtype):
+            results = self.inference.generate_from_embeds(
+                batch, embeds, sampling, [seed] * len(rows)
+            )
+        return self.synthesize(
+            [result.units for result in results],
+            [row.speaker for row in rows],
+            [{"stopped_by": result.stopped_by} for result in results],
+        )
+
+    def stream(
+        self,
+        tokens: TasteTokens | Iterable[TasteTokens],
+        *,
+        words_at_once: int = 8,
+        **options: Any,
+    ) -> Iterator[Speech]:
+        """Decode piece by piece, so that audio is there before the last word.
+
+        Args:
+            tokens: An utterance, or pieces of one as they arrive.
+            words_at_once: Words to wait for before a piece is spoken; more sound
+                more fluent.
+            **options: As in ``decode``.
+
+        Yields:
+            The audio of at least ``words_at_once`` words, of fewer at the end.
+        """
+        if words_at_once < 1:
+            raise ValueError(f"words_at_once must be at least 1, got {words_at_once}")
+        if isinstance(tokens, TasteTokens):
+            tokens = [
+                tokens[start : start + words_at_once]
+                for start in range(0, len(tokens), words_at_once)
+            ]
+        waiting: list[TasteTokens] = []
+        for piece in tokens:
+            waiting.append(piece)
+            if sum(map(len, waiting)) >= words_at_once:
+                yield self.decode(TasteTokens.concatenate(waiting), **options)
+                waiting = []
+        if waiting:
+            yield self.decode(TasteTokens.concatenate(waiting), **options)
+
+    def reconstruct(
+        self,
+        audio: Audio | Sequence[Audio],
+        text: str | Sequence[str | None] | None = None,
+        **options: Any,
+    ) -> Speech | list[Speech]:
+        """Encode and decode; see both for the arguments."""
+        sample_rate_hz = options.pop("sample_rate_hz", SAMPLE_RATE_HZ)
+        tokens = self.encode(
+            audio, text, sample_rate_hz=sample_rate_hz, word_times=False
+        )
+        return self.decode(tokens, **options)
+
+    def embed(self, codes: np.ndarray) -> np.ndarray:
+        """Return the TASTE embeddings of codes, (W, Q) int64 -> (W, D) float32.
+
+        Raises:
+            ValueError: If there is no quantizer, or codes are outside the codebooks.
+        """
+        self._check_codes(codes, "the codes")
+        with torch.no_grad():
+            rows = torch.from_numpy(np.ascontiguousarray(codes)).to(self.device)
+            return self.model.quantizer.decode(rows).float().cpu().numpy()
+
+    def _check(self, tokens: TasteTokens) -> None:
+        if len(tokens) == 0:
+            raise ValueError("there are no words to decode")
+        require_same_tokenizer(tokens, self.models, "decode")
+        if tokens.codes is not None:
+            self._check_codes(tokens.codes, f"'{tokens.text[:40]}'")
+
+    def _check_codes(self, codes: np.ndarray, where: str) -> None:
+        quantizer = self.model.quantizer
+        size, count = quantizer.codebook_size, quantizer.num_codebooks
+        if codes.ndim != 2 or codes.shape[1] != count:
+            raise ValueError(
+                f"{where}: codes of shape {codes.shape}, expected (words, {count})"
+            )
+        if codes.size and not 0 <= codes.min() <= codes.max() < size:
+            raise ValueError(
+                f"{where}: codes {codes.min()}..{codes.max()}, expected 0..{size - 1}"
+            )
+
+
+def _default_sampling(unit_rate_hz: float) -> UnitSampling:
+    if unit_rate_hz == RELEASED_UNIT_RATE_HZ:
+        return UnitSampling()
+    return UnitSampling(top_k=10, temperature=0.8, bounds="tokens")
+
+
+def _read_named(audio: Audio, sample_rate_hz: int, place: int) -> np.ndarray:
+    try:
+        return read_any(audio, sample_rate_hz, f"recording {place}")
+    except AudioError as error:
+        raise AudioError(error.reason, f"recording {place}: {error.detail}") from error

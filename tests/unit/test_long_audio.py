@@ -1,0 +1,102 @@
+"""Recordings beyond one window: every word once, in order, with context."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from espnet_taste.pipeline.long_audio import hear_long
+from espnet_taste.pipeline.windows import carry_times, plan_windows
+
+RATE = 16000
+
+
+def spread(durations):
+    """Return times of words that follow one another, (W, 2)."""
+    edges = np.concatenate([[0], np.cumsum(durations)])
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def recogniser(times):
+    """Return a recogniser that hears word i as its number, cut-off words as noise.
+
+    The recording's samples say where they are from.
+    """
+
+    def hear(wave):
+        begin_s, end_s = wave[0] / RATE, (wave[-1] + 1) / RATE
+        words, found = [], []
+        for number, (start, end) in enumerate(times):
+            if end <= begin_s + 1e-3 or start >= end_s - 1e-3:
+                continue
+            whole = start >= begin_s - 1e-3 and end <= end_s + 1e-3
+            words.append(str(number) if whole else "noise")
+            found.append([max(start, begin_s) - begin_s, min(end, end_s) - begin_s])
+        return words, np.array(found, np.float32).reshape(-1, 2)
+
+    return hear
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([0.25, 0.5, 2.0, 4.0]), min_size=5, max_size=60))
+def test_no_word_is_lost_or_doubled(durations):
+    times = spread(durations)
+    wave = np.arange(round(times[-1, 1] * RATE), dtype=np.float64)
+
+    words, found = hear_long(wave, recogniser(times))
+
+    assert words == [str(i) for i in range(len(times))]
+    np.testing.assert_allclose(found, times, atol=2e-3)
+
+
+def test_music_is_passed_by():
+    times = np.array([[70.0, 71.0]])
+    wave = np.arange(75 * RATE, dtype=np.float64)
+
+    assert hear_long(wave, recogniser(times))[0] == ["0"]
+    with pytest.raises(ValueError, match="no word was heard"):
+        hear_long(wave, recogniser(np.zeros((0, 2))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0.05, 5.0), min_size=1, max_size=80))
+def test_windows_keep_every_word_once_with_context(durations):
+    times = spread(durations)
+    duration_s = times[-1, 1] + 0.3
+
+    windows = plan_windows(times, duration_s)
+
+    kept = [word for w in windows for word in range(w.start, w.stop)]
+    assert kept == list(range(len(times)))
+    for window in windows:
+        begin_s, end_s = window.span_s
+        assert 0 <= begin_s < end_s <= duration_s and end_s - begin_s <= 30 + 1e-6
+        assert window.first <= window.start < window.stop <= window.last
+        assert begin_s <= times[window.first, 0] + 1e-6
+        assert times[window.last - 1, 1] <= end_s + 1e-6
+        if window.stop < len(times) and max(durations) < 3:
+            assert window.last > window.stop  # what follows is heard too
+
+
+def test_a_word_longer_than_a_window_is_named():
+    with pytest.raises(ValueError, match="word 1 lasts from 1.0 to 41.0 s"):
+        plan_windows(spread([1.0, 40.0, 1.0]), 42.0)
+
+
+def test_a_transcript_takes_the_times_of_what_was_heard():
+    heard = ["The", "cat", "zat", "on", "mats"]
+    times = spread([1.0, 1.0, 1.0, 1.0, 1.0])
+    words = ["the", "cat,", "really", "sat", "on", "a", "mat"]
+
+    found = carry_times(words, heard, times, 6.0)
+
+    np.testing.assert_allclose(found[[0, 1, 4]], times[[0, 1, 3]])
+    np.testing.assert_allclose(found[2:4], [[2.0, 2.5], [2.5, 3.0]])
+    np.testing.assert_allclose(found[5:], [[4.0, 5.0], [5.0, 6.0]])
+    assert found.dtype == np.float32
+
+
+def test_a_transcript_with_nothing_in_common_is_spread_evenly():
+    found = carry_times(["x", "y"], ["a"], spread([1.0]), 4.0)
+
+    np.testing.assert_allclose(found, [[0, 2], [2, 4]])

@@ -1,0 +1,258 @@
+"""The tokenizer object: lists, batches, transcripts, refusals, streams."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_taste import CODEBOOK_SIZE, no_quantizer, noise, tiny_tokenizer
+from tiny_whisper import randomise, tiny_config
+from transformers import WhisperForConditionalGeneration
+
+from espnet_taste.align.transcripts import WhisperTranscriber
+from espnet_taste.align.whisper_dtw import WhisperAligner
+from espnet_taste.data.audio import AudioError
+from espnet_taste.pipeline import encoding
+from espnet_taste.pipeline.listening import StateListener
+from espnet_taste.pipeline.tokens import TasteTokens
+
+WAVES = [noise(12000, 1), noise(5000, 2), noise(16000, 3)]
+TEXTS = ["one two three", "four", "five six"]
+
+
+class LetterText:
+    """A Whisper tokenizer of letters."""
+
+    def encode(self, text, add_special_tokens=False):
+        return [10 + ord(letter) % 60 for letter in text.strip()]
+
+    def batch_decode(self, ids, skip_special_tokens=True):
+        return [" ".join(f"t{int(i) % 9}" for i in row[-3:]) for row in ids]
+
+    def convert_tokens_to_ids(self, name):
+        return 91
+
+
+@pytest.fixture
+def whisper():
+    config = tiny_config(
+        attn_implementation="eager", decoder_start_token_id=90, eos_token_id=1
+    )
+    model = randomise(WhisperForConditionalGeneration(config), seed=3).eval()
+    model.generation_config.max_length = 8
+    return model
+
+
+@pytest.fixture
+def with_listener(whisper):
+    def give(tokenizer):
+        listener = StateListener.__new__(StateListener)
+        parts = whisper, LetterText(), None, "en"
+        listener.transcriber = WhisperTranscriber.from_loaded(*parts)
+        listener.aligner = WhisperAligner.from_loaded(*parts)
+        tokenizer.encoder.listener = listener
+        return tokenizer
+
+    return give
+
+
+@pytest.mark.parametrize("window", ["full", "trimmed"])
+def test_a_batch_is_its_recordings_alone(window):
+    tokenizer = tiny_tokenizer(window)
+
+    together = tokenizer.encode(WAVES, TEXTS, word_times=False)
+
+    for wave, text, tokens in zip(WAVES, TEXTS, together, strict=True):
+        alone = tokenizer.encode(wave, text, word_times=False)
+        assert np.array_equal(alone.codes, tokens.codes)
+        np.testing.assert_allclose(alone.embeds, tokens.embeds, atol=1e-5)
+        assert alone.text == tokens.text == text
+        assert tokens.codes.shape == (len(text.split()), 2)
+
+
+def test_embeddings_are_those_of_the_codes():
+    tokenizer = tiny_tokenizer()
+    tokens = tokenizer.encode(WAVES[0], TEXTS[0], word_times=False)
+
+    np.testing.assert_allclose(tokenizer.embed(tokens.codes), tokens.embeds, atol=1e-6)
+    bare = replace(tokens, embeds=None)
+    assert np.array_equal(tokenizer.decode(bare).audio, tokenizer.decode(tokens).audio)
+
+
+def test_decoding_does_not_depend_on_the_batch_or_its_place():
+    tokenizer = tiny_tokenizer()
+    tokens = tokenizer.encode(WAVES, TEXTS, word_times=False)
+
+    together = tokenizer.decode(tokens[::-1])[::-1]
+
+    for row, speech in zip(tokens, together, strict=True):
+        assert np.array_equal(tokenizer.decode(row).audio, speech.audio)
+        assert len(speech.audio) and speech.sample_rate_hz == 1000
+    other = tokenizer.decode(tokens[0], seed=7).audio
+    assert not np.array_equal(other, together[0].audio)
+
+
+def test_a_tokenizer_without_quantizer_has_vectors_but_no_codes():
+    tokenizer = tiny_tokenizer(quantizer=no_quantizer())
+
+    tokens = tokenizer.encode(WAVES[0], TEXTS[0], word_times=False)
+
+    assert tokens.codes is None and tokens.embeds.any()
+    assert len(tokenizer.decode(tokens).audio)
+
+
+@pytest.mark.parametrize("window", ["full", "trimmed"])
+def test_transcript_and_times_come_from_the_one_encoder_pass(
+    window, with_listener, whisper, monkeypatch
+):
+    """Counted at the encoders' first layers, ours and that of the whole Whisper."""
+    tokenizer = with_listener(tiny_tokenizer(window))
+    passes = {"tokenizer": 0, "whisper": 0}
+    layers = {
+        "tokenizer": tokenizer.model.encoder.encoder.layers[0],
+        "whisper": whisper.get_encoder().layers[0],
+    }
+    for name, layer in layers.items():
+        layer.register_forward_hook(
+            lambda *_, name=name: passes.__setitem__(name, passes[name] + 1)
+        )
+
+    tokens = tokenizer.encode(WAVES)
+
+    assert passes == {"tokenizer": 1, "whisper": 0}
+    for row, wave in zip(tokens, WAVES, strict=True):
+        assert len(row) > 0 and row.times.shape == (len(row), 2)
+        assert row.times[-1, 1] <= len(wave) / 16000 + 1e-6
+    alone = tokenizer.encode(WAVES[1])
+    assert alone.text == tokens[1].text
+    np.testing.assert_allclose(alone.times, tokens[1].times)
+
+
+def test_times_that_cannot_be_had_are_none_and_reported(with_listener, caplog):
+    tokenizer = with_listener(tiny_tokenizer())
+
+    tokens = tokenizer.encode(WAVES[1], "more words than frames in this")
+
+    assert tokens.times is None and len(tokens) == 6
+    assert "no word times for 'more words than" in caplog.text
+
+
+def test_texts_may_be_given_for_some(with_listener):
+    tokenizer = with_listener(tiny_tokenizer())
+
+    tokens = tokenizer.encode(WAVES[:2], [None, "four"])
+
+    assert tokens[1].text == "four" and tokens[0].text.startswith("t")
+
+
+def test_a_long_recording_keeps_every_word_once(monkeypatch):
+    """Three windows of the true size; only what is heard is made up."""
+    tokenizer = tiny_tokenizer()
+    seen = []
+
+    def states(waves):
+        seen.extend(len(wave) / 16000 for wave in waves)
+        return tokenizer_states([wave[:16000] for wave in waves])
+
+    tokenizer_states = tokenizer.encoder._states
+    monkeypatch.setattr(tokenizer.encoder, "_states", states)
+    edges = np.linspace(0, 70, 36)
+    times = np.stack([edges[:-1], edges[1:]], axis=1).astype(np.float32)
+    heard = [chr(97 + i % 26) for i in range(35)]
+    monkeypatch.setattr(encoding, "hear_long", lambda wave, hear: (heard, times))
+
+    tokens = tokenizer.encode(
+        [noise(70 * 16000), WAVES[1]], [None, "x"], word_times=False
+    )
+
+    assert tokens[0].words == tuple(heard) and len(tokens[0].codes) == 35
+    assert tokens[0].span_s == (0.0, 70.0) and tokens[1].text == "x"
+    assert max(seen) <= 30 + 1e-6 and len(seen) >= 4
+
+
+def test_nothing_in_nothing_out():
+    tokenizer = tiny_tokenizer()
+
+    assert tokenizer.encode([]) == [] and tokenizer.decode([]) == []
+
+
+def test_scripts_without_blanks_have_a_word_a_sign():
+    tokens = tiny_tokenizer().encode(WAVES[0], "日本 ok", word_times=False)
+
+    assert tokens.words == ("日", "本", "ok")
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "error", "words"),
+    [
+        (WAVES, ["a"], ValueError, "3 recordings, but 1 texts"),
+        (WAVES[0], "  ", ValueError, "the transcript has no word"),
+        ([WAVES[0], np.zeros(0)], ["a", "b"], AudioError, "recording 1: no samples"),
+        ([WAVES[0], "no.wav"], None, AudioError, "recording 1: no such file"),
+    ],
+)
+def test_bad_input_is_named(audio, text, error, words):
+    with pytest.raises(error, match=words):
+        tiny_tokenizer().encode(audio, text, word_times=False)
+
+
+def test_codes_that_do_not_belong_are_refused():
+    tokenizer = tiny_tokenizer()
+    tokens = tokenizer.encode(WAVES[0], TEXTS[0], word_times=False)
+    parts = {name: getattr(tokens, name) for name in tokens.__dataclass_fields__}
+
+    big = TasteTokens(**parts | {"codes": tokens.codes + CODEBOOK_SIZE})
+    with pytest.raises(ValueError, match=r"'one two three': codes .*expected 0..7"):
+        tokenizer.decode([tokens, big])
+    with pytest.raises(ValueError, match="expected .words, 2."):
+        tokenizer.embed(tokens.codes[:, :1])
+    foreign = TasteTokens(**parts | {"models": {"tokenizer": "you"}})
+    with pytest.raises(ValueError, match="codes are of tokenizer you, expected me"):
+        tokenizer.decode(foreign)
+    with pytest.raises(ValueError, match="no words to decode"):
+        tokenizer.decode(tokens[:0])
+
+
+def test_a_stream_speaks_as_words_arrive():
+    tokenizer = tiny_tokenizer()
+    tokens = tokenizer.encode(WAVES[0], "a b c d e", word_times=False)
+    arrived = []
+
+    def arriving():
+        for word in range(len(tokens)):
+            arrived.append(word)
+            yield tokens[word]
+
+    stream = tokenizer.stream(arriving(), words_at_once=2)
+    first = next(stream)
+
+    assert arrived == [0, 1]
+    assert np.array_equal(first.audio, tokenizer.decode(tokens[:2]).audio)
+    assert len(list(stream)) == 2
+    whole = list(tokenizer.stream(tokens, words_at_once=2))
+    assert np.array_equal(whole[0].audio, first.audio) and len(whole) == 3
+
+
+def test_half_precision_changes_little(monkeypatch):
+    exact = tiny_tokenizer().encode(WAVES[0], TEXTS[0], word_times=False)
+    half = tiny_tokenizer(dtype="bfloat16").encode(WAVES[0], TEXTS[0], word_times=False)
+
+    assert half.embeds.dtype == np.float32
+    assert not np.array_equal(half.embeds, exact.embeds) or np.array_equal(
+        half.codes, exact.codes
+    )
+    with pytest.raises(ValueError, match="dtype must be float32 or one of"):
+        tiny_tokenizer(dtype="float8")
+
+
+def test_speech_is_saved(tmp_path):
+    import soundfile
+
+    tokenizer = tiny_tokenizer()
+    speech = tokenizer.reconstruct(WAVES[0], TEXTS[0])
+
+    speech.save(tmp_path / "a.wav")
+
+    audio, rate = soundfile.read(tmp_path / "a.wav")
+    assert rate == 1000 and len(audio) == len(speech.audio)
+    assert torch.is_tensor(torch.from_numpy(audio))
