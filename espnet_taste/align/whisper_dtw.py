@@ -103,7 +103,7 @@ class WhisperAligner(AbsAligner):
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _attention(
-        self, audio: np.ndarray, tokens: list[int], states: Any
+        self, audio: np.ndarray, tokens: list[int], states: Any = None
     ) -> np.ndarray:
         """Return the heads' attention from tokens to frames, (H, N + 1, M).
 

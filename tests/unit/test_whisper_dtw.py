@@ -103,7 +103,7 @@ def test_words_begin_where_their_first_token_is_attended(tiny, monkeypatch):
         [(0, 10), (10, 14), (14, 20), (20, 26), (26, 40), (40, 50)]
     ):
         attention[0, row, start:end] = 1
-    monkeypatch.setattr(aligner, "_attention", lambda audio, tokens: attention)
+    monkeypatch.setattr(aligner, "_attention", lambda audio, tokens, states: attention)
 
     found = aligner.align(noise(16000), ["a", "bc"])  # tokens " a" and " bc"
 
