@@ -310,6 +310,6 @@ def _agreement(vectors: np.ndarray, values: np.ndarray) -> float:
         out = group == number
         mean, direction, slope = _component(vectors[~out], values[~out])
         told[out] = values[~out].mean() + slope * ((vectors[out] - mean) @ direction)
-    if told.std() == 0 or values.std() == 0:
+    if min(told.std(), values.std()) < 1e-9:  # rounding errors would be compared
         return 0.0
     return float(np.corrcoef(told, values)[0, 1])

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
+from typing import Any
 
 import numpy as np
 
@@ -97,8 +98,8 @@ class EditReport:
             for name, wanted in groups.items()
         }
 
-    def to_json(self) -> str:
-        """Return everything as JSON, UTF-8, with a line end."""
+    def facts(self) -> dict[str, Any]:
+        """Return everything as what JSON knows."""
         words = [
             {
                 **asdict(word),
@@ -107,13 +108,16 @@ class EditReport:
             }
             for word in self.words
         ]
-        facts = {
+        return {
             "summary": self.summary(),
             "words": words,
             "caveats": list(self.caveats),
             "notes": list(self.notes),
         }
-        return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
+
+    def to_json(self) -> str:
+        """Return ``facts`` as JSON with a line end."""
+        return json.dumps(self.facts(), ensure_ascii=False, indent=2) + "\n"
 
     def to_text(self) -> str:
         """Return a table for a terminal: edited words with a star."""
