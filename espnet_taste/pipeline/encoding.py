@@ -21,7 +21,7 @@ from espnet_taste.pipeline.listening import StateListener
 from espnet_taste.pipeline.long_audio import hear_long
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens
-from espnet_taste.pipeline.windows import carry_times, plan_windows
+from espnet_taste.pipeline.windows import WINDOW_S, carry_times, plan_windows
 from espnet_taste.tasks.tokenizer_model import TokenBatch
 from espnet_taste.tokenizer.states import EncoderStates
 from espnet_taste.types import SAMPLE_RATE_HZ
@@ -129,6 +129,30 @@ class TasteEncoder:
                 codes.append(None if code is None else code[kept])
         joined = None if codes[0] is None else np.concatenate(codes)
         return self._tokens(_Heard(wave, words, times), np.concatenate(embeds), joined)
+
+    @torch.no_grad()
+    def hear_words(
+        self, wave: np.ndarray, words: Sequence[str]
+    ) -> tuple[np.ndarray, str]:
+        """Return when words are spoken, and what is heard without knowing them.
+
+        Args:
+            wave: A recording of at most 30 s, (N,), float32, 16 kHz.
+            words: Its words.
+
+        Returns:
+            Start and end of every word in s, (W, 2), float32; the transcript.
+
+        Raises:
+            AlignmentError: If there is no alignment to be had.
+        """
+        duration_s = len(wave) / SAMPLE_RATE_HZ
+        if duration_s > WINDOW_S:
+            raise AlignmentError("too_long", f"{duration_s:.2f} s, over {WINDOW_S:g} s")
+        states = self._states([wave])
+        keys = states.keys[0, : int(states.lengths[0])]
+        times = self.listener.word_times(keys, wave, words)
+        return times, self.listener.transcribe(states)[0]
 
     def _hear(self, wave: np.ndarray) -> tuple[list[str], np.ndarray]:
         """Return words and times of at most 30 s."""
