@@ -62,8 +62,7 @@ class WhisperTranscriber:
         """Return the transcripts of last states of this model's own encoder.
 
         Args:
-            states: (B, T, D) tensor without padding; T < 1500 for audio whose silent
-                rest was never encoded.
+            states: (B, T, D) tensor, T the frames of Whisper's window.
         """
         import torch
         from transformers.modeling_outputs import BaseModelOutput

@@ -115,7 +115,7 @@ class WhisperAligner(AbsAligner):
         with torch.no_grad():
             # Apart from the decoder, or the encoder would return its attention too:
             # 1500 x 1500 numbers a head and layer, gigabytes for a large model.
-            encoded = self._encode_speech(audio) if states is None else states
+            encoded = self.encode_speech(audio) if states is None else states
             output = self.whisper(
                 encoder_outputs=(encoded,),
                 decoder_input_ids=ids,
@@ -127,8 +127,8 @@ class WhisperAligner(AbsAligner):
         picked = torch.stack(maps)[:, len(self.prefix) - 1 :, :num_frames]
         return picked.float().cpu().numpy()
 
-    def _encode_speech(self, audio: np.ndarray) -> Any:
-        """Return the last states of the encoder, (1, T, D)."""
+    def encode_speech(self, audio: np.ndarray) -> Any:
+        """Return the last states of audio in Whisper's window, (1, T, D)."""
         mel = self.features(audio, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
         mel = mel.input_features.to(self.whisper.device, self.whisper.dtype)
         return self.whisper.get_encoder()(mel).last_hidden_state

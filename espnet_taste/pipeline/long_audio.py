@@ -2,7 +2,8 @@
 
 Every window begins where the last word that was kept of the one before ends, so no
 word is heard in two windows. Words near the end of a window may be cut off and are left
-to the next.
+to the next; so is its last word in any case, because what a recogniser did not write
+down behind it counts as its length.
 """
 
 from collections.abc import Callable
@@ -40,10 +41,14 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
         found, found_times = hear(piece)
         if start + size < len(wave):
             certain = found_times[:, 1] <= WINDOW_S - DOUBT_S
-            count = int(np.cumprod(certain).sum())
+            count = max(min(int(np.cumprod(certain).sum()), len(found) - 1), 0)
+            if len(found) == 1 and found_times[0, 0] < WINDOW_S / 2:
+                count = 1
             found, found_times = found[:count], found_times[:count]
             # Without a certain word (music, one endless word) the window is passed by.
-            step_s = float(found_times[-1, 1]) if count else WINDOW_S - DOUBT_S
+            step_s = WINDOW_S - DOUBT_S
+            if count:
+                step_s = min(step_s, float(found_times[-1, 1]))
         else:
             step_s = WINDOW_S
         words += found

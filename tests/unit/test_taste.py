@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_taste import CODEBOOK_SIZE, no_quantizer, noise, tiny_tokenizer
-from tiny_whisper import randomise, tiny_config
-from transformers import WhisperForConditionalGeneration
+from tiny_whisper import WINDOW_SAMPLES, randomise, tiny_config
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from espnet_taste.align.transcripts import WhisperTranscriber
 from espnet_taste.align.whisper_dtw import WhisperAligner
@@ -47,7 +47,10 @@ def whisper():
 def with_listener(whisper):
     def give(tokenizer):
         listener = StateListener.__new__(StateListener)
-        parts = whisper, LetterText(), None, "en"
+        features = WhisperFeatureExtractor(
+            feature_size=80, chunk_length=1, n_samples=WINDOW_SAMPLES
+        )
+        parts = whisper, LetterText(), features, "en"
         listener.transcriber = WhisperTranscriber.from_loaded(*parts)
         listener.aligner = WhisperAligner.from_loaded(*parts)
         tokenizer.encoder.listener = listener
@@ -107,6 +110,7 @@ def test_transcript_and_times_come_from_the_one_encoder_pass(
 ):
     """Counted at the encoders' first layers, ours and that of the whole Whisper."""
     tokenizer = with_listener(tiny_tokenizer(window))
+    assert tokenizer.encoder.listener.silence.shape == (50, 16)  # once a process
     passes = {"tokenizer": 0, "whisper": 0}
     layers = {
         "tokenizer": tokenizer.model.encoder.encoder.layers[0],
@@ -135,6 +139,21 @@ def test_times_that_cannot_be_had_are_none_and_reported(with_listener, caplog):
 
     assert tokens.times is None and len(tokens) == 16  # 0.31 s hold 15
     assert "no word times for 'a b c d" in caplog.text
+
+
+def test_trimmed_audio_is_followed_by_silence(with_listener, whisper):
+    """Without it Whisper repeats itself up to its limit."""
+    listener = with_listener(tiny_tokenizer("trimmed")).encoder.listener
+    keys = torch.randn(2, 20, 16)
+    mask = torch.arange(20) < torch.tensor([[20], [7]])
+
+    filled = listener._fill(keys, mask)
+
+    assert filled.shape == (2, 50, 16)
+    assert torch.equal(filled[1, :7], keys[1, :7])
+    assert torch.equal(filled[1, 7:], listener.silence[7:])
+    whole = torch.randn(1, 50, 16)
+    assert listener._fill(whole, torch.ones(1, 50, dtype=torch.bool)) is whole
 
 
 def test_texts_may_be_given_for_some(with_listener):
