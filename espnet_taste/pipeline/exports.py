@@ -93,7 +93,10 @@ def export_speechlm(
     content = {
         "task": task,
         "vocabularies": [str(vocabulary)],
-        "data_files": [f"{entries}/text,g2p,text", f"{entries}/wav.scp,codec,kaldi_ark"],
+        "data_files": [
+            f"{entries}/text,g2p,text",
+            f"{entries}/wav.scp,codec,kaldi_ark",
+        ],
         "num_examples": len(keys),
         "examples": list(keys),
     }
