@@ -150,10 +150,15 @@ def export_hf(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
 
 
 def _like_first(tokens: TokenFile, key: str, first: TasteTokens) -> TasteTokens:
-    """Read an utterance, refusing what another tokenizer made; the line is named."""
+    """Read an utterance, refusing what other models made; the line is named."""
     row = tokens[key]
     try:
         require_same_tokenizer(row, first.models, "export")
+        if dict(row.models) != dict(first.models):
+            raise ValueError(
+                f"made by {dict(row.models)}, the first utterance by "
+                f"{dict(first.models)}; export them apart with --key_file"
+            )
     except ValueError as error:
         line = tokens.places[key].line
         raise ValueError(f"{tokens.path}:{line}: '{key}': {error}") from error
