@@ -72,11 +72,7 @@ def export_speechlm(
     text, places, ark = {}, {}, entries / "codes.ark"
     with atomic_write(ark, "wb") as stream:
         for key in keys:
-            if key != key.lstrip(f"{task}_"):
-                raise ValueError(
-                    f"'{key}': ESPnet's reader strips the letters of the task '{task}' "
-                    "and '_' from the start of ids; choose another id"
-                )
+            _check_speechlm_key(key, task)
             row = _like_first(tokens, key, first)
             vector = _flat_codes(row, key, codebook_size)
             stream.write(key.encode() + b" ")
@@ -86,21 +82,26 @@ def export_speechlm(
     write_table(entries / "text", text)
     write_table(entries / "wav.scp", places)
     vocabulary = folder / "token_lists" / "codec_token_list"
-    with atomic_write(vocabulary) as stream:
-        for layer in range(first.codes.shape[1]):
+    _write_vocabulary(vocabulary, first.codes.shape[1], codebook_size)
+    files = [f"{entries}/text,g2p,text", f"{entries}/wav.scp,codec,kaldi_ark"]
+    content = {"task": task, "vocabularies": [str(vocabulary)], "data_files": files}
+    content |= {"num_examples": len(keys), "examples": list(keys)}
+    _write_json(folder / "data.json", content)
+
+
+def _check_speechlm_key(key: str, task: str) -> None:
+    if key != key.lstrip(f"{task}_"):
+        raise ValueError(
+            f"'{key}': ESPnet's reader strips the letters of the task '{task}' and '_' "
+            "from the start of ids; choose another id"
+        )
+
+
+def _write_vocabulary(path: Path, num_codebooks: int, codebook_size: int) -> None:
+    with atomic_write(path) as stream:
+        for layer in range(num_codebooks):
             for code in range(codebook_size):
                 stream.write(f"<codec_layer{layer}_code{code}>\n")
-    content = {
-        "task": task,
-        "vocabularies": [str(vocabulary)],
-        "data_files": [
-            f"{entries}/text,g2p,text",
-            f"{entries}/wav.scp,codec,kaldi_ark",
-        ],
-        "num_examples": len(keys),
-        "examples": list(keys),
-    }
-    _write_json(folder / "data.json", content)
 
 
 def _flat_codes(row: TasteTokens, key: str, codebook_size: int) -> np.ndarray:
