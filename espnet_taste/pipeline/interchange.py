@@ -119,13 +119,11 @@ def from_row(row: Any, where: str) -> tuple[str, TasteTokens]:
     for name, pair in (("span_s", span), ("times", arrays.get("times"))):
         if pair is not None and pair.shape[-1] != 2:
             raise ValueError(f"{place}: {name} must have a start and an end in s")
+    span = tuple(span.tolist())
     try:
-        tokens = TasteTokens(
-            words=tuple(words), span_s=tuple(span.tolist()), models=models, **arrays
-        )
+        return key, TasteTokens(tuple(words), span_s=span, models=models, **arrays)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-    return key, tokens
 
 
 def _key_of(row: Any, where: str) -> str:
