@@ -18,6 +18,13 @@ def utterance_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def parse_bool(text: str) -> bool:
+    """Parse true or false, as ESPnet's scripts write them."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got '{text}'")
+    return text.lower() == "true"
+
+
 def run_command(
     work: Callable[[argparse.Namespace], None],
     parser: argparse.ArgumentParser,

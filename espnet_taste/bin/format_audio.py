@@ -18,6 +18,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
+from espnet_taste.bin.command import parse_bool
 from espnet_taste.bin.progress import progress
 from espnet_taste.data.checks import Limits, check_audio, check_transcript
 from espnet_taste.data.data_dir import (
@@ -81,13 +82,6 @@ def get_parser() -> argparse.ArgumentParser:
         help="run the commands in wav.scp; only for folders you trust",
     )
     return parser
-
-
-def parse_bool(text: str) -> bool:
-    """Parse true or false, as ESPnet's scripts write them."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"expected true or false, got '{text}'")
-    return text.lower() == "true"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

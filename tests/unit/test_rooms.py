@@ -47,6 +47,7 @@ WITHOUT_TORCH = {"registry", "types", "words", "run"}
 OPTIONAL = {
     "accelerate",
     "ctc_segmentation",
+    "datasets",
     "faster_whisper",
     "gguf",
     "h5py",
@@ -54,6 +55,7 @@ OPTIONAL = {
     "matplotlib",
     "onnxruntime",
     "pocketsphinx",
+    "pyarrow",
     "pyworld",
     "rapidfuzz",
     "resampy",

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Decode TASTE tokens (``tokens.jsonl``) to a folder of audio.
+
+Writes audio, ``wav.scp`` and ``report.jsonl`` (how the decoder stopped); what cannot
+be decoded is named with its reason in ``excluded.jsonl`` and counted in
+``summary.json``. A killed run goes on where it was.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espnet_taste.bin.command import run_command
+from espnet_taste.bin.parallel import add_job_options, device_of, in_processes
+from espnet_taste.data.exclusions import ExclusionError, Journal
+
+if TYPE_CHECKING:
+    from espnet_taste.pipeline.interchange import TokenFile
+    from espnet_taste.pipeline.speech import Speech
+    from espnet_taste.pipeline.taste import TasteTokenizer
+
+JOURNALS = ".parts"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--model", required=True, help="experiment folder, packed zip or model tag"
+    )
+    parser.add_argument("--tokens", type=Path, required=True, help="tokens.jsonl")
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32"
+    )
+    parser.add_argument(
+        "--max_excluded",
+        type=float,
+        default=0.2,
+        help="end with an error if a larger share cannot be used",
+    )
+    add_decode_options(parser)
+    add_job_options(parser)
+    return parser
+
+
+def add_decode_options(parser: argparse.ArgumentParser) -> None:
+    """Add how audio is drawn and how much at once."""
+    parser.add_argument(
+        "--batch_words", type=int, default=200, help="words at once, padded"
+    )
+    parser.add_argument("--seed", type=int, default=1986)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(decode, get_parser(), "decode", argv)
+
+
+def decode(args: argparse.Namespace) -> None:
+    """Decode every utterance that is not done yet, then write the tables."""
+    from espnet_taste.data.audio_output import AudioOutput
+    from espnet_taste.data.data_dir import select_keys
+    from espnet_taste.data.exclusions import check_share, summary_table, write_outcome
+    from espnet_taste.pipeline.interchange import TokenFile
+
+    keys = select_keys(TokenFile(args.tokens), args.key_file)
+    if not keys:
+        raise ValueError(f"{args.tokens}: no utterances")
+    if args.batch_words < 1:
+        raise ValueError(f"--batch_words must be at least 1, got {args.batch_words}")
+    output = AudioOutput(args.output_dir)
+    done = output.done | excluded_rows(args).keys()
+    in_processes(decode_job, args, [key for key in keys if key not in done])
+    rows = excluded_rows(args)
+    output.close([key for key in keys if key not in rows])
+    outcomes = {key: rows.get(key, {}) for key in keys}
+    summary = write_outcome(args.output_dir, outcomes, {}, args.max_excluded)
+    print(f"{args.output_dir}\n{summary_table(summary)}")
+    check_share(summary, args.output_dir)
+
+
+def excluded_rows(args: argparse.Namespace) -> dict[str, dict]:
+    """Return what the jobs of all runs so far left out."""
+    rows: dict[str, dict] = {}
+    for path in sorted((args.output_dir / JOURNALS).glob("*.journal")):
+        rows |= Journal(path, settings_of(args)).rows
+    return rows
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, object]:
+    """Return the options that decide the result."""
+    names = ("model", "tokens", "dtype", "seed")
+    return {name: getattr(args, name) for name in names}
+
+
+def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
+    """Decode a part of the utterances in this process."""
+    from espnet_taste.bin.progress import progress
+    from espnet_taste.data.audio_output import AudioOutput
+    from espnet_taste.data.batches import in_batches_by_cost
+    from espnet_taste.pipeline.interchange import TokenFile
+    from espnet_taste.pipeline.taste import TasteTokenizer
+
+    path = args.output_dir / JOURNALS / f"{job}.journal"
+    journal = Journal(path, settings_of(args))
+    tokenizer = TasteTokenizer.from_pretrained(
+        args.model, device=device_of(args, job), dtype=args.dtype
+    )
+    tokens = TokenFile(args.tokens)
+    refuse_foreign(tokens, keys, tokenizer)
+    output = AudioOutput(args.output_dir)
+    bar = progress(None, f"decode {job + 1}", total=len(keys))
+    cost = {key: place.num_words for key, place in tokens.places.items()}
+    with bar:
+        for batch in in_batches_by_cost(keys, cost.__getitem__, args.batch_words):
+            for key, result in decode_batch(tokenizer, tokens, batch, args).items():
+                if isinstance(result, ExclusionError):
+                    journal.exclude(key, result)
+                else:
+                    output.write(key, result.audio, result.sample_rate_hz, result.facts)
+            bar.update(len(batch))
+
+
+def refuse_foreign(
+    tokens: "TokenFile", keys: Sequence[str], tokenizer: "TasteTokenizer"
+) -> None:
+    """Stop before any work if the first utterance is of another tokenizer.
+
+    Raises:
+        ValueError: It names line and utterance.
+    """
+    from espnet_taste.pipeline.tokens import require_same_tokenizer
+
+    try:
+        require_same_tokenizer(tokens[keys[0]], tokenizer.models, "decode")
+    except ValueError as error:
+        line = tokens.places[keys[0]].line
+        raise ValueError(f"{tokens.path}:{line}: '{keys[0]}': {error}") from error
+
+
+def decode_batch(
+    tokenizer: "TasteTokenizer",
+    tokens: "TokenFile",
+    keys: Sequence[str],
+    args: argparse.Namespace,
+) -> "dict[str, Speech | ExclusionError]":
+    """Decode utterances; where that fails, each alone, so that one spoils no other.
+
+    Returns:
+        Utterance id to audio, or to why there is none.
+    """
+    try:
+        rows = [tokens[key] for key in keys]
+        speech = tokenizer.decode(rows, seed=args.seed, batch_size=len(rows))
+    except ValueError as error:
+        if len(keys) == 1:
+            return {keys[0]: ExclusionError("not_decoded", str(error))}
+        results: dict = {}
+        for key in keys:
+            results |= decode_batch(tokenizer, tokens, [key], args)
+        return results
+    return dict(zip(keys, speech, strict=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+"""Encode speech to TASTE tokens: words, their times and codes.
+
+Writes ``tokens.jsonl``, one line an utterance (``docs/tokens.md``); ``excluded.jsonl``
+names every utterance left out with its reason, ``summary.json`` holds the counts. A
+killed run goes on where it was.
+"""
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from espnet_taste.bin.command import parse_bool, run_command
+from espnet_taste.bin.parallel import add_job_options, device_of, in_processes
+from espnet_taste.data.exclusions import ExclusionError
+
+if TYPE_CHECKING:
+    from espnet_taste.data.data_dir import DataDir
+    from espnet_taste.pipeline.taste import TasteTokenizer
+    from espnet_taste.pipeline.token_store import TokenPart, TokenStore
+    from espnet_taste.pipeline.tokens import TasteTokens
+
+# Options that decide the result; the others may change when a killed run goes on.
+SETTINGS = (
+    "model",
+    "wav_scp",
+    "data_dir",
+    "text",
+    "transcripts",
+    "dtype",
+    "word_times",
+    "allow_pipes",
+)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_input_options(parser)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--word_times",
+        type=parse_bool,
+        default=True,
+        help="false: do not find when every word was spoken, which is faster",
+    )
+    return parser
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is encoded, by which model and how."""
+    parser.add_argument(
+        "--model", required=True, help="experiment folder, packed zip or model tag"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--wav_scp", type=Path, help="table of audio")
+    source.add_argument(
+        "--data_dir", type=Path, help="Kaldi-style folder: wav.scp, segments, text"
+    )
+    parser.add_argument("--text", type=Path, help="transcripts; default: --data_dir's")
+    parser.add_argument(
+        "--transcripts",
+        choices=["auto", "asr"],
+        default="auto",
+        help="auto: Whisper writes them if there is no text; asr: always",
+    )
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument(
+        "--batch_s", type=float, default=60.0, help="seconds of audio at once, padded"
+    )
+    parser.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32"
+    )
+    parser.add_argument(
+        "--max_excluded",
+        type=float,
+        default=0.2,
+        help="end with an error if a larger share cannot be used",
+    )
+    parser.add_argument(
+        "--allow_pipes",
+        type=parse_bool,
+        default=False,
+        help="run the commands in wav.scp; only for tables you trust",
+    )
+    add_job_options(parser)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(encode, get_parser(), "encode", argv)
+
+
+def encode(args: argparse.Namespace) -> None:
+    """Encode every utterance that is not done yet, then join the parts."""
+    from espnet_taste.data.data_dir import select_keys
+    from espnet_taste.data.exclusions import check_share, summary_table
+
+    keys = select_keys(open_data(args).utterances, args.key_file)
+    if not keys:
+        raise ValueError(f"{args.data_dir or args.wav_scp}: no utterances")
+    if not args.batch_s > 0:
+        raise ValueError(f"--batch_s must be above 0, got {args.batch_s:g}")
+    store = open_store(args)
+    done = store.done
+    in_processes(encode_job, args, [key for key in keys if key not in done])
+    summary = store.finish(keys, args.max_excluded)
+    print(f"{store.tokens}\n{summary_table(summary)}")
+    check_share(summary, args.output_dir)
+
+
+def open_data(args: argparse.Namespace) -> "DataDir":
+    """Read the tables.
+
+    Raises:
+        FileNotFoundError: If one that was named is absent.
+        ValueError: If a transcript is to be both read and written.
+    """
+    from espnet_taste.data.data_dir import DataDir, read_data_dir
+    from espnet_taste.data.kaldi import read_table
+
+    if args.transcripts == "asr" and args.text is not None:
+        raise ValueError("--text and --transcripts asr exclude each other")
+    if args.data_dir is not None:
+        data = read_data_dir(args.data_dir)
+    else:
+        wav = read_table(args.wav_scp)
+        data = DataDir(args.wav_scp.parent, wav, None, None, None)
+    text = data.text if args.text is None else read_table(args.text)
+    if args.transcripts == "asr":
+        text = None
+    return DataDir(data.folder, data.wav, data.segments, text, data.utt2spk)
+
+
+def open_store(args: argparse.Namespace) -> "TokenStore":
+    """Open the output folder with the options that decide its content."""
+    from espnet_taste.pipeline.token_store import TokenStore
+
+    return TokenStore(args.output_dir, {name: getattr(args, name) for name in SETTINGS})
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An utterance to encode."""
+
+    key: str
+    wave: np.ndarray  # (N,) float32, 16 kHz
+    text: str | None  # None: Whisper writes it
+
+    @property
+    def cost(self) -> float:
+        """Seconds of audio."""
+        from espnet_taste.types import SAMPLE_RATE_HZ
+
+        return len(self.wave) / SAMPLE_RATE_HZ
+
+
+def encode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
+    """Encode a part of the utterances in this process."""
+    from espnet_taste.data.batches import in_batches_by_cost
+    from espnet_taste.pipeline.taste import TasteTokenizer
+
+    tokenizer = TasteTokenizer.from_pretrained(
+        args.model, device=device_of(args, job), dtype=args.dtype
+    )
+    store = open_store(args)
+    store.require_same_tokenizer(tokenizer.models)
+    part = store.part(job)
+    recordings = read_recordings(args, keys, part, f"encode {job + 1}")
+    for batch in in_batches_by_cost(recordings, lambda r: r.cost, args.batch_s):
+        results = encode_batch(tokenizer, batch, args)
+        part.add({k: r for k, r in results.items() if not isinstance(r, Exception)})
+        for key, result in results.items():
+            if isinstance(result, ExclusionError):
+                part.exclude(key, result)
+
+
+def read_recordings(
+    args: argparse.Namespace, keys: list[str], part: "TokenPart", name: str
+) -> Iterator[Recording]:
+    """Yield what can be used and note what cannot."""
+    from espnet_taste.bin.progress import progress
+
+    data = open_data(args)
+    for key in progress(keys, name):
+        try:
+            recording = read_recording(data, key, args.allow_pipes)
+        except ExclusionError as error:
+            logging.warning(f"'{key}' is left out: {error}")
+            part.exclude(key, error)
+            continue
+        yield recording
+
+
+def read_recording(data: "DataDir", key: str, allow_pipes: bool) -> Recording:
+    """Read one utterance.
+
+    Raises:
+        ExclusionError: If audio or transcript cannot be used.
+    """
+    from espnet_taste.data.checks import Limits, check_audio, check_transcript
+    from espnet_taste.types import SAMPLE_RATE_HZ
+
+    # Of any length: the tokenizer cuts what Whisper cannot hear at once.
+    limits = Limits(max_s=math.inf, max_words=sys.maxsize)
+    text = None
+    if data.text is not None:
+        text = data.text.get(key)
+        check_transcript(text, limits)
+    wave = data.read(key, allow_pipes=allow_pipes)
+    check_audio(wave, SAMPLE_RATE_HZ, limits)
+    return Recording(key, wave, text)
+
+
+def encode_batch(
+    tokenizer: "TasteTokenizer", batch: list[Recording], args: argparse.Namespace
+) -> "dict[str, TasteTokens | ExclusionError]":
+    """Encode recordings; where that fails, each alone, so that one spoils no other.
+
+    Returns:
+        Utterance id to tokens, or to why there are none.
+
+    Raises:
+        OSError: If a GPU cannot hold the batch.
+    """
+    import torch
+
+    # A long recording is encoded in windows of 30 s, so many at once.
+    windows = int(args.batch_s // 30)
+    try:
+        tokens = tokenizer.encode(
+            [item.wave for item in batch],
+            [item.text for item in batch],
+            word_times=args.word_times,
+            batch_size=max(len(batch), windows),
+        )
+    except torch.OutOfMemoryError as error:
+        raise OSError(
+            f"the GPU cannot hold {len(batch)} recordings at once, from "
+            f"'{batch[0].key}' on; lower --batch_s, now {args.batch_s:g}"
+        ) from error
+    except ValueError as error:
+        if len(batch) == 1:
+            return {batch[0].key: ExclusionError("not_encoded", str(error))}
+        results: dict = {}
+        for item in batch:
+            results |= encode_batch(tokenizer, [item], args)
+        return results
+    return {item.key: row for item, row in zip(batch, tokens, strict=True)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

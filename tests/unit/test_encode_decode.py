@@ -1,0 +1,298 @@
+"""encode, decode, reconstruct_audio: what they write, count, and go on with."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_taste import noise, tiny_tokenizer
+
+from espnet_taste.bin import decode, encode, parallel, reconstruct_audio
+from espnet_taste.data.kaldi import read_table, write_table
+from espnet_taste.pipeline.interchange import TokenFile
+from espnet_taste.pipeline.taste import TasteTokenizer
+from espnet_taste.pipeline.tokens import TasteTokens
+
+TEXT = {"a": "one two", "b": "three", "c": "four five six", "d": "seven", "e": "8 9"}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Five utterances of about half a second."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, key in enumerate(TEXT):
+        samples = noise(8000 + 400 * number, number)
+        soundfile.write(folder / f"{key}.wav", samples, 16000)
+    write_table(folder / "wav.scp", {key: f"{key}.wav" for key in TEXT})
+    write_table(folder / "text", TEXT)
+    return folder
+
+
+class Worker:
+    """Stands for the model: counts what it does and dies when told to."""
+
+    def __init__(self, **changes):
+        self.tokenizer = tiny_tokenizer(**changes)
+        self.models = self.tokenizer.models
+        self.encoded, self.decoded, self.batches = [], [], []
+        self.dies_after = None
+        self.opened = []
+
+    def open(self, source, *, device="cpu", **options):
+        self.opened.append((source, device, options))
+        return self
+
+    def encode(self, audio, text, **options):
+        if self.dies_after is not None and len(self.encoded) >= self.dies_after:
+            raise KeyboardInterrupt
+        self.encoded += text
+        self.batches.append(len(audio))
+        return self.tokenizer.encode(audio, text, **options)
+
+    def decode(self, tokens, **options):
+        if self.dies_after is not None and len(self.decoded) >= self.dies_after:
+            raise KeyboardInterrupt
+        self.decoded += [row.text for row in tokens]
+        return self.tokenizer.decode(tokens, **options)
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    worker = Worker()
+    monkeypatch.setattr(TasteTokenizer, "from_pretrained", worker.open)
+    return worker
+
+
+def run_encode(corpus, out, *options):
+    return encode.main(
+        ["--model", "m", "--data_dir", str(corpus), "--output_dir", str(out)]
+        + ["--word_times", "false", "--batch_s", "1.3", *options]
+    )
+
+
+def run_decode(tokens, out, *options):
+    return decode.main(
+        ["--model", "m", "--tokens", str(tokens), "--output_dir", str(out)]
+        + ["--batch_words", "4", *options]
+    )
+
+
+def test_every_utterance_is_encoded_in_batches_by_seconds(corpus, tmp_path, worker):
+    assert run_encode(corpus, tmp_path / "out") == 0
+
+    tokens = TokenFile(tmp_path / "out" / "tokens.jsonl")
+    assert {key: row.text for key, row in tokens.items()} == TEXT
+    assert list(tokens) == sorted(TEXT) and worker.batches == [2, 2, 1]
+    alone = worker.tokenizer.encode(str(corpus / "c.wav"), TEXT["c"], word_times=False)
+    assert np.array_equal(tokens["c"].codes, alone.codes)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["total"] == summary["kept"] == 5
+    assert sorted(p.name for p in (tmp_path / "out").glob("[!.]*")) == [
+        "excluded.jsonl",
+        "summary.json",
+        "tokens.jsonl",
+    ]
+
+
+def test_a_killed_encode_goes_on_and_does_nothing_twice(corpus, tmp_path, worker):
+    run_encode(corpus, tmp_path / "whole")
+    worker.encoded.clear()
+    worker.dies_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        run_encode(corpus, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "tokens.jsonl").exists()
+    (part,) = (tmp_path / "cut" / ".parts").glob("*.jsonl")
+    with part.open("ab") as stream:
+        stream.write(b'{"format": "taste-tok')  # killed while writing
+    worker.dies_after = None
+
+    assert run_encode(corpus, tmp_path / "cut") == 0
+
+    assert sorted(worker.encoded) == sorted(TEXT.values())
+    for name in ("tokens.jsonl", "summary.json", "excluded.jsonl"):
+        whole = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "cut" / name).read_bytes() == whole
+    opened = len(worker.opened)
+    assert run_encode(corpus, tmp_path / "cut") == 0
+    assert len(worker.opened) == opened  # finished: no model is opened
+
+
+def test_what_cannot_be_used_is_counted_not_raised(corpus, tmp_path, worker, capsys):
+    (corpus / "a.wav").write_bytes(b"RIFF")
+    soundfile.write(corpus / "b.wav", np.zeros(8000), 16000)
+    write_table(corpus / "text", {**TEXT, "c": "", "z": "no audio"})
+
+    assert run_encode(corpus, tmp_path / "out", "--max_excluded", "0.7") == 0
+
+    rows = (tmp_path / "out" / "excluded.jsonl").read_text().splitlines()
+    reasons = {row["key"]: row["reason"] for row in map(json.loads, rows)}
+    assert reasons == {
+        "a": "unreadable",
+        "b": "silent",
+        "c": "no_transcript",
+        "z": "no_audio",
+    }
+    assert list(TokenFile(tmp_path / "out" / "tokens.jsonl")) == ["d", "e"]
+    worker.encoded.clear()
+    assert run_encode(corpus, tmp_path / "out", "--max_excluded", "0.5") == 1
+    assert worker.encoded == []
+    assert "4 of 6 utterances are excluded" in capsys.readouterr().err
+
+
+def test_one_that_fails_spoils_no_other(corpus, tmp_path, worker, monkeypatch):
+    encode_all = worker.encode
+
+    def refuse(audio, text, **options):
+        if "three" in text:
+            raise ValueError("no word was heard")
+        return encode_all(audio, text, **options)
+
+    monkeypatch.setattr(worker, "encode", refuse)
+
+    assert run_encode(corpus, tmp_path / "out") == 0
+
+    (row,) = (tmp_path / "out" / "excluded.jsonl").read_text().splitlines()
+    assert json.loads(row)["key"] == "b" and "no word was heard" in row
+    assert list(TokenFile(tmp_path / "out" / "tokens.jsonl")) == ["a", "c", "d", "e"]
+
+
+def test_a_table_without_text_is_transcribed(corpus, tmp_path, worker, monkeypatch):
+    seen = []
+
+    def write(audio, text, **options):
+        seen.extend(text)
+        return worker.tokenizer.encode(audio, ["heard"] * len(audio), **options)
+
+    monkeypatch.setattr(worker, "encode", write)
+    out = tmp_path / "out"
+    options = ["--model", "m", "--wav_scp", str(corpus / "wav.scp"), "--output_dir"]
+
+    assert encode.main([*options, str(out), "--word_times", "false"]) == 0
+
+    assert seen == [None] * 5
+    assert TokenFile(out / "tokens.jsonl")["a"].text == "heard"
+
+
+def test_unknown_keys_other_settings_and_other_models_are_refused(
+    corpus, tmp_path, worker, capsys
+):
+    write_table(tmp_path / "some", {"a": "", "q": ""})
+    out = tmp_path / "out"
+    assert run_encode(corpus, out, "--key_file", str(tmp_path / "some")) == 1
+    assert "1 ids are not in the data folder, for instance 'q'" in (
+        capsys.readouterr().err
+    )
+    write_table(tmp_path / "some", {"a": ""})
+    assert run_encode(corpus, out, "--key_file", str(tmp_path / "some")) == 0
+    assert run_encode(corpus, out, "--dtype", "bfloat16") == 1
+    assert "other settings (dtype float32 -> bfloat16)" in capsys.readouterr().err
+    worker.models = {"tokenizer": "trained again"}
+    assert run_encode(corpus, out) == 1
+    assert "codes are of tokenizer me, expected trained again" in (
+        capsys.readouterr().err
+    )
+
+
+def test_another_subset_adds_to_the_folder(corpus, tmp_path, worker):
+    for key in "ab":
+        write_table(tmp_path / "some", {key: ""})
+        run_encode(corpus, tmp_path / "out", "--key_file", str(tmp_path / "some"))
+
+    assert list(TokenFile(tmp_path / "out" / "tokens.jsonl")) == ["a", "b"]
+
+
+def test_parts_of_parallel_jobs_are_joined(corpus, tmp_path, worker, monkeypatch):
+    """The jobs run here, one after the other; processes: test_parallel."""
+    jobs = []
+
+    def in_turn(work, args, keys):
+        for job, part in enumerate(parallel.split_evenly(keys, args.nj)):
+            jobs.append(part)
+            work(args, part, job)
+
+    run_encode(corpus, tmp_path / "one")
+    monkeypatch.setattr(encode, "in_processes", in_turn)
+
+    run_encode(corpus, tmp_path / "two", "--nj", "2", "--ngpu", "3")
+
+    assert jobs == [["a", "b"], ["c", "d", "e"]]
+    assert [device for _, device, _ in worker.opened] == ["cpu", "cuda:0", "cuda:1"]
+    one, two = (TokenFile(tmp_path / d / "tokens.jsonl") for d in ("one", "two"))
+    assert dict(one) == dict(two)
+
+
+@pytest.fixture
+def tokens(corpus, tmp_path, worker):
+    run_encode(corpus, tmp_path / "tokens")
+    return tmp_path / "tokens" / "tokens.jsonl"
+
+
+def test_tokens_are_decoded_to_a_folder(tokens, tmp_path, worker):
+    assert run_decode(tokens, tmp_path / "audio") == 0
+
+    wav = read_table(tmp_path / "audio" / "wav.scp")
+    assert list(wav) == sorted(TEXT)
+    expected = worker.tokenizer.decode(TokenFile(tokens)["c"]).audio
+    np.testing.assert_allclose(soundfile.read(wav["c"])[0], expected, atol=1e-4)
+    report = (tmp_path / "audio" / "report.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in report] == sorted(TEXT)
+
+
+def test_a_killed_decode_goes_on_and_does_nothing_twice(tokens, tmp_path, worker):
+    run_decode(tokens, tmp_path / "whole")
+    worker.decoded.clear()
+    worker.dies_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        run_decode(tokens, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "wav.scp").exists()
+    worker.dies_after = None
+
+    assert run_decode(tokens, tmp_path / "cut") == 0
+
+    assert sorted(worker.decoded) == sorted(TEXT.values())
+    for key in TEXT:
+        one, two = (tmp_path / d / "audio" / f"{key}.flac" for d in ("whole", "cut"))
+        assert one.read_bytes() == two.read_bytes()
+    opened = len(worker.opened)
+    assert run_decode(tokens, tmp_path / "cut") == 0
+    assert len(worker.opened) == opened
+
+
+def test_lines_that_cannot_be_decoded_are_counted(tokens, tmp_path, worker):
+    lines = [json.loads(line) for line in tokens.read_text().splitlines()]
+    lines[1]["codes"] = [[99, 0]]
+    tokens.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    assert run_decode(tokens, tmp_path / "audio") == 0
+
+    (row,) = (tmp_path / "audio" / "excluded.jsonl").read_text().splitlines()
+    assert json.loads(row)["key"] == "b" and "expected 0..7" in row
+    assert list(read_table(tmp_path / "audio" / "wav.scp")) == ["a", "c", "d", "e"]
+
+
+def test_tokens_of_another_tokenizer_stop_the_run(tokens, tmp_path, worker, capsys):
+    worker.models = {"tokenizer": "you"}
+
+    assert run_decode(tokens, tmp_path / "audio") == 1
+
+    message = capsys.readouterr().err
+    assert "tokens.jsonl:1: 'a': cannot decode" in message and "expected you" in message
+
+
+def test_reconstruction_is_both_in_one(corpus, tokens, tmp_path, worker):
+    run_decode(tokens, tmp_path / "audio")
+    out = tmp_path / "again"
+    options = ["--model", "m", "--data_dir", str(corpus), "--output_dir", str(out)]
+
+    assert reconstruct_audio.main([*options, "--batch_s", "1.3"]) == 0
+
+    for key, path in read_table(out / "wav.scp").items():
+        first = tmp_path / "audio" / "audio" / f"{key}.flac"
+        assert soundfile.read(path)[0].tolist() == soundfile.read(first)[0].tolist()
+    shutil.rmtree(out / "audio")
+    worker.encoded.clear()
+    assert reconstruct_audio.main([*options, "--batch_s", "1.3"]) == 0
+    assert worker.encoded == [] and (out / "audio" / "a.flac").is_file()
+    assert isinstance(TokenFile(out / "tokens" / "tokens.jsonl")["a"], TasteTokens)
