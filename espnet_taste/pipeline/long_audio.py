@@ -17,6 +17,7 @@ from espnet_taste.types import SAMPLE_RATE_HZ
 WINDOW_S = 25.0
 # A word that ends so near the end of a window may go on behind it.
 DOUBT_S = 1.0
+MIN_STEP_S = 1.0  # every window begins so much later than the one before
 
 Hear = Callable[[np.ndarray], tuple[list[str], np.ndarray]]
 
@@ -26,7 +27,7 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
 
     Args:
         wave: The recording, (N,), 16 kHz.
-        hear: Returns words and their start and end in s, (W, 2), of at most ``WINDOW_S``.
+        hear: Returns words and their start and end in s, (W, 2), of up to ``WINDOW_S``.
 
     Returns:
         Words and their start and end in s, (W, 2), float32.
@@ -44,18 +45,19 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
         if start + size < len(wave):
             certain = found_times[:, 1] <= WINDOW_S - DOUBT_S
             count = max(min(int(np.cumprod(certain).sum()), len(found) - 1), 0)
-            if len(found) == 1 and found_times[0, 0] < WINDOW_S / 2:
-                count = 1
-            found, found_times = found[:count], found_times[:count]
-            # Without a certain word (music, one endless word) the window is passed by.
-            step_s = WINDOW_S - DOUBT_S
+            step_s = WINDOW_S - DOUBT_S  # past a window without words, e.g. music
             if count:
-                step_s = min(step_s, float(found_times[-1, 1]))
+                step_s = min(step_s, float(found_times[count - 1, 1]))
+            elif len(found) and found_times[0, 0] >= MIN_STEP_S:
+                step_s = float(found_times[0, 0])
+            else:  # one word that does not end is kept, or it would come for ever
+                count = min(len(found), 1)
+            found, found_times = found[:count], found_times[:count]
         else:
             step_s = WINDOW_S
         words += found
         times.append(found_times + start / SAMPLE_RATE_HZ)
-        start += max(round(step_s * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+        start += round(max(step_s, MIN_STEP_S) * SAMPLE_RATE_HZ)
     if not words:
         raise ValueError("no word was heard in the recording; give its text")
     return words, np.concatenate(times).astype(np.float32)
