@@ -80,9 +80,9 @@ def convert_folder(args: argparse.Namespace) -> None:
         backbone = Backbone(read_whisper_config(args.whisper_config))
     options = Options(
         backbone,
-        args.voice_generator,
-        read_digests(args.sha256),
-        round(args.max_shard_gb * GIGABYTE),
+        voice_generator=args.voice_generator,
+        digests=read_digests(args.sha256),
+        max_shard_bytes=round(args.max_shard_gb * GIGABYTE),
     )
     report = convert(args.source, args.target, to=args.to, options=options)
     print("\n".join(report.lines()))

@@ -18,6 +18,7 @@ from espnet_taste.convert import to_official, to_ours
 from espnet_taste.convert.architecture import Backbone
 from espnet_taste.convert.folders import check_digests, digests_of, new_folder
 from espnet_taste.convert.report import Report
+from espnet_taste.convert.tensors import Shape
 
 Layout = Literal["espnet_taste", "official"]
 
@@ -29,6 +30,8 @@ class Options:
     backbone: Backbone = field(default_factory=Backbone)  # to our layout only
     # Files of flow and HiFT; none for those in the source, if there are.
     voice_generator: Sequence[Path] = ()
+    # Their names and shapes; None for those of CosyVoice-300M.
+    voice_shapes: Mapping[str, Shape] | None = None
     digests: Mapping[str, str] = field(default_factory=dict)  # file to its sha256
     max_shard_bytes: int = 5 * 10**9  # to the released layout only
 
@@ -58,20 +61,22 @@ def convert(
         raise ValueError(f"to must be 'espnet_taste' or 'official', got {to!r}")
     if source is None and not options.voice_generator:
         raise ValueError("nothing to convert: give a source, or a voice generator")
+    if source is None and options.digests:
+        raise ValueError("sha256 are those of files in the source, but there is none")
     report = Report(to)
-    files = options.voice_generator
+    voice = (source, options.voice_generator, options.voice_shapes)
     if source is not None:
         check_digests(source, options.digests)
     with new_folder(target) as folder:
         if to == "espnet_taste":
             if source is not None:
                 to_ours.convert_checkpoint(source, folder, options.backbone, report)
-            to_ours.convert_voice_generator(source, files, folder, report)
+            to_ours.convert_voice_generator(*voice, folder, report)
         else:
             if source is not None:
                 limit = options.max_shard_bytes
                 to_official.convert_checkpoint(source, folder, limit, report)
-            to_official.convert_voice_generator(source, files, folder, report)
+            to_official.convert_voice_generator(*voice, folder, report)
         report.sha256 = digests_of(folder)
         report.write(folder)
     return report

@@ -29,7 +29,7 @@ DTYPES = {
     "BF16": torch.bfloat16,
     "I64": torch.int64,
 }
-_CHUNK = 1 << 24  # elements that are looked at together for NaN
+_CHUNK = 1 << 20  # elements that are looked at together for NaN
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from espnet_taste.convert.report import Report
 from espnet_taste.convert.tensors import (
     INDEX,
     SINGLE,
+    Shape,
     Stored,
     list_folder,
     num_bytes,
@@ -93,13 +94,18 @@ def convert_checkpoint(
 
 
 def convert_voice_generator(
-    source: Path | None, files: Sequence[Path], folder: Path, report: Report
+    source: Path | None,
+    files: Sequence[Path],
+    shapes: Mapping[str, Shape] | None,
+    folder: Path,
+    report: Report,
 ) -> None:
     """Convert flow and HiFT, if they are given or lie in the source.
 
     Args:
         source: Folder in our layout, or None.
         files: See ``read_voice_generator``; none for the file in the source.
+        shapes: Their names and shapes; None for those of CosyVoice-300M.
         folder: Folder to fill.
         report: Is filled.
 
@@ -111,7 +117,7 @@ def convert_voice_generator(
         files = [source / VOCODER / SINGLE]
     if not files:
         return
-    state = read_voice_generator(files)
+    state = read_voice_generator(files, shapes)
     write_voice_generator(state, folder / RELEASED_FILE)
     report.consumed |= {str(Place(VOCODER, name)): name for name in state}
 

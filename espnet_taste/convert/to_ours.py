@@ -1,7 +1,7 @@
 """Released layout to ours; see ``checkpoint.py``."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -81,13 +81,18 @@ def convert_checkpoint(
 
 
 def convert_voice_generator(
-    source: Path | None, files: Sequence[Path], folder: Path, report: Report
+    source: Path | None,
+    files: Sequence[Path],
+    shapes: Mapping[str, Shape] | None,
+    folder: Path,
+    report: Report,
 ) -> None:
     """Convert flow and HiFT, if they are given or lie in the source.
 
     Args:
         source: Folder in the released layout, or None.
         files: See ``read_voice_generator``; none for the file in the source.
+        shapes: Their names and shapes; None for those of CosyVoice-300M.
         folder: Folder to fill.
         report: Is filled.
 
@@ -99,7 +104,7 @@ def convert_voice_generator(
         files = [source / RELEASED_FILE]
     if not files:
         return
-    state = read_voice_generator(files)
+    state = read_voice_generator(files, shapes)
     (folder / VOCODER).mkdir()
     plain = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(plain, folder / VOCODER / SINGLE, metadata={"format": "pt"})

@@ -227,8 +227,9 @@ def load_tensors_only(path: Path) -> dict[str, Tensor]:
         )
         if code:
             raise UnsafePickle(
-                f"{path} would run code ({code.group(1) or 'unknown'}) when it is "
-                "loaded and was refused; get the file from its authors"
+                f"{path} holds more than tensors ({code.group(1) or code.group()}); "
+                "loading it could run code, so it was not; get the file from its "
+                "authors"
             ) from error
         raise DamagedFile(
             f"{path} is truncated or no PyTorch checkpoint; fetch it again"
