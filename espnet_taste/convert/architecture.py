@@ -99,16 +99,19 @@ class Architecture:
     tokenizer: dict[str, Any]  # options of the task that trains tokenizers
     slm: dict[str, Any]  # options of the task that trains spoken LMs
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, home: Path) -> None:
         """Write one config a part into a folder of our layout.
 
         Args:
             folder: Existing folder with a folder for each part.
+            home: Where it will lie, by which the tasks find Whisper and LLM.
         """
+        tokenizer = {**self.tokenizer, "whisper": str(home / WHISPER)}
+        slm = {**self.slm, "llm": str(home / LLM)}
         for part, values in ((WHISPER, self.whisper), (LLM, self.llm)):
             text = json.dumps(values, indent=2) + "\n"
             (folder / part / "config.json").write_text(text, encoding="utf-8")
-        for part, values in ((TASTE, self.tokenizer), (SLM, self.slm)):
+        for part, values in ((TASTE, tokenizer), (SLM, slm)):
             text = yaml.safe_dump(values, sort_keys=False)
             (folder / part / "config.yaml").write_text(text, encoding="utf-8")
 

@@ -4,6 +4,8 @@ Our layout is a folder with one folder a part. ``whisper`` and ``llm`` are what
 transformers reads (the frozen encoder, the LLM without adapters), ``taste`` and ``slm``
 what the tasks train, under their names and with their options as ``config.yaml``,
 ``vocoder`` is flow and HiFT. ``official`` keeps the released configs for the way back.
+The tasks find Whisper and LLM by the path in ``config.yaml``; ``load_released`` does
+not need it.
 
 Tensors pass one by one and keep their dtype and bits. A folder appears under its name
 only when it is complete, with a report of every tensor in ``conversion.json``.
@@ -70,7 +72,8 @@ def convert(
     with new_folder(target) as folder:
         if to == "espnet_taste":
             if source is not None:
-                to_ours.convert_checkpoint(source, folder, options.backbone, report)
+                backbone = options.backbone
+                to_ours.convert_checkpoint(source, folder, target, backbone, report)
             to_ours.convert_voice_generator(*voice, folder, report)
         else:
             if source is not None:

@@ -38,13 +38,14 @@ LLM_TOKENIZER = "llama_tokenizer"  # folder of the released layout
 
 
 def convert_checkpoint(
-    source: Path, folder: Path, backbone: Backbone, report: Report
+    source: Path, folder: Path, home: Path, backbone: Backbone, report: Report
 ) -> None:
     """Convert all but the voice generator.
 
     Args:
         source: Folder in the released layout.
         folder: Empty folder to fill.
+        home: Where it will lie.
         backbone: What the released config does not say.
         report: Is filled.
 
@@ -65,7 +66,7 @@ def convert_checkpoint(
         for pair in plan.pairs
     }
     copy_tensors(stored, targets, _fresh(folder, plan))
-    architecture.write(folder)
+    architecture.write(folder, home)
     for name in CONFIGS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / OFFICIAL / name)

@@ -13,10 +13,14 @@ from tiny_released import (
     released_state,
     write_checkpoint,
 )
+from tokenizers import pre_tokenizers
+from transformers import WhisperTokenizer
 
 from espnet_taste.convert.checkpoint import Options, convert
 from espnet_taste.convert.errors import TensorMismatch, WrongDigest
 from espnet_taste.convert.load import load_released
+from espnet_taste.tasks.slm import TasteSpokenLMTask
+from espnet_taste.tasks.tokenizer import TasteTokenizerTask
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,8 @@ def state():
 
 
 @pytest.fixture
-def folder(state, tmp_path):
+def folder(state, tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPNET_TASTE_CACHE", str(tmp_path / "cache"))
     source = write_checkpoint(tmp_path / "source", state)
     options = Options(BACKBONE)
     convert(source, tmp_path / "ours", to="espnet_taste", options=options)
@@ -90,3 +95,41 @@ def test_a_changed_file(folder):
         load_released(folder)
     with pytest.raises(TensorMismatch, match="missing: decoder.fusion.weights"):
         load_released(folder, check_sha256=False)
+
+
+def assert_same(module, other):
+    ours, theirs = module.state_dict(), other.state_dict()
+    assert set(ours) == set(theirs)
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_the_task_loads_the_spoken_lm(folder):
+    path = folder / "slm" / "model.safetensors"
+
+    model, _ = TasteSpokenLMTask.build_model_from_file(None, path)
+
+    assert_same(model.slm, load_released(folder).spoken_lm)
+
+
+def test_the_task_loads_the_tokenizer(folder):
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = WhisperTokenizer(vocab={c: i for i, c in enumerate(letters)}, merges=[])
+    special = ["<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    tokenizer.save_pretrained(folder / "whisper")
+    path = folder / "taste" / "model.safetensors"
+
+    model, _ = TasteTokenizerTask.build_model_from_file(None, path)
+
+    released = load_released(folder)
+    for part in ("encoder", "aggregator", "quantizer"):
+        assert_same(getattr(model, part), getattr(released.tokenizer, part))
+    assert_same(model.decoder, released.unit_lm)
+
+
+def test_the_task_refuses_a_truncated_file(folder):
+    path = folder / "slm" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        TasteSpokenLMTask.build_model_from_file(None, path)
