@@ -59,12 +59,7 @@ def convert(
             what. No target is left behind then.
         ValueError: If there is nothing to convert, or the layout is unknown.
     """
-    if to not in ("espnet_taste", "official"):
-        raise ValueError(f"to must be 'espnet_taste' or 'official', got {to!r}")
-    if source is None and not options.voice_generator:
-        raise ValueError("nothing to convert: give a source, or a voice generator")
-    if source is None and options.digests:
-        raise ValueError("sha256 are those of files in the source, but there is none")
+    _check_arguments(source, to, options)
     report = Report(to)
     voice = (source, options.voice_generator, options.voice_shapes)
     if source is not None:
@@ -83,3 +78,12 @@ def convert(
         report.sha256 = digests_of(folder)
         report.write(folder)
     return report
+
+
+def _check_arguments(source: Path | None, to: str, options: Options) -> None:
+    if to not in ("espnet_taste", "official"):
+        raise ValueError(f"to must be 'espnet_taste' or 'official', got {to!r}")
+    if source is None and not options.voice_generator:
+        raise ValueError("nothing to convert: give a source, or a voice generator")
+    if source is None and options.digests:
+        raise ValueError("sha256 are those of files in the source, but there is none")

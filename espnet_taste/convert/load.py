@@ -61,12 +61,7 @@ def load_released(
     if check_sha256:
         check_digests(folder, Report.read(folder).sha256)
     architecture = Architecture.read(folder)
-    modules = build_modules(architecture)
-    prefix = "model.encoder."
-    _fill(modules.encoder, folder / WHISPER, prefix, dtype=torch.float32)
-    _fill(modules.tokenizer_part, folder / TASTE, dtype=torch.float32)
-    _fill(modules.llm, folder / LLM, dtype=llm_dtype)
-    _restore_rotary_tables(modules)
+    modules = _load_modules(folder, architecture, llm_dtype)
     spoken_lm = build_spoken_lm(architecture, modules)
     _fill_spoken_lm(spoken_lm, folder / SLM)
     encoder = WhisperEncoder.from_module(
@@ -79,6 +74,18 @@ def load_released(
         spoken_lm.to(device).eval(),
         architecture,
     )
+
+
+def _load_modules(
+    folder: Path, architecture: Architecture, llm_dtype: torch.dtype | None
+) -> Modules:
+    modules = build_modules(architecture)
+    prefix = "model.encoder."
+    _fill(modules.encoder, folder / WHISPER, prefix, dtype=torch.float32)
+    _fill(modules.tokenizer_part, folder / TASTE, dtype=torch.float32)
+    _fill(modules.llm, folder / LLM, dtype=llm_dtype)
+    _restore_rotary_tables(modules)
+    return modules
 
 
 def _fill(

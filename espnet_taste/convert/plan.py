@@ -87,11 +87,28 @@ def check_tensors(
         TensorMismatch: If tensors are missing, unknown, of another shape or no floats;
             all faults are listed.
     """
-    known = {**optional, **expected}
-    missing = [name for name in expected if name not in stored]
+    faults = _faults(stored, expected, {**optional, **expected})
+    listed = [f"{kind}: {some(names)}" for kind, names in faults.items() if names]
+    if any(name.endswith("lm_head.weight") for name in faults["missing"]):
+        listed.append(
+            "the output layer is a matrix of its own, which the public trainer drops "
+            "when it saves; it cannot be made up from the embedding"
+        )
+    if listed:
+        raise TensorMismatch(
+            f"{where} does not fit its config; {'; '.join(listed)}. Fetch the complete "
+            "checkpoint with its own config"
+        )
+
+
+def _faults(
+    stored: Mapping[str, Stored],
+    expected: Mapping[str, Shape],
+    known: Mapping[str, Shape],
+) -> dict[str, list[str]]:
     present = [name for name in stored if name in known]
-    faults = {
-        "missing": missing,
+    return {
+        "missing": [name for name in expected if name not in stored],
         "unknown": [name for name in stored if name not in known],
         "of another shape": [
             f"{name} {stored[name].shape} instead of {known[name]}"
@@ -104,17 +121,6 @@ def check_tensors(
             if stored[name].dtype not in _kinds(name)
         ],
     }
-    listed = [f"{kind}: {some(names)}" for kind, names in faults.items() if names]
-    if any(name.endswith("lm_head.weight") for name in missing):
-        listed.append(
-            "the output layer is a matrix of its own, which the public trainer drops "
-            "when it saves; it cannot be made up from the embedding"
-        )
-    if listed:
-        raise TensorMismatch(
-            f"{where} does not fit its config; {'; '.join(listed)}. Fetch the complete "
-            "checkpoint with its own config"
-        )
 
 
 def _kinds(name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Released layout to ours; see ``checkpoint.py``."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -71,14 +71,7 @@ def convert_checkpoint(
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / OFFICIAL / name)
     copy_files(source / LLM_TOKENIZER, folder / LLM)
-
-    for pair in plan.pairs:
-        report.consumed[pair.released] = ", ".join(map(str, pair.places))
-    for name in unused:
-        seen = report.dropped if name in stored else report.missing
-        seen[name] = WHY_UNUSED
-    reason = "only we have it; it starts at zero"
-    report.added = {str(place): reason for place in plan.ours_alone}
+    _fill_report(report, plan, unused, stored)
 
 
 def convert_voice_generator(
@@ -127,3 +120,15 @@ def _fresh(folder: Path, plan: Plan) -> dict[Target, str]:
         _target(folder, place, shape): "I64" if place.is_counter else "F32"
         for place, shape in plan.ours_alone.items()
     }
+
+
+def _fill_report(
+    report: Report, plan: Plan, unused: Iterable[str], stored: Container[str]
+) -> None:
+    for pair in plan.pairs:
+        report.consumed[pair.released] = ", ".join(map(str, pair.places))
+    for name in unused:
+        seen = report.dropped if name in stored else report.missing
+        seen[name] = WHY_UNUSED
+    reason = "only we have it; it starts at zero"
+    report.added = {str(place): reason for place in plan.ours_alone}

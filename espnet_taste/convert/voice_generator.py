@@ -174,7 +174,15 @@ def read_voice_generator(
         for name, tensor in loaded.items():
             check_finite(name, tensor, path)
         state |= loaded
-    expected = expected_shapes() if expected is None else expected
+    _refuse_other_tensors(
+        state, expected_shapes() if expected is None else expected, files
+    )
+    return state
+
+
+def _refuse_other_tensors(
+    state: Mapping[str, Tensor], expected: Mapping[str, Shape], files: Sequence[Path]
+) -> None:
     faults = {
         "missing": [n for n in expected if n not in state],
         "unknown": [n for n in state if n not in expected],
@@ -190,7 +198,6 @@ def read_voice_generator(
             f"{', '.join(map(str, files))}: not the voice generator of CosyVoice-300M; "
             f"{'; '.join(listed)}. Give voice_generator.pth, or flow.pt and hift.pt"
         )
-    return state
 
 
 def _load(path: Path) -> dict[str, Tensor]:

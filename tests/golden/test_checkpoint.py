@@ -266,6 +266,7 @@ def test_the_output_layer_is_a_matrix_of_its_own(official, model):
         released = f"spoken_lm.language_model.base_model.model.{name}"
         assert torch.equal(ours, stored[released].float())
     assert not torch.equal(llm.lm_head.weight, llm.model.embed_tokens.weight)
+    assert llm.config.tie_word_embeddings is False
 
 
 def read_keys(golden_dir, name):
