@@ -7,7 +7,7 @@ Symbols: U utterances, Ta tokens, S units, D width, C = num_units + 1 classes, (
 positions of a layout, (Pt, Lt) its text positions.
 
 Source: TASTE (arXiv:2504.07053), speech decoder, which follows the LM of CosyVoice
-(arXiv:2407.05407). Names in released checkpoints: ``released_names.py``.
+(arXiv:2407.05407). Names in released checkpoints: ``convert/names.py``.
 """
 
 from typing import Literal
@@ -41,7 +41,9 @@ class UnitLM(AbsUnitDecoder):
         text_dim: Width of a text embedding.
         taste_input_dim: Width to which TASTE embeddings are projected first.
         width: D.
-        heads: Attention heads of all encoders.
+        heads: Attention heads of the unit LM.
+        text_heads: Those of the text encoder; None for ``heads``.
+        taste_heads: Those of the TASTE encoder; None for ``heads``.
         feedforward: Hidden width of the unit LM's feed-forward blocks.
         text_feedforward: The same of the text encoder; None for ``feedforward``.
         taste_feedforward: The same of the TASTE encoder; None for ``feedforward``.
@@ -68,6 +70,8 @@ class UnitLM(AbsUnitDecoder):
         taste_input_dim: int = 512,
         width: int = 1024,
         heads: int = 8,
+        text_heads: int | None = None,
+        taste_heads: int | None = None,
         feedforward: int = 2048,
         text_feedforward: int | None = None,
         taste_feedforward: int | None = None,
@@ -87,9 +91,10 @@ class UnitLM(AbsUnitDecoder):
             self.text_embedding = FrozenTextEmbedding(
                 text_embedding, text_vocab_size, text_dim
             )
-        shared = {"width": width, "heads": heads, "dropout": dropout}
+        shared = {"width": width, "dropout": dropout}
         self.text_encoder = CausalEncoder(
             text_dim,
+            heads=text_heads or heads,
             num_layers=text_layers,
             feedforward=text_feedforward or feedforward,
             **shared,
@@ -98,6 +103,7 @@ class UnitLM(AbsUnitDecoder):
         self.taste_projection = nn.Linear(taste_dim, taste_input_dim)
         self.taste_encoder = CausalEncoder(
             taste_input_dim,
+            heads=taste_heads or heads,
             num_layers=taste_layers,
             feedforward=taste_feedforward or feedforward,
             **shared,
@@ -110,6 +116,7 @@ class UnitLM(AbsUnitDecoder):
         self.unit_embedding = nn.Embedding(num_units, width)
         self.unit_encoder = CausalEncoder(
             width,
+            heads=heads,
             num_layers=lm_layers,
             feedforward=feedforward,
             activation="relu",

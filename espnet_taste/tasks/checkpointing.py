@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.reporter import Reporter
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
@@ -99,7 +101,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint, weights only, onto the CPU.
 
     Args:
-        path: A ``.pth`` file of ESPnet's trainer (also ``checkpoint.pth``).
+        path: A ``.pth`` file of ESPnet's trainer (also ``checkpoint.pth``), or a
+            ``.safetensors`` file of a converted checkpoint.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -115,8 +118,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 def _load_tensors(path: Path) -> dict:
     """Read a file that torch saved, refusing code; its long advice is left out."""
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         first_line = (str(error).splitlines() or ["empty file"])[0][:80]
         raise ValueError(
             f"{path} is not a readable checkpoint ({first_line})"

@@ -55,7 +55,8 @@ class WhisperEncoder(AbsEncoder):
         trim_pad_s: float = 0.5,
     ):
         super().__init__()
-        self._build(load_whisper(model).encoder, value_layer, window, trim_pad_s)
+        whisper = load_whisper(model, "encoder")
+        self._build(whisper.encoder, value_layer, window, trim_pad_s)
 
     @classmethod
     def from_module(

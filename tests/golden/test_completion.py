@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from reference_names import load_unit_lm
 from released_slm import SPOKEN_LM, build_spoken_lm
 from released_tower import build_tokenizer
 
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.generation import generate_units, unit_bounds
-from espnet_taste.decoder.released_names import OURS_ALONE, from_released
 from espnet_taste.decoder.unit_lm import UnitLM
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
@@ -195,9 +195,7 @@ def unit_lm(case):
         taste_layers=taste["blocks"],
         lm_layers=sizes["llm__num_blocks"],
     )
-    renamed = {from_released(name): value for name, value in state.items()}
-    missing, unexpected = lm.load_state_dict(renamed, strict=False)
-    assert (tuple(missing), unexpected) == (OURS_ALONE, [])
+    load_unit_lm(lm, state)
     return lm.eval()
 
 

@@ -9,11 +9,11 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from reference_names import UNIT_LM_ALONE, load_unit_lm, unit_lm_name
 
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.generation import UnitStepper, prompt_layout, unit_bounds
 from espnet_taste.decoder.layout import NUM_SPECIAL, Row, pack_rows, whole_rows
-from espnet_taste.decoder.released_names import OURS_ALONE, from_released
 from espnet_taste.decoder.unit_lm import UnitLM
 from espnet_taste.types import IGNORE
 
@@ -58,9 +58,7 @@ def unit_lm(case):
         dropout=0.0,
     )
     state = case.state("speech_decoder.")
-    renamed = {from_released(name): value for name, value in state.items()}
-    missing, unexpected = model.load_state_dict(renamed, strict=False)
-    assert (tuple(missing), unexpected) == (OURS_ALONE, [])
+    load_unit_lm(model, state)
     return model.eval()
 
 
@@ -266,7 +264,7 @@ def test_released_size_has_the_released_parameters(golden_dir):
     keys = json.loads(path.read_text(encoding="utf-8"))
     prefix = "speech_decoder."
     expected = {
-        from_released(name.removeprefix(prefix)): tuple(shape)
+        unit_lm_name(name): tuple(shape)
         for name, (shape, _) in keys.items()
         if name.startswith(prefix)
     }
@@ -284,6 +282,5 @@ def test_released_size_has_the_released_parameters(golden_dir):
         model = UnitLM(units[0], vocabulary[0], taste[1], speaker_dim=speaker[1])
 
     ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    for name in OURS_ALONE:
-        del ours[name]
+    del ours[UNIT_LM_ALONE]
     assert ours == expected

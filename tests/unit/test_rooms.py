@@ -18,7 +18,7 @@ FLOORS = [
     {"weights"},
     {"layers"},
     {"tokenizer", "decoder", "slm"},
-    {"units", "align"},
+    {"units", "align", "convert"},
     {"data"},
     {"tasks"},
     {"pipeline"},
@@ -38,7 +38,9 @@ FILE_USERS = {"units", "align", "eval"}
 ONLY_IN = {
     "espnet2": {"registry", "data", "tasks", "pipeline", "bin"},
     "espnet3": set(),
-    "transformers": {"weights", "tokenizer", "slm", "units", "align", "decoder"},
+    "transformers": {
+        *("weights", "tokenizer", "slm", "units", "align", "decoder", "convert")
+    },
 }
 # These load without torch, so that commands answer --help at once.
 WITHOUT_TORCH = {"registry", "types", "words", "run"}
@@ -166,6 +168,9 @@ def test_file_modules_know_no_other_room(module):
         ("layers", "espnet_taste.bin.report", "above it"),
         ("slm", "espnet_taste.tokenizer.encoder.WhisperEncoder", "siblings"),
         ("layers", "espnet_taste.data.kaldi.read_table", "above it"),
+        ("decoder", "espnet_taste.convert.names", "above it"),
+        ("convert", "espnet_taste.tasks.base", "above it"),
+        ("convert", "espnet_taste.units.build", "siblings"),
         ("units", "espnet_taste.data.collate", "above it"),
         ("layers", "espnet2.layers.abs_normalize", "may not import espnet2"),
         ("eval", "transformers", "may not import transformers"),

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from espnet_taste.decoder.layout import Row, pack_rows, whole_rows
-from espnet_taste.decoder.released_names import MODULES, from_released
 from espnet_taste.decoder.text_embedding import TABLE, FrozenTextEmbedding
 from espnet_taste.decoder.unit_lm import UnitLM
 from espnet_taste.layers.relative_attention import _sinusoids
@@ -186,21 +185,20 @@ def test_nothing_waits_for_the_device(training):
     _sinusoids.cache_clear()
 
 
-def test_released_names():
-    assert (
-        from_released("llm.encoders.3.norm2.bias") == "unit_encoder.layers.3.norm2.bias"
-    )
-    assert (
-        from_released("audio_token_encoder.encoders.0.norm_mha.weight")
-        == "taste_encoder.layers.0.norm1.weight"
-    )
-    assert from_released("text_encoder.embed.out.1.bias") == (
-        "text_encoder.input_layer.1.bias"
-    )
-    ours = {name.partition(".")[0] for name, _ in build().named_parameters()}
-    assert ours == {*MODULES.values(), "mask_embedding"}
-    with pytest.raises(ValueError, match="'encoder.weight' is no parameter"):
-        from_released("encoder.weight")
+def test_every_encoder_has_its_own_number_of_heads():
+    model = build(heads=2, text_heads=4, taste_heads=8)
+
+    heads = {
+        name: model.get_parameter(f"{name}.layers.0.self_attn.pos_bias_u").shape
+        for name in ("unit_encoder", "text_encoder", "taste_encoder")
+    }
+    assert heads == {
+        "unit_encoder": (2, 8),
+        "text_encoder": (4, 4),
+        "taste_encoder": (8, 2),
+    }
+    assert build(heads=4).text_encoder.heads == 4
+    assert build(heads=4).taste_encoder.heads == 4
 
 
 @pytest.fixture

@@ -46,6 +46,26 @@ def test_an_incomplete_checkpoint_is_refused(folder):
         load_whisper(str(folder))
 
 
+def test_a_part_loads_without_the_other(folder):
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    encoder = {n: t for n, t in state.items() if n.startswith("model.encoder.")}
+    save_file(encoder, path, metadata={"format": "pt"})
+
+    loaded = load_whisper(str(folder), "encoder").encoder.state_dict()
+
+    assert all(
+        loaded[n.removeprefix("model.encoder.")].equal(encoder[n]) for n in encoder
+    )
+    assert WhisperEncoder(str(folder)).output_size() == 16
+    with pytest.raises(ValueError, match="tensors are missing, e.g. decoder"):
+        load_whisper(str(folder), "decoder")
+    del encoder["model.encoder.conv1.weight"]
+    save_file(encoder, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="1 tensors are missing, e.g. encoder.conv1"):
+        load_whisper(str(folder), "encoder")
+
+
 def test_the_encoder_loads_by_name(folder):
     encoder = WhisperEncoder(str(folder), value_layer=2, window="trimmed")
     states = encoder(*random_speech(4000))

@@ -1,0 +1,1 @@
+"""Released checkpoints to our layout and back, tensor by tensor."""

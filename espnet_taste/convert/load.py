@@ -1,0 +1,134 @@
+"""Build our modules from a converted folder, with every weight from its files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from espnet_taste.convert.architecture import Architecture
+from espnet_taste.convert.folders import check_digests
+from espnet_taste.convert.modules import (
+    Modules,
+    build_modules,
+    build_spoken_lm,
+    is_own_of_slm,
+)
+from espnet_taste.convert.names import CODEBOOKS, LLM, SLM, TASTE, WHISPER
+from espnet_taste.convert.plan import check_tensors
+from espnet_taste.convert.report import Report
+from espnet_taste.convert.tensors import list_folder, read_tensors
+from espnet_taste.decoder.unit_lm import UnitLM
+from espnet_taste.slm.model import SpokenLM
+from espnet_taste.tokenizer.encoder import WhisperEncoder
+from espnet_taste.tokenizer.model import SpeechTokenizer
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """A released model as our modules, in evaluation mode."""
+
+    tokenizer: SpeechTokenizer
+    unit_lm: UnitLM
+    spoken_lm: SpokenLM  # shares the tokenizer's quantizer
+    architecture: Architecture
+
+
+def load_released(
+    folder: str | Path,
+    *,
+    llm_dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    check_sha256: bool = True,
+) -> ReleasedModel:
+    """Load a folder that ``convert`` made.
+
+    Whisper is loaded in float32 whatever it is stored in, as everywhere here.
+
+    Args:
+        folder: Folder in our layout.
+        llm_dtype: Precision of the LLM; None for what it is stored in (bfloat16).
+        device: Torch device.
+        check_sha256: Compare the files with the recorded sha256 first, which reads
+            them once more.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        CheckpointError: If a file is damaged or changed, or tensors do not fit.
+    """
+    folder = Path(folder)
+    if check_sha256:
+        check_digests(folder, Report.read(folder).sha256)
+    architecture = Architecture.read(folder)
+    modules = _load_modules(folder, architecture, llm_dtype)
+    spoken_lm = build_spoken_lm(architecture, modules)
+    _fill_spoken_lm(spoken_lm, folder / SLM)
+    encoder = WhisperEncoder.from_module(
+        modules.encoder, **architecture.tokenizer["encoder_conf"]
+    )
+    tokenizer = SpeechTokenizer(encoder, modules.aggregator, modules.quantizer)
+    return ReleasedModel(
+        tokenizer.to(device).eval(),
+        modules.unit_lm.to(device).eval(),
+        spoken_lm.to(device).eval(),
+        architecture,
+    )
+
+
+def _load_modules(
+    folder: Path, architecture: Architecture, llm_dtype: torch.dtype | None
+) -> Modules:
+    modules = build_modules(architecture)
+    prefix = "model.encoder."
+    _fill(modules.encoder, folder / WHISPER, prefix, dtype=torch.float32)
+    _fill(modules.tokenizer_part, folder / TASTE, dtype=torch.float32)
+    _fill(modules.llm, folder / LLM, dtype=llm_dtype)
+    _restore_rotary_tables(modules)
+    return modules
+
+
+def _fill(
+    module: nn.Module, folder: Path, prefix: str = "", *, dtype: torch.dtype | None
+) -> None:
+    """Put the tensors of a folder into a module that has none yet."""
+    state = _read(folder, _shapes(module, prefix), dtype)
+    plain = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    module.load_state_dict(plain, assign=True)
+
+
+def _fill_spoken_lm(spoken_lm: SpokenLM, folder: Path) -> None:
+    """Put the trained tensors into a spoken LM; the LLM and the quantizer are there."""
+    names = {n: s for n, s in _shapes(spoken_lm).items() if is_own_of_slm(n)}
+    state = _read(folder, {f"slm.{n}": shape for n, shape in names.items()})
+    # The quantizer is the tokenizer's own; what lies here is a copy of it.
+    own = {
+        name.removeprefix("slm."): tensor
+        for name, tensor in state.items()
+        if not name.startswith(CODEBOOKS)
+    }
+    spoken_lm.load_state_dict(own, strict=False, assign=True)
+
+
+def _shapes(module: nn.Module, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    state = module.state_dict()
+    return {prefix + name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _read(
+    folder: Path,
+    expected: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype | None = None,
+) -> dict[str, Tensor]:
+    stored = list_folder(folder)
+    check_tensors(folder, stored, expected, {})
+    return {
+        name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+        for name, tensor in read_tensors(stored)
+    }
+
+
+def _restore_rotary_tables(modules: Modules) -> None:
+    """Compute the LLM's table of rotations, which no file holds."""
+    backbone = modules.llm.model
+    backbone.rotary_emb = type(backbone.rotary_emb)(config=modules.llm.config)

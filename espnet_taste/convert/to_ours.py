@@ -1,0 +1,134 @@
+"""Released layout to ours; see ``checkpoint.py``."""
+
+import shutil
+from collections.abc import Container, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from espnet_taste.convert.architecture import (
+    Architecture,
+    Backbone,
+    read_mapping,
+    read_official,
+)
+from espnet_taste.convert.folders import CONFIG, CONFIGS, OFFICIAL, copy_files
+from espnet_taste.convert.names import (
+    LLM,
+    SLM,
+    TASTE,
+    VOCODER,
+    WHISPER,
+    WHY_UNUSED,
+    Place,
+    unused_shapes,
+)
+from espnet_taste.convert.plan import (
+    Plan,
+    Target,
+    check_tensors,
+    copy_tensors,
+    make_plan,
+)
+from espnet_taste.convert.report import Report
+from espnet_taste.convert.tensors import SINGLE, Shape, list_folder
+from espnet_taste.convert.voice_generator import RELEASED_FILE, read_voice_generator
+
+LLM_TOKENIZER = "llama_tokenizer"  # folder of the released layout
+
+
+def convert_checkpoint(
+    source: Path, folder: Path, home: Path, backbone: Backbone, report: Report
+) -> None:
+    """Convert all but the voice generator.
+
+    Args:
+        source: Folder in the released layout.
+        folder: Empty folder to fill.
+        home: Where it will lie.
+        backbone: What the released config does not say.
+        report: Is filled.
+
+    Raises:
+        FileNotFoundError: If files are absent.
+        CheckpointError: If something is wrong with the checkpoint.
+    """
+    architecture = read_official(read_mapping(source / CONFIG), backbone)
+    plan, unused = make_plan(architecture), unused_of(architecture)
+    stored = list_folder(source)
+    expected = {pair.released: pair.released_shape for pair in plan.pairs}
+    check_tensors(source, stored, expected, unused)
+
+    for part in (WHISPER, TASTE, LLM, SLM, OFFICIAL):
+        (folder / part).mkdir()
+    targets = {
+        pair.released: [_target(folder, place, pair.shape) for place in pair.places]
+        for pair in plan.pairs
+    }
+    copy_tensors(stored, targets, _fresh(folder, plan))
+    architecture.write(folder, home)
+    for name in CONFIGS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / OFFICIAL / name)
+    copy_files(source / LLM_TOKENIZER, folder / LLM)
+    _fill_report(report, plan, unused, stored)
+
+
+def convert_voice_generator(
+    source: Path | None,
+    files: Sequence[Path],
+    shapes: Mapping[str, Shape] | None,
+    folder: Path,
+    report: Report,
+) -> None:
+    """Convert flow and HiFT, if they are given or lie in the source.
+
+    Args:
+        source: Folder in the released layout, or None.
+        files: See ``read_voice_generator``; none for the file in the source.
+        shapes: Their names and shapes; None for those of CosyVoice-300M.
+        folder: Folder to fill.
+        report: Is filled.
+
+    Raises:
+        FileNotFoundError: If a given file is absent.
+        CheckpointError: If something is wrong with a file.
+    """
+    if not files and source is not None and (source / RELEASED_FILE).is_file():
+        files = [source / RELEASED_FILE]
+    if not files:
+        return
+    state = read_voice_generator(files, shapes)
+    (folder / VOCODER).mkdir()
+    plain = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(plain, folder / VOCODER / SINGLE, metadata={"format": "pt"})
+    report.consumed |= {name: str(Place(VOCODER, name)) for name in state}
+
+
+def unused_of(architecture: Architecture) -> dict[str, Shape]:
+    """Return what the released quantizer has and never uses, by name."""
+    sizes = architecture.tokenizer["quantizer_conf"]
+    return unused_shapes(sizes["num_codebooks"], sizes["codebook_dim"])
+
+
+def _target(folder: Path, place: Place, shape: Shape) -> Target:
+    return Target(folder / place.part / SINGLE, place.name, shape)
+
+
+def _fresh(folder: Path, plan: Plan) -> dict[Target, str]:
+    return {
+        _target(folder, place, shape): "I64" if place.is_counter else "F32"
+        for place, shape in plan.ours_alone.items()
+    }
+
+
+def _fill_report(
+    report: Report, plan: Plan, unused: Iterable[str], stored: Container[str]
+) -> None:
+    for pair in plan.pairs:
+        report.consumed[pair.released] = ", ".join(map(str, pair.places))
+    for name in unused:
+        seen = report.dropped if name in stored else report.missing
+        seen[name] = WHY_UNUSED
+    reason = "only we have it; it starts at zero"
+    report.added = {str(place): reason for place in plan.ours_alone}
