@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from shell_checker import shellcheck
 
 from espnet_taste.data.kaldi import read_table
 
@@ -308,7 +309,7 @@ def test_what_kaldi_dir_refuses(tmp_path, args, message):
 def test_shellcheck():
     script = str(ROOT / "local" / "data.sh")
     result = subprocess.run(
-        ["shellcheck", "-e", "SC1091,SC2086,SC2154", script],
+        [shellcheck(), "-e", "SC1091,SC2086,SC2154", script],
         capture_output=True,
         text=True,
     )

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from shell_checker import shellcheck
 
 RECIPE = Path(__file__).parents[2] / "egs2" / "taste"
 ROOT = RECIPE.parents[1]
@@ -264,10 +265,7 @@ def test_a_step_waits_for_another_run_that_works_on_it(tmp_path):
 
 def test_shellcheck():
     scripts = [str(path) for path in RECIPE.glob("*.sh")]
-    try:
-        result = subprocess.run(
-            ["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        pytest.skip("shellcheck is not installed (apt-get install shellcheck)")
+    result = subprocess.run(
+        [shellcheck(), "-x", *scripts], cwd=ROOT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout
