@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from fabricated_logic import write_logic
 from fabricated_pack import write_rvq
+from fabricated_slm import write_slm
 from fabricated_unit_lm import write_unit_lm
 
 FOLDER = Path(__file__).parent
-WRITERS = (write_rvq, write_unit_lm, write_logic)
+WRITERS = (write_rvq, write_unit_lm, write_slm, write_logic)
 
 
 @pytest.mark.slow
@@ -40,6 +41,7 @@ def test_other_sizes(tmp_path):
         "test_coverage.py::test_every_result_was_compared",
         "test_delay.py::test_every_recorded_layout",
         "test_residual_vq.py::test_train_step",
+        "test_slm.py::test_training_step",
         "test_state_machine.py::test_every_recorded_trace",
         "test_unit_lm.py::test_incremental_decoding",
     ):
