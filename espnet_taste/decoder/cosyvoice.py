@@ -27,6 +27,7 @@ from espnet_taste.decoder.contracts import AbsVocoder
 from espnet_taste.decoder.flow import FlowConfig, FlowMatching, row_noise
 from espnet_taste.decoder.hift import HiftConfig, HiftGenerator, row_draws
 from espnet_taste.weights.convert_torch import load_pickle
+from espnet_taste.weights.strict import require_fit
 
 WHOLE_FILES = ("voice_generator.pth", "model.safetensors")
 PARTS = ("flow", "hift")
@@ -176,19 +177,7 @@ def open_cosyvoice(
     if config.get("weights") and not (folder / model_file).is_file():
         source = Path(config["weights"]).expanduser()
     state = read_generator(source, model_file)
-    expected = vocoder.state_dict()
-    wrong = sorted(
-        name
-        for name in expected.keys() | state.keys()
-        if name not in expected
-        or name not in state
-        or expected[name].shape != state[name].shape
-    )
-    if wrong:
-        raise ValueError(
-            f"{source}: not the weights of this flow and HiFT; {len(wrong)} tensors "
-            f"are missing, extra or of another shape, e.g. {wrong[:3]}"
-        )
+    require_fit(vocoder.state_dict(), state, source, "flow and HiFT")
     state = {name: value.float() for name, value in state.items()}
     vocoder.load_state_dict(state, assign=True)
     vocoder.requires_grad_(False)

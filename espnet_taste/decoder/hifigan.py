@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from espnet_taste.decoder.mel import MelConfig
+from espnet_taste.weights.strict import require_fit
 
 SLOPE = 0.1
 # The released generator leaves the default slope before its last convolution.
@@ -303,18 +304,6 @@ def load_hifigan(folder: Path) -> HifiGanGenerator:
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     generator = HifiGanGenerator(read_config(values))
     state = fold_weight_norm(load_file(folder / "model.safetensors"))
-    expected = generator.state_dict()
-    wrong = sorted(
-        name
-        for name in expected.keys() | state.keys()
-        if name not in expected
-        or name not in state
-        or expected[name].shape != state[name].shape
-    )
-    if wrong:
-        raise ValueError(
-            f"{folder}: not the weights of this HiFi-GAN generator; {len(wrong)} "
-            f"tensors are missing, extra or of another shape, e.g. {wrong[:3]}"
-        )
+    require_fit(generator.state_dict(), state, folder, "HiFi-GAN generator")
     generator.load_state_dict(state)
     return generator

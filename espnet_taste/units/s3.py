@@ -23,6 +23,7 @@ from espnet_taste.tokenizer.log_mel import HOP_SAMPLES, log_mel, mel_filters
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.units.contracts import AbsUnitExtractor, too_short, write_units
 from espnet_taste.weights.digests import sha256_of
+from espnet_taste.weights.strict import require_fit
 
 UNIT_RATE_HZ = 50.0
 FRAMES_PER_UNIT = 2
@@ -193,17 +194,5 @@ def _load(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     Raises:
         ValueError: If names or shapes do not fit the network.
     """
-    expected = network.state_dict()
-    wrong = sorted(
-        name
-        for name in expected.keys() | state.keys()
-        if name not in expected
-        or name not in state
-        or expected[name].shape != state[name].shape
-    )
-    if wrong:
-        raise ValueError(
-            f"{path}: not the weights of this S3 tokenizer; {len(wrong)} tensors are "
-            f"missing, extra or of another shape, e.g. {wrong[:3]}"
-        )
+    require_fit(network.state_dict(), state, path, "S3 tokenizer")
     network.load_state_dict(state)
