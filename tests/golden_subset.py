@@ -14,8 +14,8 @@ that tests skip instead of failing. Nothing is chosen by a size or number of the
   what needs no noise.
 * ``frontend``: what follows from the waveform without storing many frames of it.
 
-Weights are rounded to fewer bits of mantissa; inputs and results are not.
-``ROUNDED_BITS`` says by how much, and what that costs of the tolerance.
+Weights are rounded to 19 bits of mantissa, inputs and results are not. With that our
+worst difference is 0.08 of a tolerance (in ``slm`` 0.27, as without rounding).
 """
 
 import argparse
@@ -59,15 +59,23 @@ class Case:
         self.drop(pattern)
         del self.left_out[before:]
 
+    def give(self, pattern: str) -> None:
+        """Keep results that only serve as inputs: what computes them is left out."""
+        for name, entry in self.info["outputs"].items():
+            if re.fullmatch(pattern, name):
+                entry["match"] = "none"
+
 
 def cut_tower(case: Case) -> None:
     """Keep what pooling and quantizer need."""
+    case.give(r".*\.decoder_features")
     case.drop(r"(state|rows|row_ids)\.(?!audio_tower\.vq\.).*")
     case.drop(r"in\..*audio_feature.*|out\..*(encoder_|decoder_hidden).*")
 
 
 def cut_completion(case: Case) -> None:
     """Keep the traces of text and codes."""
+    case.give(r".*\.llm_indices")
     case.drop(r"(state|rows|row_ids)\.(?!spoken_lm\.|audio_tower\.vq\.).*")
     case.drop(r"in\..*audio_feature.*|out\..*(s3_units|\.asr_indices)")
 
