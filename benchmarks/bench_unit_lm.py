@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Time the unit LM: a step late in a row against an early one, a batch against one row.
+
+The model has the released size (random weights) and draws with the released settings
+(top-k 25). Two questions:
+
+* Does a step grow with the row? Memory is reserved for the whole row once and filled;
+  then steps are timed at several positions, turn by turn. What a step must read grows
+  with the position (keys and values), so the ratio cannot be 1 for ever.
+* What does a batch bring? ``generate_units`` writes rows of one fixed length (bounds
+  that meet), alone and together; units a second of both, and their ratio.
+
+A time is the median over the turns.
+
+    python benchmarks/bench_unit_lm.py --threads 2
+    python benchmarks/bench_unit_lm.py --device cuda --dtype bfloat16
+"""
+
+import argparse
+import os
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+# As in bench_packing.py: threads that spin take the cores from those that work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from espnet_taste.decoder.contracts import UnitSampling  # noqa: E402
+from espnet_taste.decoder.generation import (  # noqa: E402
+    UnitStepper,
+    choose_units,
+    generate_units,
+)
+from espnet_taste.decoder.unit_lm import UnitLM  # noqa: E402
+
+# Spec of the released model: S3 units, Whisper's multilingual text tokens.
+RELEASED = {
+    "num_units": 4096,
+    "text_vocab_size": 51866,
+    "taste_dim": 1280,
+    "speaker_dim": 192,
+}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+class Bench:
+    """The model, the clock and the inputs of a row."""
+
+    def __init__(self, args: argparse.Namespace):
+        torch.manual_seed(0)
+        self.args = args
+        self.clock = CLOCKS[args.clock]
+        self.lm = UnitLM(**RELEASED).eval().to(args.device)
+
+    def autocast(self) -> AbstractContextManager:
+        """Return the context that computes in the wanted type."""
+        if self.args.dtype == "float32":
+            return nullcontext()
+        dtype = getattr(torch, self.args.dtype)
+        return torch.autocast(self.args.device.split(":")[0], dtype)
+
+    def wait(self) -> float:
+        """Let the device finish; return the time."""
+        if self.args.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return self.clock()
+
+    @torch.inference_mode()
+    def step_times(self, positions: list[int], batch: int) -> dict[int, float]:
+        """Return the median seconds of one step at positions of a row."""
+        length = max(positions) + self.args.steps + 1
+        with self.autocast():
+            stepper = UnitStepper(self.lm, batch, length)
+            for cache in stepper.caches:
+                cache.keys.normal_()
+                cache.values.normal_()
+            units = torch.zeros(batch, dtype=torch.int64, device=self.args.device)
+            early = torch.zeros(batch, dtype=torch.bool, device=self.args.device)
+            times: dict[int, list[float]] = {place: [] for place in positions}
+            for turn in range(self.args.turns + 1):
+                for place in positions:
+                    stepper.used = place
+                    stepper.positions = torch.full_like(units, place)
+                    start = self.wait()
+                    for _ in range(self.args.steps):
+                        hidden = stepper.read_units(units)
+                        logits = self.lm.output(hidden).float()
+                        drawn = choose_units(logits, early, UnitSampling())
+                        units = drawn.clamp(max=self.lm.num_units - 1)
+                    if turn:  # the first one warms up
+                        times[place].append((self.wait() - start) / self.args.steps)
+        return {place: float(np.median(values)) for place, values in times.items()}
+
+    @torch.inference_mode()
+    def units_a_second(self, batch: int) -> float:
+        """Return units a second of whole rows, prompts included."""
+        num_tokens, per_token = 20, self.args.units / 20 / 50
+        sampling = UnitSampling(
+            bounds="tokens", min_token_s=per_token, max_token_s=per_token, extra_s=0.0
+        )
+        device = self.args.device
+        tokens = torch.randint(51866, (batch, num_tokens), device=device)
+        lengths = torch.full((batch,), num_tokens, device=device)
+        taste = torch.randn(batch, num_tokens, RELEASED["taste_dim"], device=device)
+        speaker = torch.randn(batch, RELEASED["speaker_dim"], device=device)
+        rates = []
+        with self.autocast():
+            for turn in range(self.args.turns + 1):
+                start = self.wait()
+                made = generate_units(
+                    self.lm, tokens, lengths, taste, speaker, sampling=sampling
+                )
+                spent = self.wait() - start
+                if turn:
+                    rates.append(int(made.lengths.sum()) / spent)
+        return float(np.median(rates))
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--positions", type=int, nargs="+", default=[100, 500, 1500])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--units", type=int, default=300, help="units of a whole row")
+    parser.add_argument("--steps", type=int, default=20, help="steps a timed turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: on a busy machine"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    args = get_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    bench = Bench(args)
+    print(f"{args.device}, {args.threads} thread(s), {args.clock} time, {args.dtype}")
+    for batch in args.batches:
+        times = bench.step_times(args.positions, batch)
+        first = times[args.positions[0]]
+        for place, spent in times.items():
+            print(
+                f"batch {batch:3d}, position {place:5d}: {1e3 * spent:7.2f} ms a step, "
+                f"{spent / first:.2f} x that at {args.positions[0]}"
+            )
+    rates = {batch: bench.units_a_second(batch) for batch in args.batches}
+    for batch, rate in rates.items():
+        gain = rate / rates[args.batches[0]]
+        print(
+            f"batch {batch:3d}, whole rows of {args.units}: {rate:8.1f} units a second, "
+            f"{gain:.2f} x batch {args.batches[0]}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
