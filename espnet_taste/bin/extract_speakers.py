@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def extract(args: argparse.Namespace) -> None:
     """Embed all utterances that are not done yet."""
-    from espnet_taste.units.build import open_speaker_encoder
+    from espnet_taste.units.speakers import open_speaker_encoder
 
     encoder = open_speaker_encoder(args.model)
     wav = read_table(args.data_dir / "wav.scp")

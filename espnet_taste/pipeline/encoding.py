@@ -25,7 +25,7 @@ from espnet_taste.pipeline.windows import WINDOW_S, carry_times, plan_windows
 from espnet_taste.tasks.tokenizer_model import TokenBatch
 from espnet_taste.tokenizer.states import EncoderStates
 from espnet_taste.types import SAMPLE_RATE_HZ
-from espnet_taste.units.build import open_speaker_encoder
+from espnet_taste.units.speakers import open_speaker_encoder
 from espnet_taste.words import TokenizedWords, encode_words, space_signs, split_words
 
 

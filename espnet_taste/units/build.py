@@ -1,20 +1,17 @@
-"""Choose a source of units or of speaker embeddings by its name in YAML; open it."""
+"""Choose a source of units by its name in YAML; open it."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from espnet_taste.units.campplus import CamPlus, find_campplus
 from espnet_taste.units.contracts import AbsUnitExtractor
 from espnet_taste.units.s3 import S3Units
-from espnet_taste.units.speaker import SpeakerEncoder
 from espnet_taste.units.whisper_kmeans import WhisperKMeans, read_units_conf
 from espnet_taste.units.whisper_vq import WhisperVQ
-from espnet_taste.weights import resolve
 
 UNITS: dict[str, type[AbsUnitExtractor]] = {
     "s3": S3Units,
@@ -88,27 +85,3 @@ def learn_units(
     if kind is S3Units:
         return S3Units.open(conf)
     return WhisperKMeans.learn(read_units_conf(conf), speech)
-
-
-class SpeakerEmbedder(Protocol):
-    """What embeds speakers."""
-
-    def embed(self, speech: np.ndarray) -> np.ndarray:
-        """Embed a waveform at 16 kHz, (N,) float32, to a vector of norm 1."""
-
-
-def open_speaker_encoder(model: str) -> SpeakerEmbedder:
-    """Open a speaker encoder.
-
-    Args:
-        model: An ONNX file of CAM++ or a folder with one; else a weight name or
-            folder of the GE2E encoder.
-
-    Raises:
-        FileNotFoundError: If the weights cannot be had.
-        ValueError: If they are not those of such an encoder.
-    """
-    path = find_campplus(model)
-    if path is not None:
-        return CamPlus(path)
-    return SpeakerEncoder.load(resolve(model))
