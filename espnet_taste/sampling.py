@@ -137,6 +137,29 @@ class RowStreams:
         return now
 
 
+    def select(self, rows: Tensor) -> "RowStreams":
+        """Return the streams of some rows, (n,) int64.
+
+        What is drawn from them is drawn here too, for all rows.
+        """
+        return _SelectedStreams(self, rows)
+
+
+class _SelectedStreams(RowStreams):
+    """Some rows of streams, which go on together with the others."""
+
+    def __init__(self, whole: RowStreams, rows: Tensor):
+        self._whole, self._rows = whole, rows
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    def uniform(self, count: int) -> Tensor:
+        """Return the next ``count`` numbers of every row, (n, count), float32."""
+        return self._whole.uniform(count)[self._rows]
+
+
 RandomSource = torch.Generator | RowStreams | None
 """Where a draw gets its randomness; None is torch's default generator."""
 

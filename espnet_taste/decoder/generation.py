@@ -2,7 +2,7 @@
 
 Keys and values of earlier positions are kept in memory reserved for the longest row
 allowed, and every row has its own positions, so rows of different prompt length go
-together and each gets what it would get alone.
+together and each gets what it would get alone. Rows that have ended are dropped.
 
 Symbols: U utterances, Ta tokens, S units, C = num_units + 1 classes.
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from espnet_taste.decoder.contracts import GeneratedUnits, UnitSampling
 from espnet_taste.decoder.layout import NUM_SPECIAL, UnitLMLayout, whole_rows
 from espnet_taste.layers.relative_attention import AttentionCache
-from espnet_taste.sampling import RandomSource, draw, remove
+from espnet_taste.sampling import RandomSource, RowStreams, draw, remove
 from espnet_taste.types import IGNORE
 
 if TYPE_CHECKING:
@@ -63,6 +63,12 @@ class UnitStepper:
         self.positions = lengths.clone()
         last = (lengths - 1)[:, None, None].expand(-1, 1, hidden.size(-1))
         return hidden.gather(1, last).squeeze(1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the rows only: their indices, (n,), int64, rising."""
+        for cache in self.caches:
+            cache.keep(rows, self.used)
+        self.positions = self.positions[rows]
 
     def read_units(self, units: Tensor) -> Tensor:
         """Read one unit a row, (U,) int64; return its hidden state, (U, D)."""
@@ -116,21 +122,91 @@ def generate_units(
         lm.gather_inputs(condition, speaker, layout), NUM_SPECIAL + token_lengths.long()
     )
 
-    units = tokens.new_full((batch, max_steps), IGNORE, dtype=torch.int64)
-    lengths = torch.zeros_like(least)
-    has_ended = torch.zeros_like(least, dtype=torch.bool)
+    rows = _OpenRows(least, most, max_steps, source)
     for step in range(max_steps):
         logits = lm.output(hidden).float()
-        drawn = choose_units(logits, step < least, sampling, source)
-        has_ended = has_ended | ((drawn == lm.num_units) & (step < most))
-        goes_on = ~has_ended & (step < most)
-        units[:, step] = torch.where(goes_on, drawn, IGNORE)
-        lengths = lengths + goes_on
+        units = rows.extend(logits, step, sampling)
         # Asking the device costs a wait: rows that have ended run on until then.
-        if (step + 1) % sampling.check_every == 0 and not goes_on.any():
-            break
-        hidden = stepper.read_units(drawn.clamp(max=lm.num_units - 1))
-    return GeneratedUnits(units[:, : int(lengths.max())], lengths, has_ended)
+        if (step + 1) % sampling.check_every == 0:
+            left = rows.close_ended()
+            if len(left) == 0:
+                break
+            if len(left) < len(units):
+                stepper.keep(left)
+                units = units[left]
+        hidden = stepper.read_units(units)
+    return rows.result()
+
+
+class _OpenRows:
+    """Rows that are being written, and the finished ones that were put away.
+
+    Args:
+        least: Least number of units a row, (U,), int64.
+        most: Largest number, (U,), int64.
+        max_steps: Room for units.
+        source: Source of randomness.
+    """
+
+    def __init__(
+        self, least: Tensor, most: Tensor, max_steps: int, source: RandomSource
+    ):
+        self.least, self.most = least, most
+        self.source = source
+        self.places = torch.arange(len(least), device=least.device)
+        self.units = least.new_full((len(least), max_steps), IGNORE)
+        self.lengths = torch.zeros_like(least)
+        self.has_ended = torch.zeros_like(least, dtype=torch.bool)
+        self.goes_on = torch.ones_like(self.has_ended)
+        self.whole = GeneratedUnits(
+            self.units.clone(), self.lengths.clone(), self.has_ended.clone()
+        )
+
+    def extend(self, logits: Tensor, step: int, sampling: UnitSampling) -> Tensor:
+        """Choose the next class of every open row.
+
+        Args:
+            logits: (n, C), float32.
+            step: Units that open rows have.
+            sampling: How to draw.
+
+        Returns:
+            Units to read next, (n,), int64; anything for a row that has ended.
+        """
+        end = logits.size(-1) - 1
+        drawn = choose_units(logits, step < self.least, sampling, self.source)
+        self.has_ended = self.has_ended | ((drawn == end) & (step < self.most))
+        self.goes_on = ~self.has_ended & (step < self.most)
+        self.units[:, step] = torch.where(self.goes_on, drawn, IGNORE)
+        self.lengths = self.lengths + self.goes_on
+        return drawn.clamp(max=end - 1)
+
+    def close_ended(self) -> Tensor:
+        """Put rows away that do not go on; return which did, (n,), int64."""
+        left = self.goes_on.nonzero().squeeze(1)
+        if len(left) == len(self.goes_on):
+            return left
+        self._put_away()
+        self.places = self.places[left]
+        self.least, self.most = self.least[left], self.most[left]
+        self.units, self.lengths = self.units[left], self.lengths[left]
+        self.has_ended = self.has_ended[left]
+        self.goes_on = self.goes_on[left]
+        if isinstance(self.source, RowStreams):
+            self.source = self.source.select(left)
+        return left
+
+    def result(self) -> GeneratedUnits:
+        """Return all rows in the order in which they were begun."""
+        self._put_away()
+        whole = self.whole
+        longest = int(whole.lengths.max())
+        return GeneratedUnits(whole.units[:, :longest], whole.lengths, whole.has_ended)
+
+    def _put_away(self) -> None:
+        self.whole.units[self.places] = self.units
+        self.whole.lengths[self.places] = self.lengths
+        self.whole.has_ended[self.places] = self.has_ended
 
 
 def choose_units(

@@ -128,6 +128,15 @@ class AttentionCache:
             new = new.unflatten(0, (batch, -1)).transpose(1, 2)
             room[:, :, : new.size(2)] = new
 
+    def keep(self, rows: Tensor, used: int) -> None:
+        """Keep some rows, by rising index (n,) int64; ``used`` slots hold something.
+
+        The room stays where it is, so that nothing is reserved twice.
+        """
+        for room in (self.keys, self.values):
+            room[: len(rows), :, :used] = room[:, :, :used][rows]
+        self.keys, self.values = self.keys[: len(rows)], self.values[: len(rows)]
+
     def put(self, keys: Tensor, values: Tensor, positions: Tensor) -> None:
         """Store one position a row: keys and values (B, H, dk), positions (B,)."""
         index = positions[:, None, None, None].expand(*keys.shape[:2], 1, keys.size(2))

@@ -249,6 +249,48 @@ def test_a_batch_generates_what_its_utterances_generate_alone(
         assert together.has_ended[row] == alone.has_ended[0]
 
 
+@pytest.mark.parametrize("check_every", [1, 5])
+@pytest.mark.parametrize("top_k", [1, 10])
+def test_rows_that_have_ended_are_no_longer_read(
+    unit_lm, condition, monkeypatch, top_k, check_every
+):
+    lengths = torch.tensor([2, 9, 5])
+    if top_k == 1:  # the best units of this model end two rows at once
+        unit_lm = copy.deepcopy(unit_lm)
+        unit_lm.output.bias.data[-1] -= 50.0
+    rows_read = []
+    read_units = UnitStepper.read_units
+
+    def spy(stepper, units):
+        rows_read.append(len(units))
+        hidden = read_units(stepper, units)
+        assert hidden.isfinite().all()
+        return hidden
+
+    def generate(check_every):
+        return unit_lm.generate(
+            condition[0],
+            lengths,
+            *condition[1:],
+            sampling=UnitSampling(
+                top_k=top_k, bounds="tokens", max_token_s=0.2, check_every=check_every
+            ),
+            source=RowStreams(range(3)),
+        )
+
+    expected = generate(1000)
+    monkeypatch.setattr(UnitStepper, "read_units", spy)
+    generated = generate(check_every)
+
+    assert len(set(expected.lengths.tolist())) == 3
+    for field in ("units", "lengths", "has_ended"):
+        assert getattr(generated, field).equal(getattr(expected, field))
+    for row in range(3):  # after the first look behind the end of the row
+        last = int(expected.lengths.sort().values[row])
+        seen = -(-(last + 1) // check_every) * check_every
+        assert rows_read[seen - 1 : seen] in ([2 - row], [])
+
+
 @pytest.mark.parametrize("top_k", [2, 5, 100])
 @pytest.mark.parametrize("end_bias", [-9.0, 0.0, 4.0, 50.0])
 def test_generated_lengths_stay_inside_their_bounds(
