@@ -136,7 +136,6 @@ class RowStreams:
         now, self._left = self._left.split([count, self._left.size(1) - count], 1)
         return now
 
-
     def select(self, rows: Tensor) -> "RowStreams":
         """Return the streams of some rows, (n,) int64.
 

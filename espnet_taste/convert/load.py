@@ -35,6 +35,49 @@ class ReleasedModel:
     architecture: Architecture
 
 
+@dataclass(frozen=True)
+class ReleasedTokenizer:
+    """The part of a released model that knows no LLM, in evaluation mode."""
+
+    tokenizer: SpeechTokenizer
+    unit_lm: UnitLM
+    architecture: Architecture
+
+
+def load_tokenizer(
+    folder: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    check_sha256: bool = True,
+) -> ReleasedTokenizer:
+    """Load Whisper's encoder, aggregator, quantizer and unit LM of a folder.
+
+    The LLM is left alone, which is most of the released weights.
+
+    Args:
+        folder: Folder in our layout, as ``convert`` makes it.
+        device: Torch device.
+        check_sha256: Compare the files that are read with the recorded sha256 first.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        CheckpointError: If a file is damaged or changed, or tensors do not fit.
+    """
+    folder = Path(folder)
+    if check_sha256:
+        read = (f"{WHISPER}/", f"{TASTE}/")
+        digests = Report.read(folder).sha256.items()
+        check_digests(folder, {n: d for n, d in digests if n.startswith(read)})
+    architecture = Architecture.read(folder)
+    modules = build_modules(architecture)
+    _fill_tokenizer(modules, folder)
+    return ReleasedTokenizer(
+        _tokenizer_of(modules, architecture).to(device).eval(),
+        modules.unit_lm.to(device).eval(),
+        architecture,
+    )
+
+
 def load_released(
     folder: str | Path,
     *,
@@ -64,12 +107,8 @@ def load_released(
     modules = _load_modules(folder, architecture, llm_dtype)
     spoken_lm = build_spoken_lm(architecture, modules)
     _fill_spoken_lm(spoken_lm, folder / SLM)
-    encoder = WhisperEncoder.from_module(
-        modules.encoder, **architecture.tokenizer["encoder_conf"]
-    )
-    tokenizer = SpeechTokenizer(encoder, modules.aggregator, modules.quantizer)
     return ReleasedModel(
-        tokenizer.to(device).eval(),
+        _tokenizer_of(modules, architecture).to(device).eval(),
         modules.unit_lm.to(device).eval(),
         spoken_lm.to(device).eval(),
         architecture,
@@ -80,12 +119,21 @@ def _load_modules(
     folder: Path, architecture: Architecture, llm_dtype: torch.dtype | None
 ) -> Modules:
     modules = build_modules(architecture)
-    prefix = "model.encoder."
-    _fill(modules.encoder, folder / WHISPER, prefix, dtype=torch.float32)
-    _fill(modules.tokenizer_part, folder / TASTE, dtype=torch.float32)
+    _fill_tokenizer(modules, folder)
     _fill(modules.llm, folder / LLM, dtype=llm_dtype)
     _restore_rotary_tables(modules)
     return modules
+
+
+def _fill_tokenizer(modules: Modules, folder: Path) -> None:
+    _fill(modules.encoder, folder / WHISPER, "model.encoder.", dtype=torch.float32)
+    _fill(modules.tokenizer_part, folder / TASTE, dtype=torch.float32)
+
+
+def _tokenizer_of(modules: Modules, architecture: Architecture) -> SpeechTokenizer:
+    conf = architecture.tokenizer["encoder_conf"]
+    encoder = WhisperEncoder.from_module(modules.encoder, **conf)
+    return SpeechTokenizer(encoder, modules.aggregator, modules.quantizer)
 
 
 def _fill(

@@ -70,6 +70,7 @@ class AbsUnitDecoder(nn.Module, ABC):
     """Autoregressive model of speech units, given text, TASTE and a speaker."""
 
     num_units: int
+    speaker_dim: int | None = None  # width of speaker embeddings, if it is fixed
     # Submodules that are never trained and need not be in checkpoints.
     frozen_parts: tuple[str, ...] = ()
 

@@ -17,7 +17,11 @@ from torch import Tensor
 from espnet_taste.align.contracts import AlignmentError
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.layers.word_pooling import first_of_words
-from espnet_taste.pipeline.listening import StateListener
+from espnet_taste.pipeline.listening import (
+    StateListener,
+    Transcriber,
+    open_listener,
+)
 from espnet_taste.pipeline.long_audio import hear_long
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens
@@ -46,6 +50,8 @@ class TasteEncoder:
         speaker_model: Weight name, folder or file of the speaker encoder.
         models: What the tokens say of the models that made them.
         amp_dtype: Run under autocast in this type; None for float32.
+        transcriber: Writes transcripts that are not given; None for the tokenizer's
+            Whisper.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class TasteEncoder:
         speaker_model: str,
         models: Mapping[str, str],
         amp_dtype: torch.dtype | None = None,
+        transcriber: Transcriber | None = None,
     ):
         self.model, self.args = inference.model, inference.args
         self.device = inference.device
@@ -61,6 +68,7 @@ class TasteEncoder:
         self.speaker_model = speaker_model
         self.models = models
         self.amp_dtype = amp_dtype
+        self.transcriber = transcriber
 
     @torch.no_grad()
     def encode_short(
@@ -80,7 +88,8 @@ class TasteEncoder:
         states = self._states(waves)
         missing = [place for place, text in enumerate(texts) if text is None]
         if missing:
-            written = self.listener.transcribe(_rows(states, missing))
+            heard_waves = [waves[place] for place in missing]
+            written = self._transcribe(_rows(states, missing), heard_waves)
             for place, text in zip(missing, written, strict=True):
                 texts[place] = text
         heard = []
@@ -152,12 +161,19 @@ class TasteEncoder:
         states = self._states([wave])
         keys = states.keys[0, : int(states.lengths[0])]
         times = self.listener.word_times(keys, wave, words)
-        return times, self.listener.transcribe(states)[0]
+        return times, self.listener.transcribe(states, [wave])[0]
+
+    def _transcribe(
+        self, states: EncoderStates, waves: Sequence[np.ndarray]
+    ) -> list[str]:
+        if self.transcriber is not None:
+            return self.transcriber.transcribe(waves)
+        return self.listener.transcribe(states, waves)
 
     def _hear(self, wave: np.ndarray) -> tuple[list[str], np.ndarray]:
         """Return words and times of at most 30 s."""
         states = self._states([wave])
-        words = split_words(space_signs(self.listener.transcribe(states)[0]))
+        words = split_words(space_signs(self._transcribe(states, [wave])[0]))
         if not words:
             return [], np.zeros((0, 2), np.float32)
         keys = states.keys[0, : int(states.lengths[0])]
@@ -178,9 +194,11 @@ class TasteEncoder:
     @cached_property
     def listener(self) -> StateListener:
         """Whisper's decoder, loaded when a transcript or times are first wanted."""
-        language = self.args.language
-        return StateListener(
-            self.args.whisper, language=language, device=str(self.device)
+        return open_listener(
+            self.args.whisper,
+            self.model.encoder,
+            language=self.args.language,
+            device=str(self.device),
         )
 
     @cached_property
@@ -203,6 +221,7 @@ class TasteEncoder:
     ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         """Return embeddings (W, D) and codes (W, Q) of every utterance."""
         tokens = [encode_words(row, self.encode_text) for row in words]
+        self._refuse_long(tokens, words)
         batch = token_batch(tokens, [np.zeros(1, np.float32)] * len(words), self.device)
         sentence = (batch.tokens, batch.token_lengths, batch.words)
         with self._autocast():
@@ -218,6 +237,18 @@ class TasteEncoder:
         codes = codes.cpu().numpy()
         return cut, [row[:n] for row, n in zip(codes, counts, strict=True)]
 
+    def _refuse_long(
+        self, tokens: list[TokenizedWords], words: list[list[str]]
+    ) -> None:
+        limit = self.model.aggregator.max_tokens
+        for row, texts in zip(tokens, words, strict=True):
+            if limit is not None and len(row.tokens) > limit:
+                raise ValueError(
+                    f"the transcript '{' '.join(texts)[:40]}...' has {len(row.tokens)} "
+                    f"tokens for at most 30 s of speech, this Whisper takes {limit}; "
+                    "is it the transcript of this recording?"
+                )
+
     def _tokens(
         self, heard: _Heard, embeds: np.ndarray, codes: np.ndarray | None
     ) -> TasteTokens:
@@ -225,7 +256,7 @@ class TasteEncoder:
         return TasteTokens(
             words=tuple(heard.words),
             embeds=embeds,
-            speaker=self.speaker_encoder.embed(heard.wave),
+            speaker=self._embed_speaker(heard.wave),
             asr_tokens=np.asarray(encoded.tokens, dtype=np.int64),
             asr_words=np.asarray(encoded.words, dtype=np.int64),
             codes=codes,
@@ -233,6 +264,17 @@ class TasteEncoder:
             span_s=(0.0, len(heard.wave) / SAMPLE_RATE_HZ),
             models=self.models,
         )
+
+    def _embed_speaker(self, wave: np.ndarray) -> np.ndarray:
+        embedding = self.speaker_encoder.embed(wave)
+        wanted = self.model.decoder.speaker_dim
+        if wanted is not None and len(embedding) != wanted:
+            raise ValueError(
+                f"speaker_model '{self.speaker_model}' embeds speakers in "
+                f"{len(embedding)} values, this tokenizer was trained with {wanted}; "
+                "give the one of its training"
+            )
+        return embedding
 
     def _autocast(self) -> AbstractContextManager:
         return autocast(self.device, self.amp_dtype)

@@ -20,12 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from espnet_taste.convert.report import REPORT
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
 from espnet_taste.pipeline.encoding import TasteEncoder, autocast, token_batch
 from espnet_taste.pipeline.inputs import Audio, is_many, read_any
+from espnet_taste.pipeline.listening import Transcriber
 from espnet_taste.pipeline.packed import find_files
+from espnet_taste.pipeline.released import (
+    ReleasedInference,
+    find_released,
+    find_speaker_model,
+    open_released_vocoder,
+)
 from espnet_taste.pipeline.speech import DecodeOptions, Speech, UnitSynthesizer
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
@@ -51,6 +59,8 @@ class TasteTokenizer:
             second, and for ``bounds="tokens"`` at other rates.
         dtype: "float32", or "float16" (as the released model was trained) or
             "bfloat16" to run under autocast.
+        transcriber: What writes transcripts that are not given, e.g. an ``EspnetAsr``;
+            None for the tokenizer's Whisper, which needs no second encoder pass.
         model_id: Name of the tokenizer in what it makes.
 
     Raises:
@@ -65,6 +75,7 @@ class TasteTokenizer:
         speaker_model: str = "resemblyzer/ge2e",
         sampling: UnitSampling | None = None,
         dtype: str = "float32",
+        transcriber: Transcriber | None = None,
         model_id: str = "",
     ):
         if inference.is_text_only:
@@ -82,7 +93,7 @@ class TasteTokenizer:
         if model_id:
             self.models["tokenizer"] = model_id
         self.encoder = TasteEncoder(
-            inference, speaker_model, self.models, self.amp_dtype
+            inference, speaker_model, self.models, self.amp_dtype, transcriber
         )
         self.synthesize = None
         if vocoder is not None:
@@ -95,15 +106,19 @@ class TasteTokenizer:
         """Open a trained model.
 
         Args:
-            source: An experiment folder of the recipe, a packed ``.zip`` file, or a
-                tag of ESPnet's model zoo or the hub.
+            source: An experiment folder of the recipe, a packed ``.zip`` file, a tag
+                of ESPnet's model zoo or the hub; a folder with a released checkpoint
+                (converted, or as published and then converted once into the cache).
             device: Torch device.
-            **options: Further arguments of the constructor.
+            **options: Further arguments of the constructor; for a released checkpoint
+                also those of ``ReleasedInference``.
 
         Raises:
             FileNotFoundError: If a part of the model is absent.
             ValueError: If a part does not fit.
         """
+        if (folder := find_released(source)) is not None:
+            return _open_released(source, folder, device, options)
         files = find_files(source, need_slm=False)
         reconstructor = files.reconstructor(DecodeOptions(), device)
         options = {"model_id": sha256_of(files.model_file), **options}
@@ -303,6 +318,22 @@ class TasteTokenizer:
             raise ValueError(
                 f"{where}: codes {codes.min()}..{codes.max()}, expected 0..{size - 1}"
             )
+
+
+def _open_released(
+    source: str | Path, folder: Path, device: str, options: dict[str, Any]
+) -> TasteTokenizer:
+    """Open a converted folder; the source may hold the speaker encoder."""
+    names = ("whisper", "language", "check_sha256")
+    own = {name: options.pop(name) for name in names if name in options}
+    inference = ReleasedInference(folder, device=device, **own)
+    options = {
+        "model_id": sha256_of(folder / REPORT),
+        "speaker_model": find_speaker_model(source, folder),
+        "vocoder": open_released_vocoder(folder, device),
+        **options,
+    }
+    return TasteTokenizer(inference, options.pop("vocoder"), **options)
 
 
 def _default_sampling(unit_rate_hz: float) -> UnitSampling:

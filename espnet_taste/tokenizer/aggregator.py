@@ -174,6 +174,7 @@ class WhisperAggregator(AbsAggregator):
             layer.dropout = layer.activation_dropout = layer.self_attn.dropout = 0.0
         self.decoder = decoder
         self.register_buffer("prefix_ids", torch.tensor(prefix_ids), persistent=False)
+        self.max_tokens = decoder.config.max_target_positions - len(prefix_ids)
         if freeze_embeddings:
             self.frozen_parts = ("decoder.embed_tokens", "decoder.embed_positions")
             for part in self.frozen_parts:

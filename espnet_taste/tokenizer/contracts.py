@@ -54,6 +54,7 @@ class AbsAggregator(nn.Module, ABC):
     """Cross-attention from text tokens to speech: one feature vector a token."""
 
     needs_whisper = False
+    max_tokens: int | None = None  # of a transcript, if there is a limit
     # Submodules that are never trained and need not be in checkpoints.
     frozen_parts: tuple[str, ...] = ()
 

@@ -12,8 +12,12 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 from espnet_taste.align.transcripts import WhisperTranscriber
 from espnet_taste.align.whisper_dtw import WhisperAligner
 from espnet_taste.data.audio import AudioError
-from espnet_taste.pipeline import encoding
-from espnet_taste.pipeline.listening import StateListener
+from espnet_taste.pipeline import encoding, listening
+from espnet_taste.pipeline.listening import (
+    AudioListener,
+    StateListener,
+    has_weights_of,
+)
 from espnet_taste.pipeline.tokens import TasteTokens
 
 WAVES = [noise(12000, 1), noise(5000, 2), noise(16000, 3)]
@@ -130,6 +134,50 @@ def test_transcript_and_times_come_from_the_one_encoder_pass(
     alone = tokenizer.encode(WAVES[1])
     assert alone.text == tokens[1].text
     np.testing.assert_allclose(alone.times, tokens[1].times)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_same_whisper_shares_the_encoder_pass(whisper, dtype):
+    encoder = tiny_tokenizer().model.encoder
+    whisper.get_encoder().to(dtype)
+    # What a checkpoint in half precision gives to both of them.
+    encoder.encoder.load_state_dict(whisper.get_encoder().state_dict())
+    assert has_weights_of(encoder, whisper)
+
+    encoder.encoder.layers[1].fc1.weight[0, 0] += 1e-3
+    assert not has_weights_of(encoder, whisper)
+    assert not has_weights_of(torch.nn.Identity(), whisper)
+
+
+def test_another_whisper_hears_the_recording_itself(with_listener, monkeypatch):
+    tokenizer = with_listener(tiny_tokenizer())
+    listener = tokenizer.encoder.listener
+    expected = listener.transcriber.transcribe(WAVES), [
+        listener.aligner.align(wave, text.split()).times
+        for wave, text in zip(WAVES, TEXTS, strict=True)
+    ]
+    loaded = listener.aligner.whisper, LetterText(), listener.aligner.features
+    monkeypatch.setattr(listening, "load_whisper", lambda model, device: loaded)
+    del tokenizer.encoder.listener
+    assert isinstance(tokenizer.encoder.listener, AudioListener)
+
+    written = tokenizer.encode(WAVES)
+    timed = tokenizer.encode(WAVES, TEXTS)
+
+    assert [row.text for row in written] == expected[0]
+    for row, times in zip(timed, expected[1], strict=True):
+        np.testing.assert_array_equal(row.times, times)
+
+
+def test_any_recogniser_may_write_the_transcripts():
+    class Recogniser:
+        def transcribe(self, audios):
+            return [f"heard {len(audio)}" for audio in audios]
+
+    tokenizer = tiny_tokenizer(transcriber=Recogniser())
+    tokens = tokenizer.encode(WAVES, [None, "given", None], word_times=False)
+
+    assert [row.text for row in tokens] == ["heard 12000", "given", "heard 16000"]
 
 
 def test_times_that_cannot_be_had_are_none_and_reported(with_listener, caplog):

@@ -1,0 +1,176 @@
+"""A released checkpoint in the place of a tokenizer that the recipe trained.
+
+The checkpoint holds no text tokenizer and no whole Whisper: those come from the Whisper
+that its encoder was cut from, and its speakers from CAM++.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from espnet_taste.convert.architecture import Backbone
+from espnet_taste.convert.checkpoint import Options, convert
+from espnet_taste.convert.load import load_tokenizer
+from espnet_taste.convert.names import VOCODER
+from espnet_taste.convert.report import REPORT
+from espnet_taste.convert.tensors import SINGLE
+from espnet_taste.data.collate import TokenizerCollate
+from espnet_taste.data.preprocessor import TokenizerPreprocessor
+from espnet_taste.decoder.contracts import AbsVocoder
+from espnet_taste.decoder.cosyvoice import open_cosyvoice
+from espnet_taste.pipeline.tokenizer import TokenizerInference
+from espnet_taste.tasks.tokenizer_model import TasteTokenizerModel
+from espnet_taste.tokenizer.text import WhisperText
+from espnet_taste.units.campplus import FILE_NAMES
+from espnet_taste.weights.cache import cache_root, locked
+
+RELEASED = "MediaTek-Research/Llama-1B-TASTE-V0"
+RELEASED_WHISPER = "distil-whisper/distil-large-v3"
+UNIT_RATE_HZ = 50.0
+# Key that only the released config has.
+OFFICIAL_KEY = "audio_tower_config"
+ONNX_FOLDER = "cosyvoice"  # of the official layout
+
+
+class ReleasedInference(TokenizerInference):
+    """A converted checkpoint as a tokenizer with its unit decoder.
+
+    Args:
+        folder: Folder that ``convert`` made.
+        whisper: Whisper weights, name or folder, for text and for transcripts.
+        language: Language of the transcripts; the released model was trained on
+            English.
+        device: Torch device.
+        check_sha256: Compare the files with the recorded sha256 first.
+
+    Raises:
+        FileNotFoundError: If files or weights cannot be had.
+        CheckpointError: If a file is damaged or changed, or tensors do not fit.
+        ValueError: If the Whisper has fewer tokens than the checkpoint, or does not
+            know the language.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        whisper: str = RELEASED_WHISPER,
+        language: str = "en",
+        device: str = "cpu",
+        check_sha256: bool = True,
+    ):
+        self.device = torch.device(device)
+        loaded = load_tokenizer(folder, device=device, check_sha256=check_sha256)
+        parts, unit_lm = loaded.tokenizer, loaded.unit_lm
+        text = WhisperText(whisper, language)
+        vocab_size = parts.aggregator.decoder.config.vocab_size
+        if text.vocab_size != vocab_size:
+            raise ValueError(
+                f"whisper: '{whisper}' has {text.vocab_size} text tokens, {folder} "
+                f"{vocab_size}; give the Whisper that the tokenizer was cut from"
+            )
+        if language != "en":
+            prefix = torch.tensor(text.prefix_ids, device=self.device)
+            parts.aggregator.prefix_ids = prefix
+        self.model = TasteTokenizerModel(
+            parts.encoder, parts.aggregator, parts.quantizer, unit_lm
+        ).eval()
+        self.args = argparse.Namespace(
+            whisper=whisper, language=language, unit_rate_hz=UNIT_RATE_HZ
+        )
+        self.preprocess = TokenizerPreprocessor(text.encode, UNIT_RATE_HZ)
+        self.collate = TokenizerCollate(unit_lm.num_units)
+
+
+def find_released(
+    source: str | Path,
+    cache_dir: str | Path | None = None,
+    backbone: Backbone = Backbone(),
+) -> Path | None:
+    """Return the converted folder of a released checkpoint.
+
+    Args:
+        source: A folder that ``convert`` made, a folder in the released layout, or
+            the name of the released model on the hub.
+        cache_dir: Cache of weights, where a folder in the released layout is
+            converted, once; None for the default.
+        backbone: What a released config does not say.
+
+    Returns:
+        The folder; None if the source is something else.
+
+    Raises:
+        FileNotFoundError: If the hub cannot be reached.
+        CheckpointError: If something is wrong with the checkpoint.
+    """
+    folder = _download(cache_dir) if str(source) == RELEASED else Path(source)
+    if (folder / REPORT).is_file():
+        return folder
+    if not _is_official(folder):
+        return None
+    root = cache_root(cache_dir)
+    name = f"released-{_state_of(folder)}"
+    target = root / "converted" / name
+    with locked(root, name):
+        if not target.is_dir():
+            logging.info(f"converting {folder} to {target}")
+            convert(folder, target, to="espnet_taste", options=Options(backbone))
+    return target
+
+
+def open_released_vocoder(folder: Path, device: str) -> AbsVocoder | None:
+    """Open flow and HiFT of a converted folder; None if it has none.
+
+    Raises:
+        ValueError: If the files do not fit.
+    """
+    part = folder / VOCODER
+    if not part.is_dir():
+        return None
+    return open_cosyvoice(part, {"vocoder": "cosyvoice"}, SINGLE).to(device)
+
+
+def find_speaker_model(source: str | Path, folder: Path) -> str:
+    """Return where the speaker encoder of a released model lies, or should lie."""
+    places = [Path(source), Path(source) / ONNX_FOLDER, folder, folder / VOCODER]
+    files = [place / name for place in places for name in FILE_NAMES]
+    return str(next((path for path in files if path.is_file()), files[0]))
+
+
+def _is_official(folder: Path) -> bool:
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(config, dict) and OFFICIAL_KEY in config
+
+
+def _state_of(folder: Path) -> str:
+    """Return a digest of what lies in a folder, without reading the weights."""
+    digest = hashlib.sha256(str(folder.resolve()).encode())
+    for path in sorted(folder.rglob("*")):
+        stat = path.stat()
+        line = f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n"
+        digest.update(line.encode())
+    return digest.hexdigest()[:16]
+
+
+def _download(cache_dir: str | Path | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        # Configs and tensors; nothing that could be code.
+        patterns = ["*.json", "*.safetensors", "*.pth", "*.onnx"]
+        return Path(snapshot_download(RELEASED, allow_patterns=patterns))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{RELEASED} is not in the Hugging Face cache and the hub is out of reach "
+            f"({str(error).splitlines()[0]}); download it and give its folder"
+        ) from error

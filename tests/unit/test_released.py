@@ -1,0 +1,190 @@
+"""A released checkpoint, opened as the tokenizer that users have."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_released import BACKBONE, WHISPER, released_state, write_checkpoint
+from tiny_taste import noise
+
+from espnet_taste.convert.checkpoint import Options, convert
+from espnet_taste.convert.errors import WrongDigest
+from espnet_taste.convert.load import load_released
+from espnet_taste.layers.word_pooling import first_of_words
+from espnet_taste.pipeline import released
+from espnet_taste.pipeline.released import (
+    RELEASED,
+    ReleasedInference,
+    find_released,
+    find_speaker_model,
+)
+from espnet_taste.pipeline.taste import TasteTokenizer
+
+WINDOW_SAMPLES = 320 * WHISPER["max_source_positions"]
+SPEAKER = np.array([0.5, 0.1, 0.3, 0.2, 0.9], dtype=np.float32)
+
+
+class FakeText:
+    """Whisper's tokenizer: a token a letter."""
+
+    prefix_ids = [5, 6, 7, 8]
+
+    def __init__(self, model, language="en"):
+        self.vocab_size = 99 if model == "other" else WHISPER["vocab_size"]
+
+    def encode(self, text):
+        return [10 + ord(letter) % 20 for letter in text.strip()]
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("released") / "official"
+    return write_checkpoint(folder, released_state())
+
+
+@pytest.fixture(scope="module")
+def converted(official, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted") / "model"
+    convert(official, folder, to="espnet_taste", options=Options(BACKBONE))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def text(monkeypatch):
+    monkeypatch.setattr(released, "WhisperText", FakeText)
+
+
+@pytest.fixture
+def tokenizer(converted):
+    # The prefix of the released model is not in a vocabulary of 30.
+    tokenizer = TasteTokenizer.from_pretrained(converted, language="de")
+    tokenizer.encoder.speaker_encoder = SimpleNamespace(embed=lambda wave: SPEAKER)
+    return tokenizer
+
+
+def test_codes_are_those_of_the_checkpoint(tokenizer, converted):
+    waves = [noise(WINDOW_SAMPLES), noise(2000, seed=1)]
+    tokens = tokenizer.encode(waves, ["ab c", "d"], word_times=False)
+
+    whole = load_released(converted)
+    whole.tokenizer.aggregator.prefix_ids = torch.tensor(FakeText.prefix_ids)
+    rows = torch.tensor([[10 + ord(letter) % 20 for letter in "abc"]])
+    words, lengths = torch.tensor([[0, 0, 1]]), torch.tensor([3])
+    with torch.no_grad():
+        states = whole.tokenizer.encode_speech(
+            torch.from_numpy(waves[0])[None], torch.tensor([WINDOW_SAMPLES])
+        )
+        output = whole.tokenizer(states, rows, lengths, words)
+    expected = first_of_words(output.codes, words, lengths)[0, :2]
+    assert np.array_equal(tokens[0].codes, expected.numpy())
+    assert tokens[1].words == ("d",)
+    assert tokens[0].codes.shape == (2, 2)
+
+
+def test_units_are_drawn_as_released(tokenizer):
+    tokens = tokenizer.encode(noise(2000), "ab", word_times=False)
+    batch = [tokens, tokens[:1]]
+    units = []
+    tokenizer.synthesize = lambda rows, speakers, facts: units.append(rows) or rows
+
+    tokenizer.decode(batch)
+
+    # 2 to 20 times the prompt: start, speaker, two tokens, task.
+    assert all(2 * 5 <= len(row) <= 20 * 5 for row in units[0])
+    assert np.array_equal(units[0][0], units[0][1])
+    assert tokenizer.sampling.bounds == "prompt"
+
+
+def test_without_a_vocoder_it_only_encodes(tokenizer):
+    tokens = tokenizer.encode(noise(2000), "ab", word_times=False)
+    with pytest.raises(ValueError, match="without a vocoder"):
+        tokenizer.decode(tokens)
+
+
+def test_the_released_layout_is_converted_once(official, tmp_path, monkeypatch):
+    folder = find_released(official, tmp_path, BACKBONE)
+
+    assert ReleasedInference(folder).model.quantizer.codebook_size == 5
+    monkeypatch.setattr(released, "convert", None)
+    assert find_released(official, tmp_path, BACKBONE) == folder
+    assert find_released(folder, tmp_path) == folder
+
+
+def test_a_changed_checkpoint_is_converted_again(official, tmp_path):
+    copy = write_checkpoint(tmp_path / "official", released_state())
+    first = find_released(copy, tmp_path / "cache", BACKBONE)
+    write_checkpoint(copy, released_state(), num_shards=3)
+
+    assert find_released(copy, tmp_path / "cache", BACKBONE) != first
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[1]", "no json"])
+def test_other_folders_are_left_to_others(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    assert find_released(tmp_path, tmp_path / "cache") is None
+
+
+def test_the_name_on_the_hub_is_downloaded(official, tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, allow_patterns):
+        asked.append(name)
+        assert "*.py" not in allow_patterns and "*" not in allow_patterns
+        return str(official)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    folder = find_released(RELEASED, tmp_path, BACKBONE)
+    assert asked == [RELEASED] and (folder / "taste").is_dir()
+
+    def offline(name, allow_patterns):
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(FileNotFoundError, match=f"{RELEASED}.*no route.*folder"):
+        find_released(RELEASED, tmp_path, BACKBONE)
+
+
+def test_a_changed_file_is_refused(official, tmp_path):
+    folder = find_released(official, tmp_path, BACKBONE)
+    path = folder / "taste" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(WrongDigest, match="taste/model.safetensors"):
+        ReleasedInference(folder)
+    ReleasedInference(folder, check_sha256=False)
+
+
+def test_another_whisper_is_refused(converted):
+    with pytest.raises(ValueError, match="'other' has 99 text tokens.*30"):
+        ReleasedInference(converted, whisper="other")
+
+
+def test_the_speaker_encoder_is_looked_for(official, converted, tmp_path):
+    assert find_speaker_model(tmp_path, converted).endswith("campplus.onnx")
+    path = tmp_path / "cosyvoice" / "speaker_embed.onnx"
+    path.parent.mkdir()
+    path.touch()
+    assert find_speaker_model(tmp_path, converted) == str(path)
+
+
+def test_a_missing_speaker_encoder_is_named(converted):
+    tokenizer = TasteTokenizer.from_pretrained(converted, language="de")
+    with pytest.raises(FileNotFoundError, match="campplus.onnx"):
+        tokenizer.encode(noise(2000), "ab", word_times=False)
+
+
+def test_another_speaker_encoder_is_refused(tokenizer):
+    tokenizer.encoder.speaker_encoder = SimpleNamespace(embed=lambda wave: SPEAKER[:3])
+    with pytest.raises(ValueError, match="3 values.*trained with 5"):
+        tokenizer.encode(noise(2000), "ab", word_times=False)
+
+
+def test_a_transcript_with_too_many_tokens_is_named(tokenizer):
+    # 12 positions, 4 of them for the prefix.
+    with pytest.raises(ValueError, match="'abcdefghi.*9 tokens.*takes 8"):
+        tokenizer.encode(noise(2000), "abcdefghi", word_times=False)
+    tokenizer.encode(noise(2000), "abcdefgh", word_times=False)
