@@ -11,8 +11,9 @@ of flow + HiFT, two calls to one.
 What one call saves is overhead and reading the weights, not arithmetic: expect much
 where a call is bound by launches (a GPU, short speech), little on a CPU core that is
 busy multiplying. Measured on one core of a busy machine (AVX-512, float32, CPU time,
-one row): 1.45 for 0.2 s of speech, 1.34 for 0.5 s, 1.2 to 1.3 for 1 s, 1.12 for 2 s;
-not yet on a GPU.
+one row): 1.45 for 0.2 s of speech, 1.34 for 0.5 s, 1.2 to 1.3 for 1 s, 1.12 for 2 s.
+On one H100 (float32, wall time): 2.0 to 2.1 for one row of 0.5 to 10 s, 1.9 to 2.0 for
+8 rows of 1 and 4 s.
 
     python benchmarks/bench_flow.py --threads 1 --units 50 200
     python benchmarks/bench_flow.py --device cuda

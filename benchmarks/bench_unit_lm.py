@@ -10,7 +10,10 @@ The model has the released size (random weights) and draws with the released set
 * What does a batch bring? ``generate_units`` writes rows of one fixed length (bounds
   that meet), alone and together; units a second of both, and their ratio.
 
-A time is the median over the turns.
+A time is the median over the turns. Measured on one H100 (torch 2.11, 16 CPU cores):
+a step takes 3.8 to 5.4 ms in float32, at position 1500 0.83 x that at 100 for one row
+and 1.18 x for 16; 16 rows give 11.7 x the units a second of one (14.7 x in bfloat16,
+whose autocast doubles the time of a step: it is bound by launches).
 
     python benchmarks/bench_unit_lm.py --threads 2
     python benchmarks/bench_unit_lm.py --device cuda --dtype bfloat16
@@ -155,9 +158,9 @@ def main(argv: list[str] | None = None) -> int:
     rates = {batch: bench.units_a_second(batch) for batch in args.batches}
     for batch, rate in rates.items():
         gain = rate / rates[args.batches[0]]
+        row = f"batch {batch:3d}, whole rows of {args.units}"
         print(
-            f"batch {batch:3d}, whole rows of {args.units}: {rate:8.1f} units a second, "
-            f"{gain:.2f} x batch {args.batches[0]}"
+            f"{row}: {rate:8.1f} units a second, {gain:.2f} x batch {args.batches[0]}"
         )
     return 0
 

@@ -8,9 +8,9 @@ import tiny_onnx
 import torch
 
 from espnet_taste.bin.extract_speakers import main
-from espnet_taste.units.speakers import open_speaker_encoder
 from espnet_taste.units.campplus import CamPlus, find_campplus, speaker_features
 from espnet_taste.units.speaker import SpeakerEncoder
+from espnet_taste.units.speakers import open_speaker_encoder
 
 pytest.importorskip("onnxruntime")
 

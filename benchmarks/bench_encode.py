@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+"""Time what encoding runs through: Whisper's encoder, aggregator and quantizer.
+
+With random weights of the released size or of the recipe's default (Whisper tiny.en):
+
+* the encoder alone against the limit of this machine's matrix products: the best rate
+  of a square product in the same type, measured before and after. Work that is no
+  product (softmax, norms, GELU) counts as nothing, so 100 % is out of reach;
+* speech seconds a second of encoder + aggregator + quantizer, alone and in a batch,
+  with the whole 30-s window ("full", as released) and without its silent tail
+  ("trimmed").
+
+With --model and --wav_scp, the share of equal codes of the two windows on real speech:
+a trained model (an experiment folder), the transcripts of --text.
+
+    python benchmarks/bench_encode.py --size default --threads 2 --dtype bfloat16
+    python benchmarks/bench_encode.py --model egs2/taste/exp/TAG --wav_scp W --text T
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+# As in bench_packing.py: threads that spin take the cores from those that work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+from transformers import WhisperConfig  # noqa: E402
+from transformers.models.whisper import modeling_whisper  # noqa: E402
+
+from espnet_taste.convert.architecture import DISTIL_LARGE_V3  # noqa: E402
+from espnet_taste.tokenizer.aggregator import (  # noqa: E402
+    WhisperAggregator,
+    build_decoder,
+)
+from espnet_taste.tokenizer.encoder import WhisperEncoder  # noqa: E402
+from espnet_taste.tokenizer.quantizer import RvqQuantizer  # noqa: E402
+from espnet_taste.types import SAMPLE_RATE_HZ  # noqa: E402
+
+TINY_EN = {
+    "d_model": 384,
+    "encoder_layers": 4,
+    "encoder_attention_heads": 6,
+    "encoder_ffn_dim": 1536,
+    "decoder_layers": 4,
+    "decoder_attention_heads": 6,
+    "decoder_ffn_dim": 1536,
+    "num_mel_bins": 80,
+    "vocab_size": 51864,
+    "max_source_positions": 1500,
+    "max_target_positions": 448,
+    "pad_token_id": 50256,
+}
+SIZES = {"default": (TINY_EN, 1, 64), "released": (DISTIL_LARGE_V3, 6, 256)}
+TOKENS_A_SECOND = 3.5
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def encoder_products(config: WhisperConfig, frames: int) -> float:
+    """Return the floating-point operations of the encoder's products for one row."""
+    width, hidden = config.d_model, config.encoder_ffn_dim
+    dense = 4 * width * width + 2 * width * hidden
+    attention = 2 * frames * width
+    layers = config.encoder_layers * frames * (dense + attention)
+    convolutions = frames * 3 * width * (2 * config.num_mel_bins + width)
+    return 2.0 * (layers + convolutions)
+
+
+class Bench:
+    """The modules and the clock."""
+
+    def __init__(self, args: argparse.Namespace):
+        torch.manual_seed(0)
+        sizes, value_layer, codebook_dim = SIZES[args.size]
+        self.args = args
+        self.clock = CLOCKS[args.clock]
+        self.config = WhisperConfig(**sizes, attn_implementation="sdpa")
+        encoder = modeling_whisper.WhisperEncoder(self.config)
+        decoder = build_decoder(self.config)
+        quantizer = RvqQuantizer(self.config.d_model, codebook_dim)
+        for codebook in quantizer.rvq.codebooks:
+            torch.nn.init.normal_(codebook.embed)
+            codebook.initialised.fill_(1.0)
+        self.encoders = {
+            window: WhisperEncoder.from_module(encoder, value_layer, window=window)
+            for window in ("full", "trimmed")
+        }
+        self.aggregator = WhisperAggregator.from_module(decoder, [1, 2, 3, 4])
+        self.quantizer = quantizer
+        for module in (*self.encoders.values(), self.aggregator, quantizer):
+            module.to(args.device).eval()
+
+    def autocast(self) -> AbstractContextManager:
+        """Return the context that computes in the wanted type."""
+        if self.args.dtype == "float32":
+            return nullcontext()
+        dtype = getattr(torch, self.args.dtype)
+        return torch.autocast(self.args.device.split(":")[0], dtype)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return the median time of a piece of work, the first run left out."""
+        times = []
+        for _ in range(self.args.turns + 1):
+            start = self.now()
+            work()
+            times.append(self.now() - start)
+        return float(np.median(times[1:]))
+
+    def now(self) -> float:
+        """Let the device finish; return the time."""
+        if self.args.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return self.clock()
+
+    @torch.inference_mode()
+    def product_limit(self) -> float:
+        """Return the best rate of a square product, operations a second."""
+        rates = []
+        for size in (1024, 2048, 4096):
+            dtype = getattr(torch, self.args.dtype)
+            a, b = (torch.randn(size, size, dtype=dtype) for _ in range(2))
+            a, b = a.to(self.args.device), b.to(self.args.device)
+            rates.append(2 * size**3 / self.seconds(lambda a=a, b=b: a @ b))
+        return max(rates)
+
+    @torch.inference_mode()
+    def encoder_rate(self, batch: int) -> float:
+        """Return the rate of the encoder's products on whole windows."""
+        encoder = self.encoders["full"]
+        shape = (batch, 2 * encoder.max_frames, self.config.num_mel_bins)
+        mel = torch.randn(shape, device=self.args.device)
+        with self.autocast():
+            spent = self.seconds(lambda: encoder.encode_log_mel(mel))
+        return batch * encoder_products(self.config, encoder.max_frames) / spent
+
+    @torch.inference_mode()
+    def throughput(self, window: str, batch: int, audio_s: float) -> float:
+        """Return seconds of speech encoded in a second."""
+        device = self.args.device
+        samples = round(audio_s * SAMPLE_RATE_HZ)
+        num_tokens = max(1, round(audio_s * TOKENS_A_SECOND))
+        speech = 0.1 * torch.randn(batch, samples, device=device)
+        lengths = torch.full((batch,), samples, device=device)
+        tokens = torch.randint(1000, (batch, num_tokens), device=device)
+        counts = torch.full((batch,), num_tokens, device=device)
+        words = torch.arange(num_tokens, device=device).expand(batch, -1)
+        mask = torch.ones_like(tokens, dtype=torch.bool)
+
+        def work() -> Tensor:
+            states = self.encoders[window](speech, lengths)
+            features = self.aggregator(tokens, counts, words, states)
+            return self.quantizer(features, mask).codes
+
+        with self.autocast():
+            return batch * audio_s / self.seconds(work)
+
+
+def compare_codes(args: argparse.Namespace) -> None:
+    """Print the share of codes that do not change with the silent tail left out."""
+    from espnet_taste.data.kaldi import read_table
+    from espnet_taste.pipeline.taste import TasteTokenizer
+
+    tokenizer = TasteTokenizer.from_pretrained(args.model, device=args.device)
+    encoder = tokenizer.model.encoder
+    texts = read_table(args.text)
+    paths = {k: v for k, v in read_table(args.wav_scp).items() if k in texts}
+    keys = sorted(paths)[: args.utterances]
+    codes = {}
+    for window in ("full", "trimmed"):
+        encoder.window = window
+        rows = tokenizer.encode(
+            [paths[key] for key in keys],
+            [texts[key] for key in keys],
+            word_times=False,
+        )
+        codes[window] = np.concatenate([row.codes for row in rows])
+    equal = codes["full"] == codes["trimmed"]
+    shares = ", ".join(f"{share:.1%}" for share in equal.mean(0))
+    print(
+        f"{len(keys)} utterances, {len(equal)} words: {equal.mean():.1%} of the codes "
+        f"are equal with and without the silent tail (codebooks in order: {shares}), "
+        f"{equal.all(1).mean():.1%} of the words have all of them equal"
+    )
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=sorted(SIZES), default="default")
+    parser.add_argument("--audio_s", type=float, nargs="+", default=[3.0, 10.0, 29.0])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: on a busy machine"
+    )
+    parser.add_argument("--model", help="experiment folder: compare codes instead")
+    parser.add_argument("--wav_scp", type=Path)
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--utterances", type=int, default=100)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    args = get_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    if args.model is not None:
+        compare_codes(args)
+        return 0
+    bench = Bench(args)
+    print(
+        f"{args.size} size, {args.device}, {args.threads} thread(s), {args.clock} time, "
+        f"{args.dtype}, median of {args.turns} turns"
+    )
+    limit = bench.product_limit()
+    rates = {batch: bench.encoder_rate(batch) for batch in args.batches}
+    limit = max(limit, bench.product_limit())
+    for batch, rate in rates.items():
+        print(
+            f"encoder, {batch} x 30 s: {rate / 1e9:.0f} GFLOP/s in products, "
+            f"{rate / limit:.0%} of the limit of {limit / 1e9:.0f}"
+        )
+    for audio_s in args.audio_s:
+        for window in ("full", "trimmed"):
+            for batch in args.batches:
+                rate = bench.throughput(window, batch, audio_s)
+                row = f"{batch} x {audio_s:4.1f} s, {window:7s}"
+                print(f"{row}: {rate:7.1f} s of speech a second")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
