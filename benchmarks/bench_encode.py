@@ -220,8 +220,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     bench = Bench(args)
     print(
-        f"{args.size} size, {args.device}, {args.threads} thread(s), {args.clock} time, "
-        f"{args.dtype}, median of {args.turns} turns"
+        f"{args.size} size, {args.device}, {args.threads} thread(s), "
+        f"{args.clock} time, {args.dtype}, median of {args.turns} turns"
     )
     limit = bench.product_limit()
     rates = {batch: bench.encoder_rate(batch) for batch in args.batches}

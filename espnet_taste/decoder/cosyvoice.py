@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from espnet_taste.decoder.contracts import AbsVocoder
 from espnet_taste.decoder.flow import FlowConfig, FlowMatching, row_noise
 from espnet_taste.decoder.hift import HiftConfig, HiftGenerator, row_draws
-from espnet_taste.weights.convert_torch import load_pickle
-from espnet_taste.weights.strict import require_fit
+from espnet_taste.weights.strict import read_weights, require_fit
 
 WHOLE_FILES = ("voice_generator.pth", "model.safetensors")
 PARTS = ("flow", "hift")
@@ -215,4 +213,4 @@ def read_generator(folder: Path, model_file: str) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    return load_file(path) if path.suffix == ".safetensors" else load_pickle(path)
+    return read_weights(path)

@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from espnet_taste.decoder.mel import MelConfig
-from espnet_taste.weights.strict import require_fit
+from espnet_taste.weights.strict import read_weights, require_fit
 
 SLOPE = 0.1
 # The released generator leaves the default slope before its last convolution.
@@ -303,7 +302,7 @@ def load_hifigan(folder: Path) -> HifiGanGenerator:
     folder = Path(folder)
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     generator = HifiGanGenerator(read_config(values))
-    state = fold_weight_norm(load_file(folder / "model.safetensors"))
+    state = fold_weight_norm(read_weights(folder / "model.safetensors"))
     require_fit(generator.state_dict(), state, folder, "HiFi-GAN generator")
     generator.load_state_dict(state)
     return generator

@@ -19,6 +19,7 @@ from espnet_taste.decoder.griffin_lim import GriffinLim
 from espnet_taste.decoder.hifigan import load_hifigan
 from espnet_taste.decoder.unit_to_mel import UnitToMel
 from espnet_taste.weights import resolve
+from espnet_taste.weights.strict import read_weights, require_fit
 
 MODEL_FILE = "valid.loss.best.pth"
 # Prefix of the acoustic model's names in the checkpoint of its ESPnet task.
@@ -112,18 +113,12 @@ def _open_unit_to_mel(
     path = folder / model_file
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; run the stage train_vocoder first")
-    state = torch.load(path, map_location="cpu", weights_only=True)
     state = {
         name.removeprefix(TRAINED_PART): value
-        for name, value in state.items()
+        for name, value in read_weights(path).items()
         if name.startswith(TRAINED_PART)
     }
-    wrong = sorted(state.keys() ^ model.state_dict().keys())
-    if wrong:
-        raise ValueError(
-            f"{path} does not fit {folder}/config.yaml; tensors missing or unknown: "
-            f"{wrong[:3]}"
-        )
+    require_fit(model.state_dict(), state, path, "unit-to-mel model (config.yaml)")
     model.load_state_dict(state)
     mel_vocoder = open_mel_vocoder(
         config.get("mel_vocoder", "hifigan"), config.get("mel_vocoder_conf") or {}

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from espnet_taste.tokenizer.log_mel import HOP_SAMPLES, log_mel, mel_filters
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.units.contracts import AbsUnitExtractor, too_short, write_units
 from espnet_taste.weights.digests import sha256_of
-from espnet_taste.weights.strict import require_fit
+from espnet_taste.weights.strict import read_weights, require_fit
 
 UNIT_RATE_HZ = 50.0
 FRAMES_PER_UNIT = 2
@@ -134,7 +133,7 @@ class S3Units(AbsUnitExtractor):
         facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         network = build_network(facts["network"])
         path = folder / "units.safetensors"
-        _load(network, load_file(path), path)
+        _load(network, read_weights(path), path)
         return cls(network, facts["network"], facts["weights_sha256"])
 
 
@@ -174,7 +173,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ValueError: If it is neither.
     """
     if path.suffix == ".safetensors":
-        return load_file(path)
+        return read_weights(path)
     if path.suffix != ".onnx":
         raise ValueError(f"{path}: expected an .onnx or a .safetensors file")
     utils = _package("utils")

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchaudio.functional as audio_functional
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.weights.strict import read_weights
 
 EMBEDDING_DIM = 256
 HIDDEN_DIM = 256
@@ -63,10 +63,8 @@ class SpeakerEncoder(nn.Module):
             ValueError: If a tensor of the encoder is missing.
         """
         path = Path(folder) / "model.safetensors"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no speaker encoder weights")
         encoder = cls()
-        state = load_file(path)
+        state = read_weights(path)
         # The scale and bias of the training loss lie in the checkpoint too.
         wanted = encoder.state_dict().keys()
         if missing := sorted(wanted - state.keys()):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from espnet_taste.layers.kmeans import lloyd, nearest_means, spread_start
@@ -27,6 +26,7 @@ from espnet_taste.units.contracts import (
 from espnet_taste.units.unit_encoder import frames_per_unit
 from espnet_taste.units.whisper_features import WhisperFeatures
 from espnet_taste.weights import fingerprint, resolve
+from espnet_taste.weights.strict import read_weights
 
 # k-means++ passes over its vectors once a class; a sample starts as well.
 START_SAMPLE = 20_000
@@ -151,7 +151,7 @@ class WhisperKMeans(AbsUnitExtractor):
         weights = resolve(config.model)
         found = fingerprint(weights)
         require_same_weights(folder, config.model, found, facts["model_sha256"])
-        codebook = load_file(folder / "units.safetensors")
+        codebook = read_weights(folder / "units.safetensors")
         return cls(config, WhisperFeatures(weights, config.layer), codebook, found)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from espnet_taste.tokenizer.encoder import FRAME_SAMPLES, WhisperEncoder
@@ -28,6 +27,7 @@ from espnet_taste.units.contracts import (
 from espnet_taste.units.unit_encoder import UnitEncoder, centre_states
 from espnet_taste.units.whisper_features import FRAME_RATE_HZ
 from espnet_taste.weights import fingerprint, resolve
+from espnet_taste.weights.strict import read_weights
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class WhisperVQ(AbsUnitExtractor):
         config = WhisperVQConfig(
             facts["whisper"], facts["encoder_conf"], facts["unit_encoder_conf"]
         )
-        extractor = cls.build(config, load_file(folder / "units.safetensors"))
+        extractor = cls.build(config, read_weights(folder / "units.safetensors"))
         require_same_weights(
             folder, config.whisper, extractor.model_sha256, facts["model_sha256"]
         )

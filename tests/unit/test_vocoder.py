@@ -72,7 +72,7 @@ def change(folder, **values):
         ({"vocoder": "flow"}, r"'flow' is not one of \['cosyvoice', 'unit_to_mel'\]"),
         ({"mel_vocoder": "x"}, r"'x' is not one of \['griffin_lim', 'hifigan'\]"),
         ({"mel_vocoder_conf": {"steps": 2}}, r"no option \['steps'\]; it has"),
-        ({"unit_to_mel_conf": {**CONF, "unit_blocks": 2}}, "does not fit"),
+        ({"unit_to_mel_conf": {**CONF, "unit_blocks": 2}}, "not the weights of this"),
     ],
 )
 def test_a_folder_that_cannot_be_opened_is_named(folder, values, message):
