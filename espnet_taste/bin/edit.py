@@ -41,6 +41,10 @@ def get_parser() -> argparse.ArgumentParser:
     _add_files(replace, "tokens")
     replace.add_argument("--word", type=int, required=True)
     replace.add_argument("--text", required=True)
+    repeat = edits.add_parser("repeat", help="say a word several times over")
+    _add_files(repeat, "tokens")
+    repeat.add_argument("--word", type=int, required=True)
+    repeat.add_argument("--times", type=int, required=True)
     between = edits.add_parser("interpolate", help="speak between two deliveries")
     _add_files(between, "first", "second")
     between.add_argument("--share", type=float, required=True, help="of the second")
@@ -101,6 +105,8 @@ def make_edits(args: argparse.Namespace, tokenizer) -> list[tuple]:
     elif args.edit == "replace":
         encode = tokenizer.encoder.encode_text
         edit = editing.replace_text(*tokens, args.word, args.text, encode)
+    elif args.edit == "repeat":
+        edit = editing.repeat_word(*tokens, args.word, args.times)
     elif args.edit == "interpolate":
         edit = delivery.interpolate(*tokens, args.share, tokenizer, args.words)
     else:

@@ -23,6 +23,7 @@ from espnet_taste.data.exclusions import ExclusionError
 
 if TYPE_CHECKING:
     from espnet_taste.data.data_dir import DataDir
+    from espnet_taste.data.espnet_asr import EspnetAsr
     from espnet_taste.pipeline.taste import TasteTokenizer
     from espnet_taste.pipeline.token_store import TokenPart, TokenStore
     from espnet_taste.pipeline.tokens import TasteTokens
@@ -34,6 +35,9 @@ SETTINGS = (
     "data_dir",
     "text",
     "transcripts",
+    "asr_config",
+    "asr_model_file",
+    "asr_tag",
     "dtype",
     "word_times",
     "allow_pipes",
@@ -69,8 +73,13 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         "--transcripts",
         choices=["auto", "asr"],
         default="auto",
-        help="auto: Whisper writes them if there is no text; asr: always",
+        help="auto: a recogniser writes them if there is no text; asr: always",
     )
+    parser.add_argument(
+        "--asr_config", type=Path, help="ESPnet recogniser that writes instead"
+    )
+    parser.add_argument("--asr_model_file", type=Path)
+    parser.add_argument("--asr_tag", help="model-zoo tag instead of the two files")
     parser.add_argument("--key_file", type=Path, help="subset; default: all")
     parser.add_argument(
         "--batch_s", type=float, default=60.0, help="seconds of audio at once, padded"
@@ -167,8 +176,12 @@ def encode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
     from espnet_taste.data.batches import in_batches_by_cost
     from espnet_taste.pipeline.taste import TasteTokenizer
 
+    device = device_of(args, job)
     tokenizer = TasteTokenizer.from_pretrained(
-        args.model, device=device_of(args, job), dtype=args.dtype
+        args.model,
+        device=device,
+        dtype=args.dtype,
+        transcriber=open_transcriber(args, device),
     )
     store = open_store(args)
     store.require_same_tokenizer(tokenizer.models)
@@ -180,6 +193,15 @@ def encode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
         for key, result in results.items():
             if isinstance(result, ExclusionError):
                 part.exclude(key, result)
+
+
+def open_transcriber(args: argparse.Namespace, device: str) -> "EspnetAsr | None":
+    """Open the recogniser that was asked for; None for the tokenizer's Whisper."""
+    if (args.asr_config, args.asr_model_file, args.asr_tag) == (None, None, None):
+        return None
+    from espnet_taste.data.espnet_asr import load_espnet_asr
+
+    return load_espnet_asr(args.asr_tag, args.asr_config, args.asr_model_file, device)
 
 
 def read_recordings(

@@ -50,6 +50,7 @@ def run(folder, *arguments, pitch=("--no_pitch",)):
         ),
         (("replace", "one", "--word", "2", "--text", "new"), ["edited"]),
         (("interpolate", "one", "two", "--share", "0.5"), ["edited"]),
+        (("repeat", "one", "--word", "1", "--times", "2"), ["edited"]),
     ],
 )
 def test_an_edit_leaves_tokens_audio_and_a_report(folder, arguments, names, capsys):
@@ -65,7 +66,8 @@ def test_an_edit_leaves_tokens_audio_and_a_report(folder, arguments, names, caps
     assert list(report["edits"]) == names
     for name in names:
         tokens = TasteTokens.load(out / f"{name}.safetensors")
-        assert tokens.times is None and len(tokens) == 12
+        said_twice = arguments[0] == "repeat"
+        assert tokens.times is None and len(tokens) == 12 + said_twice
         assert soundfile.info(out / f"{name}.after.wav").samplerate == 1000
         facts = report["edits"][name]
         assert len(facts["words"]) == 12 and facts["caveats"]
@@ -92,6 +94,7 @@ def test_retiming_learns_from_examples_with_times(folder, capsys):
     [
         (("swap", "one", "two", "--words", "12"), "no word 12 in"),
         (("interpolate", "one", "two", "--share", "2"), "share must be in 0..1"),
+        (("repeat", "one", "--word", "1", "--times", "1"), "2 times or more, got 1"),
         (("replace", "no", "--word", "0", "--text", "x"), "no TASTE tokens at no"),
     ],
 )

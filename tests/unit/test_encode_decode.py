@@ -175,6 +175,25 @@ def test_a_table_without_text_is_transcribed(corpus, tmp_path, worker, monkeypat
     assert TokenFile(out / "tokens.jsonl")["a"].text == "heard"
 
 
+def test_a_recogniser_of_espnet_may_write(
+    corpus, tmp_path, worker, monkeypatch, capsys
+):
+    asked = []
+
+    def load(*options):
+        asked.append(options)
+        return "recogniser"
+
+    monkeypatch.setattr("espnet_taste.data.espnet_asr.load_espnet_asr", load)
+    out, needs = tmp_path / "out", ("--max_excluded", "1")
+    run_encode(corpus, out, "--asr_tag", "some/tag", *needs)
+
+    assert asked == [("some/tag", None, None, "cpu")]
+    assert worker.opened[0][2]["transcriber"] == "recogniser"
+    assert run_encode(corpus, out, "--asr_tag", "other", *needs) == 1
+    assert "other settings (asr_tag some/tag -> other)" in capsys.readouterr().err
+
+
 def test_unknown_keys_other_settings_and_other_models_are_refused(
     corpus, tmp_path, worker, capsys
 ):
