@@ -5,44 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from espnet_taste.align.whisper_dtw import load_whisper
+from espnet_taste.align.whisper_dtw import WholeWhisper
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 
-class WhisperTranscriber:
-    """Writes down what is said, in batches, by greedy search.
+class WhisperTranscriber(WholeWhisper):
+    """Writes down what is said, in batches, by greedy search; see ``WholeWhisper``."""
 
-    Args:
-        model: Name or folder, anything ``espnet_taste.weights.resolve`` knows.
-        language: Language of the speech, for multilingual models.
-        device: Torch device.
-    """
-
-    def __init__(
-        self,
-        model: str = "openai/whisper-tiny.en",
-        *,
-        language: str = "en",
-        device: str = "cpu",
-    ):
-        self._build(*load_whisper(model, device), language)
-
-    @classmethod
-    def from_loaded(
-        cls, whisper: Any, tokenizer: Any, features: Any, language: str = "en"
-    ) -> "WhisperTranscriber":
-        """Wrap what ``load_whisper`` returned instead of loading it again."""
-        transcriber = cls.__new__(cls)
-        transcriber._build(whisper, tokenizer, features, language)
-        return transcriber
-
-    def _build(
-        self, whisper: Any, tokenizer: Any, features: Any, language: str
-    ) -> None:
-        self.whisper, self.tokenizer, self.features = whisper, tokenizer, features
+    def _build(self, *parts: Any) -> None:
+        super()._build(*parts)
         self.options = {"num_beams": 1, "do_sample": False}
-        if getattr(whisper.generation_config, "is_multilingual", False):
-            self.options |= {"language": language, "task": "transcribe"}
+        if getattr(self.whisper.generation_config, "is_multilingual", False):
+            self.options |= {"language": self.language, "task": "transcribe"}
 
     def transcribe(self, audios: Sequence[np.ndarray]) -> list[str]:
         """Return the transcript of each audio, (N,) float32 at 16 kHz, <= 30 s."""

@@ -9,7 +9,7 @@ Source: the word timestamps of OpenAI's Whisper (heads, median filter, warping).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -28,8 +28,8 @@ MAX_S = 30.0
 FILTER_FRAMES = 7  # width of the median filter over time
 
 
-class WhisperAligner(AbsAligner):
-    """Aligns by the attention of a Whisper model.
+class WholeWhisper:
+    """What uses a whole Whisper, encoder and decoder.
 
     Args:
         model: Name or folder, anything ``espnet_taste.weights.resolve`` knows.
@@ -49,18 +49,26 @@ class WhisperAligner(AbsAligner):
     @classmethod
     def from_loaded(
         cls, whisper: Any, tokenizer: Any, features: Any, language: str = "en"
-    ) -> "WhisperAligner":
+    ) -> Self:
         """Wrap what ``load_whisper`` returned instead of loading it again."""
-        aligner = cls.__new__(cls)
-        aligner._build(whisper, tokenizer, features, language)
-        return aligner
+        user = cls.__new__(cls)
+        user._build(whisper, tokenizer, features, language)
+        return user
 
     def _build(
         self, whisper: Any, tokenizer: Any, features: Any, language: str
     ) -> None:
         self.whisper, self.tokenizer, self.features = whisper, tokenizer, features
-        self.prefix = prefix_ids(whisper, tokenizer, language)
-        self.heads = alignment_heads(whisper)
+        self.language = language
+
+
+class WhisperAligner(WholeWhisper, AbsAligner):
+    """Aligns by the attention of a Whisper model; options as ``WholeWhisper``."""
+
+    def _build(self, *parts: Any) -> None:
+        super()._build(*parts)
+        self.prefix = prefix_ids(self.whisper, self.tokenizer, self.language)
+        self.heads = alignment_heads(self.whisper)
 
     def align(
         self, audio: np.ndarray, words: Sequence[str], *, key: str = ""
