@@ -9,6 +9,7 @@ Symbols: W words, H LLM width, Q codebooks, K codebook size, d codebook width.
 Source: TASTE (arXiv:2504.07053), output module of the spoken LM.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -83,6 +84,22 @@ class AbsCodeHead(nn.Module, ABC):
         """
 
     @abstractmethod
+    def log_likelihoods(
+        self, prediction: Any, codes: Tensor, codebooks: Codebooks
+    ) -> Tensor:
+        """Return how likely the true codes are.
+
+        Args:
+            prediction: What ``forward`` returned for (B, W, H).
+            codes: Codes of the words, (B, W, Q), int64, IGNORE on padding.
+            codebooks: The frozen quantizer.
+
+        Returns:
+            Nats, (B, W, S), float32, S streams that are predicted apart; any value on
+            padding.
+        """
+
+    @abstractmethod
     def choose(
         self,
         prediction: Any,
@@ -138,6 +155,14 @@ class LatentCodeHead(AbsCodeHead):
         loss = masked_mean(mixed, codes[..., 0] != IGNORE)
         return CodeLosses(loss, {"latent_mse": mse, "latent_kl": kl})
 
+    def log_likelihoods(
+        self, prediction: Latent, codes: Tensor, codebooks: Codebooks
+    ) -> Tensor:
+        """Return the density of the summed code under the Gaussian, (B, W, 1)."""
+        distance = (prediction.mu - codebooks.sum_codes(codes)).square()
+        terms = prediction.logvar + distance / prediction.logvar.exp()
+        return -0.5 * (terms + math.log(2 * math.pi)).sum(-1, keepdim=True)
+
     @torch.no_grad()
     def choose(
         self,
@@ -177,6 +202,13 @@ class LinearCodeHead(AbsCodeHead):
         ce = F.cross_entropy(logits, codes, ignore_index=IGNORE, reduction="none")
         per_codebook = masked_mean(ce, codes[..., 0] != IGNORE)
         return CodeLosses(per_codebook.mean(), {"code_ce": ce})
+
+    def log_likelihoods(
+        self, prediction: Tensor, codes: Tensor, codebooks: Codebooks
+    ) -> Tensor:
+        """Return the log-probability of every codebook's entry, (B, W, Q)."""
+        index = codes.clamp(min=0)[..., None]
+        return prediction.log_softmax(-1).gather(-1, index)[..., 0]
 
     @torch.no_grad()
     def choose(

@@ -2,6 +2,9 @@
 
 Sums can be pooled over utterances and jobs, and compared between conditions; a mean
 of means cannot.
+
+Symbols: B batch, N positions that predict a token, W words, Q codebooks, S streams
+of codes that are predicted apart (Q, or 1 for the latent).
 """
 
 from dataclasses import dataclass
@@ -28,6 +31,45 @@ class SpokenLMScores:
     num_words: Tensor  # (B,) int64
 
 
+@dataclass(frozen=True)
+class LogLikelihoods:
+    """How likely every token and every word's codes are, in nats."""
+
+    text: Tensor  # (B, N) float32; 0 where no token is predicted
+    num_tokens: Tensor  # (B,) int64; the first so many positions of a row predict one
+    codes: Tensor  # (B, W, S) float32; 0 behind the last word
+    num_words: Tensor  # (B,) int64
+
+
+@torch.no_grad()
+def log_likelihoods(slm: SpokenLM, batch: DelayBatch) -> LogLikelihoods:
+    """Return the log-likelihoods of a batch, by one forward pass.
+
+    Of the latent it is the density of the summed code; that is no probability, may be
+    above 0, and is compared with nothing but itself.
+
+    Args:
+        slm: The spoken LM, in eval mode.
+        batch: Layouts and codes.
+
+    Raises:
+        ValueError: If ``slm`` is in train mode.
+    """
+    _require_eval(slm)
+    hidden = slm.read(slm.embed(batch))
+    text_hidden, labels = slm.text_positions(hidden, batch)
+    text = text_losses(text_hidden, labels, slm.output_layer)
+    prediction = slm.predict_words(hidden, batch)
+    codes = slm.head.log_likelihoods(prediction, batch.word_codes, slm.codebooks)
+    is_word = batch.word_codes[..., 0] != IGNORE
+    return LogLikelihoods(
+        text=-text.ce,
+        num_tokens=(labels != IGNORE).sum(1),
+        codes=codes.masked_fill(~is_word[..., None], 0.0),
+        num_words=is_word.sum(1),
+    )
+
+
 @torch.no_grad()
 def score(slm: SpokenLM, batch: DelayBatch) -> SpokenLMScores:
     """Score every utterance of a batch.
@@ -42,8 +84,7 @@ def score(slm: SpokenLM, batch: DelayBatch) -> SpokenLMScores:
     Raises:
         ValueError: If ``slm`` is in train mode; its latent would be random.
     """
-    if slm.training:
-        raise ValueError("the spoken LM is in train mode; call eval() first")
+    _require_eval(slm)
     hidden = slm.read(slm.embed(batch))
     text_hidden, labels = slm.text_positions(hidden, batch)
     text = text_losses(text_hidden, labels, slm.output_layer)
@@ -63,6 +104,11 @@ def score(slm: SpokenLM, batch: DelayBatch) -> SpokenLMScores:
         code_hits=hits.sum(1),
         num_words=is_word.sum(1),
     )
+
+
+def _require_eval(slm: SpokenLM) -> None:
+    if slm.training:
+        raise ValueError("the spoken LM is in train mode; call eval() first")
 
 
 def _sum_words(term: Tensor, is_word: Tensor) -> Tensor:

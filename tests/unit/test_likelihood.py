@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from tiny_slm import NUM_CODEBOOKS, make_batch, make_slm
+from tiny_slm import LATENT_DIM, NUM_CODEBOOKS, make_batch, make_slm
 
-from espnet_taste.slm.likelihood import score
+from espnet_taste.slm.delay import DelayBatch
+from espnet_taste.slm.likelihood import log_likelihoods, score
 from espnet_taste.slm.losses import LossWeights
 
 SIZES = [[1, 2, 1], [3], [1, 1, 2, 2]]
@@ -63,6 +64,58 @@ def test_shapes():
     assert scores.taste_terms["code_ce"].shape == (3, NUM_CODEBOOKS)
 
 
-def test_train_mode_is_refused():
+@pytest.mark.parametrize("function", [score, log_likelihoods])
+def test_train_mode_is_refused(function):
     with pytest.raises(ValueError, match="in train mode"):
-        score(make_slm().train(), make_batch(SIZES))
+        function(make_slm().train(), make_batch(SIZES))
+
+
+@pytest.mark.parametrize("head", ["latent", "linear"])
+def test_log_likelihoods_add_up_to_the_losses(head):
+    slm, batch = make_slm(head=head), make_batch(SIZES)
+
+    found, scores = log_likelihoods(slm, batch), score(slm, batch)
+
+    torch.testing.assert_close(-found.text.sum(1), scores.text_ce)
+    assert found.num_tokens.equal(scores.num_tokens)
+    assert found.num_words.equal(scores.num_words)
+    if head == "linear":
+        torch.testing.assert_close(-found.codes.sum(1), scores.taste_terms["code_ce"])
+    for row, count in enumerate(found.num_tokens.tolist()):
+        assert (found.text[row, :count] < 0).all()
+        assert (found.text[row, count:] == 0).all()
+
+
+def test_the_latent_has_the_density_of_its_gaussian():
+    slm, batch = make_slm(head="latent"), make_batch(SIZES)
+    with torch.no_grad():
+        slm.head.latent.logvar.copy_(torch.linspace(-1.0, 1.0, LATENT_DIM))
+        latent = slm.predict_words(slm.read(slm.embed(batch)), batch)
+    gaussian = torch.distributions.Normal(latent.mu, (0.5 * latent.logvar).exp())
+    expected = gaussian.log_prob(slm.codebooks.sum_codes(batch.word_codes)).sum(-1)
+
+    found = log_likelihoods(slm, batch)
+
+    is_word = batch.word_codes[..., 0] >= 0
+    assert found.codes.shape == (*is_word.shape, 1)
+    torch.testing.assert_close(found.codes[..., 0][is_word], expected[is_word])
+    assert (found.codes[~is_word] == 0).all()
+
+
+@pytest.mark.parametrize("head", ["latent", "linear"])
+def test_a_batch_is_as_likely_as_its_items_alone(head):
+    slm = make_slm(head=head)
+    together = log_likelihoods(slm, make_batch(SIZES))
+
+    for row, sizes in enumerate(SIZES):
+        batch = make_batch(SIZES)
+        count, words = sum(sizes), len(sizes)
+        alone = DelayBatch(
+            batch.tokens[row : row + 1, : count + slm.delay],
+            batch.taste_words[row : row + 1, : count + slm.delay],
+            batch.label_words[row : row + 1, : count + slm.delay + 1],
+            batch.word_codes[row : row + 1, :words],
+        )
+        found = log_likelihoods(slm, alone)
+        torch.testing.assert_close(found.text[0], together.text[row, :count])
+        torch.testing.assert_close(found.codes[0], together.codes[row, :words])

@@ -1,0 +1,152 @@
+"""One number for one item from the log-likelihoods of its tokens and codes.
+
+Models and papers sum them up in ways of their own, and scores of different ways cannot
+be compared. So the likelihoods are kept by token and by word, and the way has a name
+that stands in every result:
+
+* ``sum``: everything added up. Longer items are less likely.
+* ``mean``: the sum by the number of predicted things, tokens and codes alike.
+* ``taste``: the mean of every stream (text, each codebook), added up.
+* ``text_only``, ``speech_only``: the same of the text, or of the codes.
+* ``localised``: ``taste`` of the words that begin within a window after a moment, e.g.
+  of a speaker switch.
+
+``normalised`` takes off what the item is worth without its condition.
+
+Symbols: T tokens, W words, S streams of codes.
+
+Source: SALMon (arXiv:2409.07437) adds up; TASTE (arXiv:2504.07053) and its released
+script take means of streams.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ItemLikelihood:
+    """Log-likelihoods of one item in nats.
+
+    Raises:
+        ValueError: If shapes disagree or a number is not finite.
+    """
+
+    tokens: np.ndarray  # (T,) float64
+    token_words: np.ndarray  # (T,) int64, word of every token
+    codes: np.ndarray  # (W, S) float64
+
+    def __post_init__(self) -> None:
+        """Check that the arrays belong together."""
+        if self.tokens.shape != self.token_words.shape or self.codes.ndim != 2:
+            raise ValueError(
+                f"log-likelihoods of tokens {self.tokens.shape} with words "
+                f"{self.token_words.shape} and of codes {self.codes.shape} do not "
+                "belong together; expected (T,), (T,) and (W, S)"
+            )
+        if len(self.tokens) == 0 or self.token_words[-1] + 1 != len(self.codes):
+            raise ValueError(
+                f"{len(self.tokens)} tokens with {len(self.codes)} rows of codes: an "
+                "item needs at least one word, and a row of codes for every word"
+            )
+        if not (np.isfinite(self.tokens).all() and np.isfinite(self.codes).all()):
+            raise ValueError("a log-likelihood is not a finite number")
+
+    def words(self, first: int, stop: int) -> "ItemLikelihood":
+        """Return the words from ``first`` up to ``stop``, at least one."""
+        kept = (self.token_words >= first) & (self.token_words < stop)
+        return ItemLikelihood(
+            self.tokens[kept], self.token_words[kept] - first, self.codes[first:stop]
+        )
+
+
+def by_sum(item: ItemLikelihood) -> float:
+    """Add everything up."""
+    return float(item.tokens.sum() + item.codes.sum())
+
+
+def by_mean(item: ItemLikelihood) -> float:
+    """Divide the sum by the number of tokens and codes."""
+    return by_sum(item) / (item.tokens.size + item.codes.size)
+
+
+def by_text(item: ItemLikelihood) -> float:
+    """Return the mean over the tokens."""
+    return float(item.tokens.mean())
+
+
+def by_speech(item: ItemLikelihood) -> float:
+    """Return the mean over the words, added up over the streams of codes."""
+    return float(item.codes.mean(0).sum())
+
+
+def by_streams(item: ItemLikelihood) -> float:
+    """Add up the means of all streams, as the released script does."""
+    return by_text(item) + by_speech(item)
+
+
+CONVENTIONS: dict[str, Callable[[ItemLikelihood], float]] = {
+    "sum": by_sum,
+    "mean": by_mean,
+    "taste": by_streams,
+    "text_only": by_text,
+    "speech_only": by_speech,
+}
+
+
+def localised(
+    item: ItemLikelihood,
+    word_times: np.ndarray,
+    from_s: float,
+    window_s: float = float("inf"),
+    convention: str = "taste",
+) -> float:
+    """Score what is said after a moment.
+
+    Args:
+        item: Log-likelihoods, in the context of all that comes before.
+        word_times: Start and end of every word in s, (W, 2).
+        from_s: The moment, in s.
+        window_s: Seconds after it that count.
+        convention: A name in ``CONVENTIONS``.
+
+    Raises:
+        ValueError: If times are missing or no word begins in the window.
+    """
+    if word_times.shape != (len(item.codes), 2):
+        raise ValueError(
+            f"{len(item.codes)} words but times of shape {word_times.shape}"
+        )
+    starts = word_times[:, 0]
+    inside = np.flatnonzero((starts >= from_s) & (starts < from_s + window_s))
+    if len(inside) == 0:
+        raise ValueError(
+            f"no word begins within {window_s:g} s after {from_s:g} s; the last one "
+            f"begins at {starts[-1]:.2f} s"
+        )
+    part = item.words(int(inside[0]), int(inside[-1]) + 1)
+    return CONVENTIONS[convention](part)
+
+
+def normalised(
+    item: ItemLikelihood, unconditional: ItemLikelihood, convention: str = "taste"
+) -> float:
+    """Return the score less that of the same words without their condition.
+
+    Args:
+        item: Log-likelihoods with the condition, e.g. after a prompt; the prompt's own
+            words are cut off.
+        unconditional: The same words and codes by themselves.
+        convention: A name in ``CONVENTIONS``.
+
+    Raises:
+        ValueError: If they are not of the same tokens.
+    """
+    if not np.array_equal(item.token_words, unconditional.token_words):
+        raise ValueError(
+            f"{len(item.tokens)} tokens of {len(item.codes)} words against "
+            f"{len(unconditional.tokens)} of {len(unconditional.codes)}: not one text"
+        )
+    score = CONVENTIONS[convention]
+    return score(item) - score(unconditional)
