@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
+from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import Continuation, SpokenContinuer
 from espnet_taste.slm.delay import DelayBatch
 from espnet_taste.slm.generation import CompletionSettings, Prompt
-from espnet_taste.slm.likelihood import SpokenLMScores, score
+from espnet_taste.slm.likelihood import SpokenLMScores, log_likelihoods, score
 from espnet_taste.slm.text import LlmText
 from espnet_taste.slm.vocabulary import read_vocabulary
 from espnet_taste.tasks.slm import TasteSpokenLMTask
@@ -84,6 +85,50 @@ class SpokenLMInference:
                 columns |= self._code_sums(own)
             rows += _as_rows(keys, condition, columns)
         return rows
+
+    @torch.no_grad()
+    def log_likelihoods(
+        self, rows: Sequence[TasteTokens]
+    ) -> list[dict[str, np.ndarray]]:
+        """Return how likely the tokens and codes of utterances are, in nats.
+
+        Args:
+            rows: Utterances with codes, of the tokenizer this LM was trained with.
+
+        Returns:
+            ``tokens`` (T,) and ``token_words`` (T,) of the LLM's own tokens, and
+            ``codes`` (W, S), S streams; float64 and int64. One forward pass for all.
+
+        Raises:
+            ValueError: If an utterance has no codes, or more words than fit.
+        """
+        items = [self._item_of(row) for row in rows]
+        with self.model.autocast(self.device):
+            found = log_likelihoods(self.slm, self._batch(items))
+        text, codes = (t.double().cpu().numpy() for t in (found.text, found.codes))
+        return [
+            {
+                "tokens": text[index, : len(data["llm_tokens"])],
+                "token_words": data["llm_words"],
+                "codes": codes[index, : len(data["codes"])],
+            }
+            for index, (_, data) in enumerate(items)
+        ]
+
+    def _item_of(self, tokens: TasteTokens) -> Item:
+        if tokens.codes is None:
+            raise ValueError(f"'{tokens.text[:40]}' has no codes, only embeddings")
+        data = {"text": tokens.text, "codes": tokens.codes}
+        arrays = self.preprocess(tokens.text[:40], data)
+        config = self.slm.causal_lm.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
+        length = len(arrays["llm_tokens"]) + self.slm.delay + 1
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"'{tokens.text[:40]}' takes {length} positions, the LLM has {limit}; "
+                "cut it into shorter ones"
+            )
+        return tokens.text[:40], arrays
 
     def _code_sums(self, scores: SpokenLMScores) -> dict[str, Tensor]:
         sums = {"code_hits": scores.code_hits, "code_count": scores.num_words}

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""How likely a spoken LM finds utterances: one line an item, every way of adding up.
+
+Reads tokens.jsonl (espnet_taste.bin.encode) and writes ``likelihoods.jsonl``: the
+log-likelihoods of every token and of every word's codes in nats, and the scores of all
+conventions (see ``eval/likelihood.py``). One forward pass an item; a killed run goes on
+where it was. What cannot be scored is counted in ``excluded.jsonl``.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from espnet_taste.bin.command import run_command
+from espnet_taste.data.exclusions import ExclusionError, Journal
+
+if TYPE_CHECKING:
+    from espnet_taste.eval.likelihood import ItemLikelihood
+    from espnet_taste.pipeline.interchange import TokenFile
+    from espnet_taste.pipeline.slm import SpokenLMInference
+    from espnet_taste.pipeline.tokens import TasteTokens
+
+JOURNAL = ".journal.jsonl"
+DIGITS = 6  # decimals of a log-likelihood
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--model", required=True, help="experiment folder, packed zip or model tag"
+    )
+    parser.add_argument("--tokens", type=Path, required=True, help="tokens.jsonl")
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--transcripts",
+        required=True,
+        metavar="SOURCE",
+        help="where the words came from, e.g. given, or the recogniser's name: it "
+        "changes scores, so it stands in every result",
+    )
+    parser.add_argument(
+        "--moments",
+        type=Path,
+        help="table of utterance ids and seconds: score what is said after them",
+    )
+    parser.add_argument(
+        "--window_s", type=float, default=float("inf"), help="seconds after a moment"
+    )
+    parser.add_argument("--batch_size", type=int, default=8, help="utterances")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--max_excluded",
+        type=float,
+        default=0.0,
+        help="end with an error if a larger share cannot be scored",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(score_items, get_parser(), "likelihood", argv)
+
+
+def score_items(args: argparse.Namespace) -> None:
+    """Score every utterance that is not done yet, then write the tables."""
+    from espnet_taste.data.data_dir import select_keys
+    from espnet_taste.data.exclusions import check_share, summary_table, write_outcome
+    from espnet_taste.pipeline.interchange import TokenFile
+
+    tokens = TokenFile(args.tokens)
+    keys = select_keys(tokens, args.key_file)
+    if not keys:
+        raise ValueError(f"{args.tokens}: no utterances")
+    if args.batch_size < 1 or not args.window_s > 0:
+        raise ValueError("--batch_size must be at least 1 and --window_s above 0")
+    moments = read_moments(args.moments, keys)
+    names = ("model", "tokens", "transcripts", "moments", "window_s")
+    settings = {name: getattr(args, name) for name in names}
+    journal = Journal(args.output_dir / JOURNAL, settings)
+    left = [key for key in keys if key not in journal.rows]
+    if left:
+        score_left(args, tokens, left, moments, journal)
+    outcomes = {key: journal.rows[key] for key in keys}
+    write_results(args.output_dir, outcomes)
+    summary = write_outcome(args.output_dir, outcomes, {}, args.max_excluded)
+    print(f"{args.output_dir / 'likelihoods.jsonl'}\n{summary_table(summary)}")
+    check_share(summary, args.output_dir)
+
+
+def read_moments(path: Path | None, keys: Sequence[str]) -> dict[str, float] | None:
+    """Read the table of moments.
+
+    Raises:
+        ValueError: If an utterance has none, or it is no number.
+    """
+    from espnet_taste.data.kaldi import read_table
+
+    if path is None:
+        return None
+    table = read_table(path)
+    missing = [key for key in keys if key not in table]
+    if missing:
+        raise ValueError(f"{path}: no moment of {len(missing)}, e.g. '{missing[0]}'")
+    moments = {}
+    for key in keys:
+        try:
+            moments[key] = float(table[key])
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: '{key}' has '{table[key]}', expected seconds"
+            ) from error
+    return moments
+
+
+def score_left(
+    args: argparse.Namespace,
+    tokens: "TokenFile",
+    keys: Sequence[str],
+    moments: Mapping[str, float] | None,
+    journal: Journal,
+) -> None:
+    """Score utterances and note every outcome at once."""
+    from espnet_taste.bin.progress import progress
+    from espnet_taste.data.utterances import in_batches
+    from espnet_taste.pipeline.packed import find_files
+    from espnet_taste.pipeline.tokens import require_same_tokenizer
+    from espnet_taste.weights.digests import sha256_of
+
+    files = find_files(args.model)
+    require_same_tokenizer(
+        tokens[keys[0]], {"tokenizer": sha256_of(files.model_file)}, "score"
+    )
+    model = files.spoken_lm(args.device)
+    with progress(None, "likelihood", total=len(keys)) as bar:
+        for batch in in_batches(keys, args.batch_size):
+            rows = {key: tokens[key] for key in batch}
+            for key, result in score_batch(model, rows).items():
+                note(journal, key, result, rows[key], args, moments)
+            bar.update(len(batch))
+
+
+def score_batch(
+    model: "SpokenLMInference", rows: "Mapping[str, TasteTokens]"
+) -> "dict[str, ItemLikelihood | ExclusionError]":
+    """Score utterances; where that fails, each alone, so that one spoils no other."""
+    from espnet_taste.eval.likelihood import ItemLikelihood
+
+    try:
+        found = model.log_likelihoods(list(rows.values()))
+        return {
+            key: ItemLikelihood(**arrays)
+            for key, arrays in zip(rows, found, strict=True)
+        }
+    except ValueError as error:
+        if len(rows) == 1:
+            return dict.fromkeys(rows, ExclusionError("not_scored", str(error)))
+    results: dict = {}
+    for key, row in rows.items():
+        results |= score_batch(model, {key: row})
+    return results
+
+
+def note(
+    journal: Journal,
+    key: str,
+    result: "ItemLikelihood | ExclusionError",
+    tokens: "TasteTokens",
+    args: argparse.Namespace,
+    moments: Mapping[str, float] | None,
+) -> None:
+    """Write the outcome of one utterance into the journal."""
+    if not isinstance(result, ExclusionError):
+        try:
+            scores = scores_of(result, tokens, moments and moments[key], args.window_s)
+        except ValueError as error:
+            result = ExclusionError("not_localised", str(error))
+    if isinstance(result, ExclusionError):
+        journal.exclude(key, result)
+        return
+    row: dict[str, Any] = {
+        "text": tokens.text,
+        "transcripts": args.transcripts,
+        "scores": scores,
+        "num_tokens": result.tokens.size,
+        "num_words": len(result.codes),
+        "tokens": result.tokens.round(DIGITS).tolist(),
+        "token_words": result.token_words.tolist(),
+        "codes": result.codes.round(DIGITS).tolist(),
+    }
+    journal.add(key, row)
+
+
+def scores_of(
+    item: "ItemLikelihood",
+    tokens: "TasteTokens",
+    from_s: float | None,
+    window_s: float,
+) -> dict[str, float]:
+    """Return the score of every convention by its name."""
+    from espnet_taste.eval.likelihood import CONVENTIONS, localised
+
+    scores = {name: score(item) for name, score in CONVENTIONS.items()}
+    if from_s is not None:
+        times = tokens.times if tokens.times is not None else np.zeros((0, 2))
+        scores["localised"] = localised(item, times, from_s, window_s)
+    return scores
+
+
+def write_results(folder: Path, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the lines of all utterances that have a score."""
+    from espnet_taste.data.kaldi import atomic_write
+
+    with atomic_write(folder / "likelihoods.jsonl") as stream:
+        for row in outcomes.values():
+            if "reason" not in row:
+                stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False))
+                stream.write("\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""The command that says how likely a spoken LM finds utterances."""
+
+import json
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_slm import CODEBOOK_SIZE, NUM_CODEBOOKS, VOCAB_SIZE, make_slm
+
+from espnet_taste.bin import likelihood
+from espnet_taste.data.collate import SpokenLMCollate
+from espnet_taste.data.preprocessor import SpokenLMPreprocessor
+from espnet_taste.eval.likelihood import CONVENTIONS, ItemLikelihood
+from espnet_taste.pipeline import packed
+from espnet_taste.pipeline.interchange import write_tokens
+from espnet_taste.pipeline.slm import SpokenLMInference
+from espnet_taste.pipeline.tokens import TasteTokens
+from espnet_taste.weights.digests import sha256_of
+
+TEXTS = {"a": "one two three", "b": "four", "c": "five six", "d": "seven eight nine"}
+
+
+def letters(text):
+    return [2 + ord(letter) % (VOCAB_SIZE - 2) for letter in text.strip()]
+
+
+def make_tokens(text, models=None, codes=True):
+    rng = np.random.default_rng(len(text))
+    count = len(text.split())
+    ends = np.cumsum(np.full(count, 0.5))
+    return TasteTokens(
+        words=tuple(text.split()),
+        speaker=np.ones(3, np.float32),
+        asr_tokens=np.arange(count),
+        asr_words=np.arange(count),
+        codes=rng.integers(0, CODEBOOK_SIZE, (count, NUM_CODEBOOKS)) if codes else None,
+        embeds=None if codes else np.ones((count, 4), np.float32),
+        times=np.stack([ends - 0.5, ends], axis=1).astype(np.float32),
+        models=models or {},
+    )
+
+
+class Model(SpokenLMInference):
+    """A tiny spoken LM that counts what it scores and dies when told to."""
+
+    def __init__(self, head="linear"):
+        self.device = torch.device("cpu")
+        self.slm = make_slm(head=head)
+        self.model = SimpleNamespace(autocast=lambda device: nullcontext())
+        self.preprocess = SpokenLMPreprocessor(letters)
+        self.collate = SpokenLMCollate()
+        self.seen, self.dies_after = [], None
+
+    def log_likelihoods(self, rows):
+        if self.dies_after is not None and len(self.seen) >= self.dies_after:
+            raise KeyboardInterrupt
+        self.seen += [row.text for row in rows]
+        return super().log_likelihoods(rows)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_tokens(
+        tmp_path / "tokens.jsonl", {k: make_tokens(t) for k, t in TEXTS.items()}
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def model(folder, monkeypatch):
+    model = Model()
+    (folder / "model.pth").write_bytes(b"tokenizer")
+    files = SimpleNamespace(
+        model_file=folder / "model.pth", spoken_lm=lambda device: model
+    )
+    monkeypatch.setattr(packed, "find_files", lambda source: files)
+    return model
+
+
+def run(folder, *options):
+    return likelihood.main(
+        ["--model", "m", "--tokens", str(folder / "tokens.jsonl"), "--output_dir"]
+        + [str(folder / "out"), "--transcripts", "given", *options]
+    )
+
+
+def rows_of(folder):
+    lines = (folder / "out" / "likelihoods.jsonl").read_text().splitlines()
+    return {row["key"]: row for row in map(json.loads, lines)}
+
+
+def test_every_item_has_its_likelihoods_and_all_scores(folder, model):
+    assert run(folder, "--batch_size", "3") == 0
+
+    rows = rows_of(folder)
+    assert list(rows) == list(TEXTS) and model.seen == list(TEXTS.values())
+    for key, row in rows.items():
+        item = ItemLikelihood(
+            *(np.array(row[name]) for name in ("tokens", "token_words", "codes"))
+        )
+        expected = {name: score(item) for name, score in CONVENTIONS.items()}
+        assert row["scores"] == pytest.approx(expected, abs=1e-4)
+        assert row["num_words"] == len(TEXTS[key].split())
+        assert row["num_tokens"] == len(TEXTS[key].replace(" ", ""))
+        assert row["transcripts"] == "given"
+        (alone,) = Model().log_likelihoods([make_tokens(TEXTS[key])])
+        np.testing.assert_allclose(row["tokens"], alone["tokens"], atol=1e-5)
+        np.testing.assert_allclose(row["codes"], alone["codes"], atol=1e-5)
+
+
+def test_moments_score_what_is_said_after_them(folder, model):
+    moments = folder / "moments"
+    moments.write_text("a 0.5\nb 0\nc 0.4\nd 0.9\n")
+    assert run(folder, "--moments", str(moments), "--window_s", "0.5") == 0
+
+    for key, word in {"a": 1, "b": 0, "c": 1, "d": 2}.items():
+        row = rows_of(folder)[key]
+        kept = np.array(row["token_words"]) == word
+        expected = np.mean(np.array(row["tokens"])[kept]) + np.sum(row["codes"][word])
+        assert row["scores"]["localised"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_killed_run_goes_on_and_does_nothing_twice(folder, model):
+    model.dies_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, "--batch_size", "2")
+    assert not (folder / "out" / "likelihoods.jsonl").exists()
+    model.dies_after = None
+
+    assert run(folder, "--batch_size", "2") == 0
+    assert model.seen == list(TEXTS.values())
+    assert list(rows_of(folder)) == list(TEXTS)
+
+
+def test_what_cannot_be_scored_is_counted(folder, model, capsys):
+    model.slm.llm.config.max_position_embeddings = 12  # "seven eight nine" has 14 + 2
+    assert run(folder) == 1
+    assert "not_scored" in capsys.readouterr().out
+    assert run(folder, "--max_excluded", "0.5") == 0
+
+    assert list(rows_of(folder)) == ["b", "c"]
+    excluded = (folder / "out" / "excluded.jsonl").read_text()
+    assert "takes 13 positions, the LLM has 12" in excluded
+    assert json.loads((folder / "out" / "summary.json").read_text())["kept"] == 2
+
+
+def test_a_likelihood_that_is_not_finite_is_counted(folder, model):
+    with torch.no_grad():
+        model.slm.head.linear.bias[0] = float("nan")
+    assert run(folder, "--max_excluded", "1") == 1  # nothing is left
+    assert rows_of(folder) == {}
+    excluded = (folder / "out" / "excluded.jsonl").read_text()
+    assert excluded.count("not a finite number") == 4
+
+
+def test_codes_of_another_tokenizer_stop_the_run(folder, model, capsys):
+    mine = {"tokenizer": sha256_of(folder / "model.pth")}
+    for models, status in ((mine, 0), ({"tokenizer": "other"}, 1)):
+        path = folder / "tokens.jsonl"
+        path.unlink()
+        write_tokens(path, {"x": make_tokens("one two", models)})
+        assert run(folder, "--output_dir", str(folder / f"out{status}")) == status
+    assert "its codes are of tokenizer other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [("a 0.5\n", "no moment of 3, e.g. 'b'"), ("a x\nb 0\nc 0\nd 0\n", "'a' has 'x'")],
+)
+def test_a_broken_table_of_moments_is_named(folder, model, table, message, capsys):
+    (folder / "moments").write_text(table)
+    assert run(folder, "--moments", str(folder / "moments")) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_other_settings_and_rows_without_codes_are_refused(folder, model, capsys):
+    assert run(folder) == 0
+    assert run(folder, "--transcripts", "whisper") == 1
+    assert "other settings (transcripts given -> whisper)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="'one two' has no codes"):
+        model.log_likelihoods([make_tokens("one two", codes=False)])
