@@ -13,6 +13,11 @@ With random weights of the released size or of the recipe's default (Whisper tin
 With --model and --wav_scp, the share of equal codes of the two windows on real speech:
 a trained model (an experiment folder), the transcripts of --text.
 
+Measured on one core of a busy machine with AMX, default size: the encoder reaches 62 %
+of 132 GFLOP/s in float32 and 21 % of 757 in bfloat16. In bfloat16, 8 recordings of 3 s
+are encoded at 10 s of speech a second with the whole window, at 113 trimmed; of 10 s at
+48 and 168; of 29 s at 128 and 130.
+
     python benchmarks/bench_encode.py --size default --threads 2 --dtype bfloat16
     python benchmarks/bench_encode.py --model egs2/taste/exp/TAG --wav_scp W --text T
 """
@@ -87,6 +92,7 @@ class Bench:
         for codebook in quantizer.rvq.codebooks:
             torch.nn.init.normal_(codebook.embed)
             codebook.initialised.fill_(1.0)
+        quantizer.load_state_dict(quantizer.state_dict())  # reads the line above
         self.encoders = {
             window: WhisperEncoder.from_module(encoder, value_layer, window=window)
             for window in ("full", "trimmed")
