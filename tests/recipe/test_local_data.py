@@ -54,7 +54,7 @@ def test_an_unknown_corpus_lists_the_known_ones(tmp_path):
     result = data_sh("--corpus", "nowhere", cwd=tmp_path)
 
     assert result.returncode == 2
-    known = "emilia kaldi_dir librispeech libritts ljspeech mini_an4 vctk"
+    known = "emilia kaldi_dir librispeech libritts ljspeech mini_an4 pairs vctk"
     assert result.stderr.strip().endswith(known)
 
 
@@ -304,6 +304,33 @@ def test_what_kaldi_dir_refuses(tmp_path, args, message):
 
     assert result.returncode == 1
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_pairs_of_a_benchmark(tmp_path):
+    for number in range(2):
+        for half in range(2):
+            write(tmp_path / f"b/rir_consistency/sample_{number}_{half}.wav")
+    args = ("--layout", "salmon", "--set", "salmon", "--corpus_dir", "b")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "rir_consistency has 2, expected 200" in result.stderr
+    result = prepare("pairs", *args, "--num_pairs", "2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+    folder = tmp_path / "data" / "salmon"
+    wav = read_table(folder / "wav.scp")
+    pairs = [line.split("\t") for line in (folder / "pairs").read_text().splitlines()]
+    assert [fields[1] for fields in pairs] == ["rir_consistency"] * 2
+    assert wav[pairs[1][2]].endswith("sample_1_0.wav")
+    assert wav[pairs[1][3]].endswith("sample_1_1.wav")
+    assert len(wav) == 4 and not (folder / "text").exists()
+
+
+def test_a_missing_benchmark_says_where_it_is_from(tmp_path):
+    result = prepare("pairs", "--layout", "storycloze", "--set", "s", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "github.com/slp-rl/SpokenStoryCloze" in result.stderr
 
 
 def test_shellcheck():

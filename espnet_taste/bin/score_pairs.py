@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""How often the right half of a pair is the likelier one: SALMon, StoryCloze, others.
+
+Reads the table ``pairs`` (local/prepare_pairs.py) and ``likelihoods.jsonl``
+(espnet_taste.bin.likelihood); writes ``pairs.json`` and prints a table: accuracy of
+every part by every convention, with bootstrap intervals over pairs. Pairs with a half
+that has no score are counted, and more of them than --max_skipped end with an error.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espnet_taste.bin.command import run_command
+
+if TYPE_CHECKING:
+    from espnet_taste.eval.pairs import PairScores
+
+FIELDS = ("key", "scores", "transcripts")
+SALMON_MEAN = "mean of SALMon's 6 parts on consistency"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--likelihoods", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--conventions", nargs="+", help="default: all that stand in every line"
+    )
+    parser.add_argument(
+        "--max_skipped", type=float, default=0.0, help="largest share without a score"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(score, get_parser(), "score_pairs", argv)
+
+
+def score(args: argparse.Namespace) -> None:
+    """Score all pairs and write the results."""
+    from espnet_taste.data.kaldi import atomic_write
+    from espnet_taste.data.pair_sets import read_pairs
+    from espnet_taste.eval.pairs import score_pairs
+
+    pairs = read_pairs(args.pairs)
+    rows = read_likelihoods(args.likelihoods)
+    transcripts = sorted({row["transcripts"] for row in rows.values()})
+    if len(transcripts) != 1:
+        raise ValueError(
+            f"{args.likelihoods}: words of several sources ({', '.join(transcripts)}); "
+            "their scores cannot be compared"
+        )
+    results = {}
+    for name in args.conventions or common_conventions(rows):
+        scores = scores_by(rows, name, args.likelihoods)
+        results[name] = score_pairs(pairs, scores)
+    check_skipped(results, args.max_skipped)
+    facts = {
+        "transcripts": transcripts[0],
+        "conventions": {name: facts_of(parts) for name, parts in results.items()},
+    }
+    with atomic_write(args.output_dir / "pairs.json") as stream:
+        stream.write(json.dumps(facts, indent=2) + "\n")
+    print("\n".join(table_of(results)))
+
+
+def read_likelihoods(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the lines of ``espnet_taste.bin.likelihood``, by utterance id.
+
+    Raises:
+        ValueError: If a line is broken, or an utterance is there twice.
+    """
+    from espnet_taste.eval.json_lines import read_rows
+
+    rows: dict[str, dict[str, Any]] = {}
+    for where, row in read_rows(path, FIELDS):
+        if row["key"] in rows:
+            raise ValueError(f"{where}: '{row['key']}' is repeated")
+        rows[row["key"]] = row
+    if not rows:
+        raise ValueError(f"{path}: no likelihoods")
+    return rows
+
+
+def common_conventions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the conventions that all items were scored by, in their order."""
+    first, *others = (row["scores"] for row in rows.values())
+    return [name for name in first if all(name in row for row in others)]
+
+
+def scores_by(
+    rows: Mapping[str, Mapping[str, Any]], convention: str, path: Path
+) -> dict[str, float]:
+    """Return the score of every item by one convention.
+
+    Raises:
+        ValueError: If an item was not scored by it, or its score is not finite.
+    """
+    from espnet_taste.eval.json_lines import finite
+
+    scores = {}
+    for key, row in rows.items():
+        if convention not in row["scores"]:
+            known = sorted(row["scores"])
+            raise ValueError(f"{path}: '{key}' has no '{convention}', only {known}")
+        scores[key] = finite({"key": key, **row["scores"]}, convention, str(path))
+    return scores
+
+
+def check_skipped(
+    results: "Mapping[str, Mapping[str, PairScores]]", max_skipped: float
+) -> None:
+    """Stop if too many pairs have no score.
+
+    Raises:
+        ValueError: It names the part and some of the pairs.
+    """
+    for part in next(iter(results.values())).values():
+        if len(part.skipped) > max_skipped * part.num_pairs:
+            some = list(part.skipped.values())[:3]
+            raise ValueError(
+                f"{part.part}: {len(part.skipped)} of {part.num_pairs} pairs have a "
+                f"half without score, e.g. {some}; score them, or raise --max_skipped"
+            )
+
+
+def facts_of(parts: "Mapping[str, PairScores]") -> dict[str, Any]:
+    """Return the outcome of all parts as JSON knows it."""
+    from espnet_taste.eval.pairs import SALMON_CONSISTENCY, mean_of_parts
+
+    facts: dict[str, Any] = {
+        name: {
+            "accuracy": part.accuracy.value,
+            "low": part.accuracy.low,
+            "high": part.accuracy.high,
+            "num_pairs": part.num_pairs,
+            "num_scored": part.accuracy.num_items,
+            "ties": part.ties,
+            "skipped": part.skipped,
+        }
+        for name, part in parts.items()
+    }
+    mean = mean_of_parts(parts, SALMON_CONSISTENCY)
+    if mean is not None:
+        facts[SALMON_MEAN] = {"accuracy": mean}
+    return facts
+
+
+def table_of(results: "Mapping[str, Mapping[str, PairScores]]") -> list[str]:
+    """Return lines for a person."""
+    lines = []
+    for convention, parts in results.items():
+        for name, facts in facts_of(parts).items():
+            line = f"{convention:12s} {name:42s} {100 * facts['accuracy']:5.1f} %"
+            if facts.get("low") is not None:
+                line += f" [{100 * facts['low']:.1f}, {100 * facts['high']:.1f}]"
+            if "num_pairs" in facts:
+                line += f" of {facts['num_scored']} pairs"
+                left_out = facts["num_pairs"] - facts["num_scored"]
+                line += f", {left_out} left out" if left_out else ""
+            lines.append(line)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

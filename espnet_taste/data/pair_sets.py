@@ -1,0 +1,208 @@
+"""Sets of audio pairs of which one half should be likelier than the other.
+
+Readers of the folders in which benchmarks are published, and one table of our own
+(``pairs``: pair, part, utterance that should win, utterance that should lose) that all
+of them become.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_taste.data.kaldi import atomic_write
+
+FIELDS = ("pair", "part", "positive", "negative")
+SALMON_PARTS = (
+    "bg_alignment",
+    "bg_all_consistency",
+    "bg_domain_consistency",
+    "gender_consistency",
+    "rir_consistency",
+    "sentiment_alignment",
+    "sentiment_consistency",
+    "speaker_consistency",
+)
+SALMON_PAIRS = 200  # a part
+_SALMON_FILE = re.compile(r"sample_(\d+)_([01])\.wav")
+_STORY_FILE = re.compile(r"(\d+)_.+_(correct|incorrect)\.wav")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two utterances; the positive one should be the likelier."""
+
+    pair: str
+    part: str
+    positive: str  # utterance ids
+    negative: str
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs and where the audio of their halves lies."""
+
+    pairs: tuple[Pair, ...]
+    audio: dict[str, Path]  # utterance id to file
+
+
+def read_salmon(folder: Path) -> PairSet:
+    """Read ``salmon_benchmark``: a folder a part, ``sample_<number>_<0|1>.wav``.
+
+    File 0 is the consistent or aligned one.
+
+    Raises:
+        ValueError: If a file is called otherwise, a half is missing, or all parts are.
+    """
+    parts = [name for name in SALMON_PARTS if (folder / name).is_dir()]
+    if not parts:
+        raise ValueError(f"{folder}: none of the parts {list(SALMON_PARTS)} is there")
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for part in parts:
+        for path in sorted((folder / part).iterdir()):
+            match = _match(_SALMON_FILE, path, "sample_<number>_<0 or 1>.wav")
+            half = "positive" if match[2] == "0" else "negative"
+            found.setdefault((part, f"{part}-{int(match[1]):04d}"), {})[half] = path
+    return _join(found)
+
+
+def read_storycloze(folder: Path, part: str = "storycloze") -> PairSet:
+    """Read spoken StoryCloze: ``<number>_<id>_<correct|incorrect>.wav`` in one folder.
+
+    An even number is a right ending, the odd one after it is the wrong ending to it.
+
+    Raises:
+        ValueError: If a file is called otherwise, or a half is missing.
+    """
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for path in sorted(folder.glob("*.wav")):
+        match = _match(_STORY_FILE, path, "<number>_<id>_<correct or incorrect>.wav")
+        number, half = int(match[1]), match[2]
+        if (number % 2 == 0) != (half == "correct"):
+            raise ValueError(
+                f"{path}: even numbers are correct endings, odd ones incorrect"
+            )
+        name = "positive" if half == "correct" else "negative"
+        found.setdefault((part, f"{part}-{number // 2:05d}"), {})[name] = path
+    if not found:
+        raise ValueError(f"{folder}: no .wav files")
+    return _join(found)
+
+
+def read_zerospeech(folder: Path, part: str) -> PairSet:
+    """Read sWUGGY or sBLIMP of ZeroSpeech's sLM21: ``gold.csv`` beside its audio.
+
+    Rows of one ``id`` and ``voice`` belong together; ``correct`` is 1 for the word or
+    the grammatical sentence.
+
+    Raises:
+        ValueError: If columns or halves are missing.
+    """
+    path = folder / "gold.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    needed = {"id", "voice", "filename", "correct"}
+    if not rows or not needed <= rows[0].keys():
+        raise ValueError(f"{path}: expected rows with the columns {sorted(needed)}")
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for row in rows:
+        half = "positive" if row["correct"] == "1" else "negative"
+        key = part, f"{part}-{row['id']}-{row['voice']}"
+        if half in found.setdefault(key, {}):
+            raise ValueError(f"{path}: pair {key[1]} has two of one kind")
+        found[key][half] = folder / f"{Path(row['filename']).stem}.wav"
+    return _join(found)
+
+
+def read_list(path: Path) -> PairSet:
+    """Read a table of one's own: ``pair part positive.wav negative.wav``, by tabs.
+
+    Paths are relative to the table.
+
+    Raises:
+        ValueError: If a line has other fields, or a pair is there twice.
+    """
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for number, fields in _lines(path):
+        name, part, *files = fields
+        if (part, name) in found:
+            raise ValueError(f"{path}:{number}: pair '{name}' is repeated")
+        halves = dict(zip(("positive", "negative"), files, strict=True))
+        found[part, name] = {h: path.parent / file for h, file in halves.items()}
+    return _join(found)
+
+
+def check_counts(found: PairSet, expected: dict[str, int]) -> None:
+    """Refuse a set that is not complete.
+
+    Raises:
+        ValueError: It names every part with another number of pairs.
+    """
+    counts = {part: 0 for part in expected}
+    for pair in found.pairs:
+        counts[pair.part] = counts.get(pair.part, 0) + 1
+    wrong = [
+        f"{part} has {count}, expected {expected.get(part, 0)}"
+        for part, count in counts.items()
+        if count != expected.get(part, 0)
+    ]
+    if wrong:
+        raise ValueError(
+            "the download is not complete, or not this benchmark: " + "; ".join(wrong)
+        )
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+    """Write the table of pairs."""
+    with atomic_write(path) as stream:
+        for pair in pairs:
+            stream.write("\t".join(getattr(pair, name) for name in FIELDS) + "\n")
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read the table of pairs.
+
+    Raises:
+        FileNotFoundError: If it is absent.
+        ValueError: If a line has other fields, or a pair is there twice.
+    """
+    pairs = [Pair(*fields) for _, fields in _lines(path)]
+    names = [(pair.part, pair.pair) for pair in pairs]
+    if len(set(names)) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path}: pair {repeated[1]} of {repeated[0]} is repeated")
+    return pairs
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    text = path.read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = line.split("\t")
+        if len(fields) != len(FIELDS) or not all(fields):
+            raise ValueError(
+                f"{path}:{number}: expected {len(FIELDS)} fields by tabs "
+                f"({', '.join(FIELDS)}), got '{line}'"
+            )
+        yield number, fields
+
+
+def _match(pattern: re.Pattern, path: Path, form: str) -> re.Match:
+    match = pattern.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path}: expected a file called {form}")
+    return match
+
+
+def _join(found: dict[tuple[str, str], dict[str, Path]]) -> PairSet:
+    """Make utterances of the halves; both must be there."""
+    pairs, audio = [], {}
+    for (part, name), halves in sorted(found.items()):
+        for half in ("positive", "negative"):
+            path = halves.get(half)
+            if path is None or not path.is_file():
+                where = "is missing" if path is None else f"is not there: {path}"
+                raise ValueError(f"pair {name} of {part}: its {half} half {where}")
+            audio[f"{name}-{half[:3]}"] = path
+        pairs.append(Pair(name, part, f"{name}-pos", f"{name}-neg"))
+    return PairSet(tuple(pairs), audio)

@@ -1,0 +1,240 @@
+"""Benchmarks of pairs: from published folders to accuracies."""
+
+import json
+
+import pytest
+
+from espnet_taste.bin import score_pairs as command
+from espnet_taste.data.pair_sets import (
+    SALMON_PARTS,
+    Pair,
+    check_counts,
+    read_list,
+    read_pairs,
+    read_salmon,
+    read_storycloze,
+    read_zerospeech,
+    write_pairs,
+)
+from espnet_taste.eval.pairs import SALMON_CONSISTENCY, mean_of_parts, score_pairs
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def salmon(folder, count=2):
+    names = [
+        f"{part}/sample_{number}_{half}.wav"
+        for part in SALMON_PARTS
+        for number in range(count)
+        for half in (0, 1)
+    ]
+    return touch(folder, *names)
+
+
+def test_salmon_has_the_consistent_half_first(tmp_path):
+    found = read_salmon(salmon(tmp_path))
+
+    assert len(found.pairs) == 2 * 8 and len(found.audio) == 4 * 8
+    pair = next(p for p in found.pairs if p.part == "rir_consistency")
+    assert found.audio[pair.positive] == tmp_path / "rir_consistency/sample_0_0.wav"
+    assert found.audio[pair.negative] == tmp_path / "rir_consistency/sample_0_1.wav"
+    check_counts(found, dict.fromkeys(SALMON_PARTS, 2))
+    with pytest.raises(ValueError, match="bg_alignment has 2, expected 200"):
+        check_counts(found, dict.fromkeys(SALMON_PARTS, 200))
+
+
+def test_storycloze_pairs_even_with_odd(tmp_path):
+    names = ("0_a-b_correct.wav", "1_c_incorrect.wav", "12_x_correct.wav")
+    found = read_storycloze(touch(tmp_path, *names, "13_y_incorrect.wav"), "sSC")
+
+    assert [pair.part for pair in found.pairs] == ["sSC", "sSC"]
+    last = found.pairs[1]
+    assert found.audio[last.positive].name == "12_x_correct.wav"
+    assert found.audio[last.negative].name == "13_y_incorrect.wav"
+
+
+def test_zerospeech_pairs_by_id_and_voice(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav")
+    (tmp_path / "gold.csv").write_text(
+        "id,filename,voice,correct\n1,a,v,0\n1,b,v,1\n1,c,w,1\n1,d,w,0\n"
+    )
+    found = read_zerospeech(tmp_path, "swuggy")
+
+    halves = {
+        (found.audio[p.positive].name, found.audio[p.negative].name)
+        for p in found.pairs
+    }
+    assert halves == {("b.wav", "a.wav"), ("c.wav", "d.wav")}
+
+
+def test_a_list_of_ones_own(tmp_path):
+    touch(tmp_path, "x/1.wav", "2.wav")
+    (tmp_path / "pairs.tsv").write_text("p\tmine\tx/1.wav\t2.wav\n")
+
+    found = read_list(tmp_path / "pairs.tsv")
+
+    assert found.pairs == (Pair("p", "mine", "p-pos", "p-neg"),)
+    assert found.audio == {"p-pos": tmp_path / "x/1.wav", "p-neg": tmp_path / "2.wav"}
+    write_pairs(tmp_path / "pairs", found.pairs)
+    assert read_pairs(tmp_path / "pairs") == list(found.pairs)
+
+
+@pytest.mark.parametrize(
+    ("read", "names", "message"),
+    [
+        (read_salmon, ["x/a.wav"], "none of the parts"),
+        (read_salmon, ["bg_alignment/a.wav"], "expected a file called sample_"),
+        (
+            read_salmon,
+            ["bg_alignment/sample_3_0.wav"],
+            "pair bg_alignment-0003 of bg_alignment: its negative half is missing",
+        ),
+        (read_storycloze, ["0_a_correct.wav"], "its negative half is missing"),
+        (read_storycloze, ["1_a_correct.wav"], "even numbers are correct"),
+        (read_storycloze, ["story.wav"], "expected a file called <number>"),
+        (read_storycloze, ["story.txt"], "no .wav files"),
+    ],
+)
+def test_a_download_that_is_not_complete_is_named(tmp_path, read, names, message):
+    with pytest.raises(ValueError, match=message):
+        read(touch(tmp_path, *names))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,voice\n1,v\n", "expected rows with the columns"),
+        ("id,filename,voice,correct\n1,a,v,1\n1,b,v,1\n", "has two of one kind"),
+        ("id,filename,voice,correct\n1,a,v,1\n1,b,v,0\n", "positive half is not there"),
+    ],
+)
+def test_a_broken_gold_table_is_named(tmp_path, text, message):
+    (tmp_path / "gold.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_zerospeech(tmp_path, "p")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("p\tmine\ta.wav\n", ":1: expected 4 fields"),
+        ("p\tmine\ta\tb\np\tmine\ta\tb\n", "repeated"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_list, read_pairs])
+def test_a_broken_table_of_pairs_is_named(tmp_path, text, message, read):
+    (tmp_path / "t").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "t")
+
+
+PAIRS = [Pair(f"{n}", "one", f"{n}p", f"{n}n") for n in range(4)]
+
+
+def test_a_tie_counts_half():
+    scores = {"0p": 1.0, "0n": 0.0, "1p": 0.0, "1n": 1.0, "2p": 2.0, "2n": 2.0}
+    result = score_pairs(PAIRS, scores | {"3p": -1.0, "3n": -5.0})["one"]
+
+    assert result.accuracy.value == 2.5 / 4 and result.ties == 1
+    assert 0 < result.accuracy.low < 2.5 / 4 < result.accuracy.high <= 1
+
+
+def test_a_pair_without_a_score_is_counted():
+    scores = {"0p": 1.0, "0n": 0.0, "1p": 1.0, "1n": 0.0, "2p": 2.0}
+    result = score_pairs(PAIRS, scores)["one"]
+
+    assert (result.num_pairs, result.accuracy.num_items) == (4, 2)
+    assert result.skipped == {"2": "2n", "3": "3p, 3n"}
+    with pytest.raises(ValueError, match="one: 1 of 4 pairs have both scores"):
+        score_pairs(PAIRS, {"0p": 1.0, "0n": 0.0})
+    with pytest.raises(ValueError, match="pair 0: scores nan"):
+        score_pairs(PAIRS[:2], scores | {"0p": float("nan")})
+
+
+def test_salmons_mean_has_six_parts_of_eight():
+    pairs = [Pair(f"{part}{n}", part, "a", "b") for part in SALMON_PARTS for n in "12"]
+    results = score_pairs(pairs, {"a": 1.0, "b": 0.0})
+
+    assert set(SALMON_PARTS) - set(SALMON_CONSISTENCY) == {
+        "bg_alignment",
+        "sentiment_alignment",
+    }
+    assert mean_of_parts(results, SALMON_CONSISTENCY) == 1.0
+    del results["rir_consistency"]
+    assert mean_of_parts(results, SALMON_CONSISTENCY) is None
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_pairs(tmp_path / "pairs", PAIRS)
+    write_rows(tmp_path, {f"{n}p": float(n) for n in range(4)})
+    return tmp_path
+
+
+def write_rows(folder, positive, transcripts="given", **scores):
+    rows = {**positive, **{f"{n}n": 1.5 for n in range(4)}}
+    lines = [
+        json.dumps(
+            {
+                "key": key,
+                "transcripts": transcripts,
+                "scores": {"sum": value, "taste": -value, **scores},
+            }
+        )
+        for key, value in rows.items()
+    ]
+    (folder / "l.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def run(folder, *options):
+    pairs, rows = str(folder / "pairs"), str(folder / "l.jsonl")
+    return command.main(
+        ["--pairs", pairs, "--likelihoods", rows, "--output_dir", str(folder / "out")]
+        + list(options)
+    )
+
+
+def test_the_command_scores_by_every_convention(folder, capsys):
+    assert run(folder) == 0
+
+    facts = json.loads((folder / "out" / "pairs.json").read_text())
+    assert facts["transcripts"] == "given"
+    accuracies = {n: p["one"]["accuracy"] for n, p in facts["conventions"].items()}
+    assert accuracies == {"sum": 0.5, "taste": 0.5}
+    assert facts["conventions"]["sum"]["one"]["num_scored"] == 4
+    out = capsys.readouterr().out
+    assert "sum" in out and "50.0 %" in out and "of 4 pairs" in out
+
+
+def test_missing_halves_stop_the_command_unless_allowed(folder, capsys):
+    write_rows(folder, {f"{n}p": float(n) for n in range(3)})
+    assert run(folder) == 1
+    assert "1 of 4 pairs have a half without score" in capsys.readouterr().err
+    assert run(folder, "--max_skipped", "0.3") == 0
+    assert "of 3 pairs, 1 left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, ["--conventions", "mean"], "has no 'mean', only"),
+        ({"sum": None}, [], "has sum None; expected a finite number"),
+    ],
+)
+def test_scores_that_cannot_be_used_are_named(folder, change, options, message, capsys):
+    write_rows(folder, {f"{n}p": float(n) for n in range(4)}, **change)
+    assert run(folder, *options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_words_of_two_sources_are_not_compared(folder, capsys):
+    lines = (folder / "l.jsonl").read_text()
+    (folder / "l.jsonl").write_text(lines.replace("given", "whisper", 1))
+    assert run(folder) == 1
+    assert "several sources (given, whisper)" in capsys.readouterr().err
