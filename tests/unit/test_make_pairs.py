@@ -1,0 +1,208 @@
+"""Pairs made from a corpus: what differs, what does not, and the folder they become."""
+
+import json
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_taste.bin import make_pairs as command
+from espnet_taste.data.kaldi import read_table
+from espnet_taste.data.pair_making import (
+    FADE_S,
+    LEVEL,
+    MAKERS,
+    Corpus,
+    Spoken,
+    join,
+    make_pairs,
+)
+from espnet_taste.data.pair_sets import read_pairs
+
+RATE = 16000
+KEYS = [
+    f"{speaker}{chapter}-{n:04d}"
+    for speaker in "AB"
+    for chapter in "12"
+    for n in (7, 8)
+]
+KEYS += ["C1-0001", "C2-0001"]
+SPEAKER = {key: key[0] for key in KEYS}
+
+
+def speak(key):
+    """Return a tone of the speaker's pitch, half a second a word; words name the key."""
+    pitch = {"A": 200, "B": 330, "C": 470}[key[0]]
+    words = tuple(f"{key}-{n}" for n in range(6 + int(key[-1]) % 2))
+    seconds = np.arange(len(words) * RATE // 2) / RATE
+    ends = 0.5 * np.arange(1, len(words) + 1)
+    times = np.stack([ends - 0.4, ends - 0.1], axis=1)
+    return Spoken(0.3 * np.sin(2 * np.pi * pitch * seconds).astype("f4"), words, times)
+
+
+@pytest.fixture
+def corpus():
+    return Corpus(KEYS, SPEAKER, {"A": "f", "B": "m", "C": "f"}, speak)
+
+
+def all_pairs(corpus, kind, count=100):
+    return list(make_pairs(corpus, kind, count, seed=3))
+
+
+def test_cut_pieces_put_together_are_the_whole():
+    whole = speak("A1-0007")
+    left, right = whole.cut(3)
+
+    assert left.words + right.words == whole.words
+    assert left.duration_s == pytest.approx(1.5)
+    again = join(left, right)
+    assert again.words == whole.words
+    np.testing.assert_allclose(again.times[:3], whole.times[:3])
+    np.testing.assert_allclose(again.times[3:], whole.times[3:] - FADE_S)
+    assert len(again.wave) == len(whole.wave) - round(FADE_S * RATE)
+    at = len(left.wave) - round(FADE_S * RATE)
+    np.testing.assert_array_equal(again.wave[:at], whole.wave[:at])
+
+
+def owner(words):
+    return {word.rsplit("-", 1)[0] for word in words}
+
+
+@pytest.mark.parametrize("kind", ["speaker_switch", "gender_switch"])
+def test_a_switch_of_voices(corpus, kind):
+    pairs = all_pairs(corpus, kind)
+
+    assert sorted(pair.anchor for pair in pairs) == sorted(KEYS)
+    for pair in pairs:
+        me, count = SPEAKER[pair.anchor], len(speak(pair.anchor).words) // 2
+        for half in (pair.positive, pair.negative):
+            assert owner(half.words[:count]) == {pair.anchor}
+        (same,) = owner(pair.positive.words[count:])
+        (other,) = owner(pair.negative.words[count:])
+        assert SPEAKER[same] == me != SPEAKER[other] and same != pair.anchor
+        if kind == "gender_switch":
+            assert corpus.gender_of(other) != corpus.gender_of(pair.anchor)
+        at = round((pair.moment_s - FADE_S) * RATE)
+        assert np.array_equal(pair.positive.wave[:at], pair.negative.wave[:at])
+        assert pair.positive.times[count, 0] >= pair.moment_s - FADE_S
+        after = pair.negative.wave[round(pair.moment_s * RATE) :]
+        assert np.sqrt(np.mean(after**2)) == pytest.approx(LEVEL, rel=0.05)
+
+
+def test_unknown_genders_make_no_pair(corpus):
+    assert all_pairs(Corpus(KEYS, SPEAKER, {}, speak), "gender_switch") == []
+
+
+def test_a_switch_of_topic(corpus):
+    pairs = all_pairs(corpus, "topic_switch")
+
+    # Only the utterances of A and B that another one follows in their chapter.
+    assert {p.anchor for p in pairs} == {"A1-0007", "A2-0007", "B1-0007", "B2-0007"}
+    for pair in pairs:
+        count = len(speak(pair.anchor).words)
+        assert owner(pair.positive.words[count:]) == {pair.anchor[:-1] + "8"}
+        (other,) = owner(pair.negative.words[count:])
+        assert other[0] == pair.anchor[0] and other[:2] != pair.anchor[:2]
+
+
+@pytest.mark.parametrize("kind", ["background_switch", "reverb_switch"])
+def test_a_switch_of_what_surrounds_the_voice(corpus, kind):
+    pairs = all_pairs(corpus, kind)
+
+    assert len(pairs) == len(KEYS)
+    for pair in pairs:
+        assert pair.positive.words == pair.negative.words == speak(pair.anchor).words
+        right, wrong = pair.positive.wave, pair.negative.wave
+        at = round(pair.moment_s * RATE)
+        # Levels are set over the whole, so the first parts may differ by a factor.
+        scale = np.dot(right[:at], wrong[:at]) / np.dot(right[:at], right[:at])
+        np.testing.assert_allclose(wrong[:at], scale * right[:at], atol=1e-5)
+        assert not np.allclose(wrong[at:], scale * right[at:], atol=1e-3)
+        clean = speak(pair.anchor).levelled().wave
+        assert not np.allclose(right, clean, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_pair_depends_on_seed_and_utterance_alone(corpus, kind):
+    few, many = all_pairs(corpus, kind, 2), all_pairs(corpus, kind)
+
+    assert len(few) == 2
+    for one, other in zip(few, many):
+        assert one.anchor == other.anchor and one.about == other.about
+        assert np.array_equal(one.negative.wave, other.negative.wave)
+    assert len({pair.anchor for pair in many}) == len(many)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    tables = {"wav.scp": {}, "text": {}, "utt2spk": SPEAKER}
+    with kaldiio.WriteHelper(f"ark,scp:{folder}/t.ark,{folder}/word_times.scp") as out:
+        for key in KEYS:
+            spoken = speak(key)
+            soundfile.write(folder / f"{key}.wav", spoken.wave, RATE)
+            tables["wav.scp"][key] = f"{folder}/{key}.wav"
+            tables["text"][key] = " ".join(spoken.words)
+            out(key, spoken.times.astype("f4"))
+    for name, rows in tables.items():
+        lines = [f"{key} {value}\n" for key, value in sorted(rows.items())]
+        (folder / name).write_text("".join(lines))
+    return folder
+
+
+def run(data_dir, *options):
+    return command.main(
+        ["--data_dir", str(data_dir), "--output_dir", str(data_dir.parent / "out")]
+        + ["--num_pairs", "3", *options]
+    )
+
+
+def test_the_command_writes_a_data_folder(data_dir, capsys):
+    assert run(data_dir) == 0
+
+    out = data_dir.parent / "out"
+    pairs = read_pairs(out / "pairs")
+    assert "gender_switch: 0 pairs; the set has none" in capsys.readouterr().out
+    assert {pair.part for pair in pairs} == set(MAKERS) - {"gender_switch"}
+    wav, text, moments = (read_table(out / n) for n in ("wav.scp", "text", "moments"))
+    assert len(pairs) == 12 and len(wav) == len(text) == len(moments) == 24
+    for pair in pairs:
+        for key in (pair.positive, pair.negative):
+            info = soundfile.info(wav[key])
+            assert info.samplerate == RATE
+            assert 0 < float(moments[key]) < info.duration
+            assert len(text[key].split()) >= 6
+
+
+def test_a_second_run_writes_nothing_again_and_another_seed_is_refused(
+    data_dir, capsys
+):
+    run(data_dir)
+    out = data_dir.parent / "out"
+    before = {path: path.stat().st_mtime_ns for path in out.glob("audio/*")}
+    victim = next(path for path in before if path.suffix == ".json")
+    victim.unlink()
+
+    assert run(data_dir) == 0
+
+    audio = victim.with_suffix(".flac")
+    for path, time in before.items():
+        assert (path.stat().st_mtime_ns == time) == (path not in (victim, audio))
+    assert run(data_dir, "--seed", "2") == 1
+    assert "other settings (seed 1986 -> 2)" in capsys.readouterr().err
+    assert json.loads(victim.read_text())["about"]
+
+
+@pytest.mark.parametrize("table", ["text", "word_times.scp", "utt2spk"])
+def test_a_folder_without_a_table_is_named(data_dir, table, capsys):
+    (data_dir / table).unlink()
+    assert run(data_dir) == 1
+    assert "the stage align" in capsys.readouterr().err
+
+
+def test_short_utterances_are_not_enough(data_dir, capsys):
+    (data_dir / "text").write_text("".join(f"{key} one two\n" for key in KEYS))
+    assert run(data_dir) == 1
+    assert "no utterance of 6 words or more" in capsys.readouterr().err
