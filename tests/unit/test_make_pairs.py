@@ -32,7 +32,7 @@ SPEAKER = {key: key[0] for key in KEYS}
 
 
 def speak(key):
-    """Return a tone of the speaker's pitch, half a second a word; words name the key."""
+    """Return a tone of the speaker's pitch, half a second a word; words name it."""
     pitch = {"A": 200, "B": 330, "C": 470}[key[0]]
     words = tuple(f"{key}-{n}" for n in range(6 + int(key[-1]) % 2))
     seconds = np.arange(len(words) * RATE // 2) / RATE
