@@ -43,7 +43,7 @@ def extract(args: argparse.Namespace) -> None:
 
     from espnet_taste.data.collate import pad_arrays
     from espnet_taste.data.utterances import in_batches
-    from espnet_taste.tasks.tokenizer import build_encoder
+    from espnet_taste.tasks.tokenizer_builder import build_encoder
 
     encoder = build_encoder(args.config, args.whisper).to(args.device)
     wav = read_table(args.data_dir / "wav.scp")

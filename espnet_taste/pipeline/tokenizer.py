@@ -20,7 +20,7 @@ from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.layout import whole_rows
 from espnet_taste.layers.word_pooling import first_of_words
 from espnet_taste.sampling import RowStreams
-from espnet_taste.tasks.tokenizer import TasteTokenizerTask
+from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
 from espnet_taste.tasks.tokenizer_model import (
     TokenBatch,
     repeat_to_width,
@@ -55,11 +55,11 @@ class TokenizerInference:
         device: str = "cpu",
     ):
         self.device = torch.device(device)
-        self.model, self.args = TasteTokenizerTask.build_model_from_file(
+        self.model, self.args = TokenizerBuilder.build_model_from_file(
             config_file, model_file, device
         )
-        self.preprocess = TasteTokenizerTask.build_preprocess_fn(self.args, train=False)
-        self.collate = TasteTokenizerTask.build_collate_fn(self.args, train=False)
+        self.preprocess = TokenizerBuilder.build_preprocess_fn(self.args, train=False)
+        self.collate = TokenizerBuilder.build_collate_fn(self.args, train=False)
 
     @property
     def is_text_only(self) -> bool:

@@ -15,11 +15,12 @@ from espnet_taste.data.preprocessor import SpokenLMPreprocessor
 from espnet_taste.slm.losses import LossWeights
 from espnet_taste.slm.model import SpokenLM
 from espnet_taste.slm.text import LlmText, load_llm
-from espnet_taste.tasks.base import TasteTask, read_config, record_frozen_weights
+from espnet_taste.tasks.base import TasteTask
+from espnet_taste.tasks.building import read_config, record_frozen_weights
 from espnet_taste.tasks.checkpointing import read_checkpoint
 from espnet_taste.tasks.choices import quantizer_choices
 from espnet_taste.tasks.slm_model import TasteSpokenLMModel
-from espnet_taste.tasks.tokenizer import build_part
+from espnet_taste.tasks.tokenizer_builder import build_part
 from espnet_taste.tokenizer.contracts import AbsQuantizer
 
 

@@ -21,7 +21,8 @@ from espnet_taste.decoder.unit_to_mel import (
     UnitToMel,
     step_mask,
 )
-from espnet_taste.tasks.base import TasteTask, record_frozen_weights
+from espnet_taste.tasks.base import TasteTask
+from espnet_taste.tasks.building import record_frozen_weights
 from espnet_taste.tasks.unit_to_mel import (
     UnitToMelESPnetModel,
     add_mel_arguments,

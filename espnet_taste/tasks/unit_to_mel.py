@@ -12,7 +12,8 @@ from torch import Tensor
 
 from espnet_taste.data.mel_crops import MelCropCollate, UnitMelPreprocessor
 from espnet_taste.decoder.unit_to_mel import UnitToMel, step_mask
-from espnet_taste.tasks.base import TasteTask, record_frozen_weights
+from espnet_taste.tasks.base import TasteTask
+from espnet_taste.tasks.building import record_frozen_weights
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tasks.perception import WhisperPerception
 from espnet_taste.tokenizer.encoder import WhisperEncoder

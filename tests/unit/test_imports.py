@@ -84,3 +84,22 @@ def test_the_probe_sees_status_output_and_modules():
 
 def test_there_are_commands():
     assert len(COMMANDS) > 15
+
+
+def test_using_a_tokenizer_does_not_wait_for_the_base_of_espnets_tasks():
+    """It imports trainers, front-ends and text-to-speech: ten seconds a process."""
+    code = (
+        "import sys, espnet_taste.pipeline.tokenizer, espnet_taste.pipeline.speech; "
+        "print(*sorted(name for name in sys.modules if name.startswith('espnet2.')))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    loaded = result.stdout.split()
+    assert "espnet2.train.class_choices" in loaded
+    assert {"espnet2.tasks.abs_task", "espnet2.train.trainer"}.isdisjoint(loaded)

@@ -1,0 +1,111 @@
+"""How models are built from the arguments of their training, by tasks and at inference.
+
+Apart from the tasks: ESPnet's own base of tasks imports half of ESPnet, some ten
+seconds of a slow processor, which what only uses a model need not wait for.
+"""
+
+import argparse
+import logging
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_taste.tasks.checkpointing import TasteESPnetModel, load_weights
+
+
+class ModelBuilder(ABC):
+    """Builds the models of one task."""
+
+    class_choices_list: list = []
+
+    @classmethod
+    @abstractmethod
+    def build_model(cls, args: argparse.Namespace) -> TasteESPnetModel:
+        """Build the model that training arguments describe."""
+
+    @classmethod
+    def start_from(
+        cls, model: TasteESPnetModel, path: str | None, new_parts: tuple[str, ...]
+    ) -> None:
+        """Load the stage before, if there is one, and restart the step count."""
+        if path is None:
+            return
+        load_weights(model, path, allow_new=new_parts)
+        if hasattr(model, "num_steps"):
+            model.num_steps.zero_()
+
+    @classmethod
+    def build_model_from_file(
+        cls,
+        config_file: Path | str | None = None,
+        model_file: Path | str | None = None,
+        device: str = "cpu",
+    ) -> tuple[TasteESPnetModel, argparse.Namespace]:
+        """Build a trained model for inference, in evaluation mode.
+
+        Unlike ESPnet's own, it refuses a checkpoint that leaves a part random.
+
+        Args:
+            config_file: ``config.yaml`` of the training; None for the one beside
+                the model file.
+            model_file: Checkpoint; None for freshly initialised weights.
+            device: Torch device.
+
+        Returns:
+            The model and its training arguments.
+
+        Raises:
+            FileNotFoundError: If a file is absent.
+            ValueError: If config or checkpoint do not fit this version.
+        """
+        if config_file is None:
+            if model_file is None:
+                raise ValueError("give config_file, model_file or both")
+            config_file = Path(model_file).parent / "config.yaml"
+        args = read_config(config_file)
+        args.init_from = None  # the checkpoint holds the result of the training
+        model = cls.build_model(args)
+        if model_file is not None:
+            load_weights(model, model_file)
+        return model.to(device).eval(), args
+
+
+def read_config(path: Path | str) -> argparse.Namespace:
+    """Read a ``config.yaml`` that training wrote.
+
+    Raises:
+        FileNotFoundError: If it is absent.
+        ValueError: If it is not a mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no training config at {path}; was the model trained?")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is not a training config (a YAML mapping)")
+    return argparse.Namespace(**values)
+
+
+def record_frozen_weights(args: Any, names: list[str]) -> None:
+    """Note the sha256 of frozen weights, or check it against the noted one.
+
+    Args:
+        args: Training arguments with ``frozen_weights``; new entries are added.
+        names: Weight names, as the resolver knows them.
+
+    Raises:
+        ValueError: If the weights found today are not those of the training.
+    """
+    from espnet_taste.weights import fingerprint, resolve
+
+    for name in names:
+        found = fingerprint(resolve(name))
+        noted = args.frozen_weights.setdefault(name, found)
+        if noted != found:
+            raise ValueError(
+                f"the weights '{name}' found here have sha256 {found[:12]}..., this "
+                f"model was trained on {noted[:12]}...; fetch the right ones"
+            )
+        logging.info(f"frozen weights {name}: sha256 {found}")
