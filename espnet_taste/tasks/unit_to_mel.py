@@ -32,6 +32,8 @@ class UnitToMelESPnetModel(TasteESPnetModel):
         speaker_noise: Deviation of the noise on speaker embeddings in training; few
             speakers are over-fitted without it.
         perceptual_weight: Weight of ``perception`` beside the error of the frames.
+        perceptual_share: Share of a training batch's rows that ``perception`` hears,
+            another one every step; hearing is most of the cost of a step.
         perception: What compares true and predicted frames; None for nothing more.
 
     Raises:
@@ -45,6 +47,7 @@ class UnitToMelESPnetModel(TasteESPnetModel):
         amp_dtype: str | None = None,
         speaker_noise: float = 0.02,
         perceptual_weight: float = 0.0,
+        perceptual_share: float = 1.0,
         perception: WhisperPerception | None = None,
         extract_feats_in_collect_stats: bool = False,
     ):
@@ -54,10 +57,15 @@ class UnitToMelESPnetModel(TasteESPnetModel):
                 f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, "
                 f"got {amp_dtype!r}"
             )
+        if not 0 < perceptual_share <= 1:
+            raise ValueError(
+                f"perceptual_share must be above 0 and at most 1, got {perceptual_share}"
+            )
         self.unit_to_mel = unit_to_mel
         self.amp_dtype = AMP_DTYPES.get(amp_dtype)
         self.speaker_noise = speaker_noise
         self.perceptual_weight = perceptual_weight
+        self.perceptual_share = perceptual_share
         self.perception = perception
         self.extract_feats_in_collect_stats = extract_feats_in_collect_stats
         self.protect_frozen_parts(() if perception is None else ("perception",))
@@ -91,10 +99,18 @@ class UnitToMelESPnetModel(TasteESPnetModel):
         loss, num_frames = mel_error(predicted, mel, lengths)
         stats = {"l1": loss.detach()}
         if self.perception is not None:
-            heard = self.perception(predicted, mel, lengths)
+            rows = self._heard_rows(mel)
+            heard = self.perception(predicted[rows], mel[rows], lengths[rows])
             stats["perceptual"] = heard.detach()
             loss = loss + self.perceptual_weight * heard
         return loss, stats, num_frames
+
+    def _heard_rows(self, mel: Tensor) -> Tensor | slice:
+        """Return the rows whose sound is compared: all, or some of them in training."""
+        if not self.training or self.perceptual_share == 1:
+            return slice(None)
+        count = max(1, round(self.perceptual_share * len(mel)))
+        return torch.randperm(len(mel), device=mel.device)[:count]
 
     def _varied(self, spembs: Tensor) -> Tensor:
         """Move speaker embeddings a little in training, (B, D)."""

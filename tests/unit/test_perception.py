@@ -105,3 +105,34 @@ def test_it_stays_out_of_the_checkpoint_and_counts_in_the_loss(perception):
     assert model.state_dict().keys() == plain.state_dict().keys()
     assert stats["perceptual"] > 0
     torch.testing.assert_close(loss, plain(**batch)[0] + 2 * stats["perceptual"])
+
+
+def test_a_share_of_the_rows_is_heard_in_training_and_all_in_evaluation(perception):
+    """Of two rows one is heard, now the first and now the second."""
+    part = UnitToMel(
+        10, 50.0, speaker_dim=4, width=8, unit_blocks=1, frame_blocks=1
+    ).eval()
+    options = {"perception": perception, "speaker_noise": 0.0, "perceptual_weight": 1.0}
+    model = UnitToMelESPnetModel(part, perceptual_share=0.5, **options)
+    mel, lengths = mels(51)[0], torch.tensor([51, 34])
+    other = mel.flip(1)
+    alone = [
+        float(perception(other[row : row + 1], mel[row : row + 1], lengths[row][None]))
+        for row in range(2)
+    ]
+
+    def heard():
+        return float(model._mel_losses(other, mel, lengths)[1]["perceptual"])
+
+    found = {round(heard(), 5) for _ in range(20)}
+    assert found == {round(value, 5) for value in alone}
+    model.eval()
+    assert heard() == pytest.approx(float(perception(other, mel, lengths)))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_out_of_range_is_refused(share):
+    part = UnitToMel(10, 50.0, speaker_dim=4, width=8, unit_blocks=1, frame_blocks=1)
+
+    with pytest.raises(ValueError, match=f"at most 1, got {share}"):
+        UnitToMelESPnetModel(part, perceptual_share=share)
