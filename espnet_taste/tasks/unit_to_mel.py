@@ -59,7 +59,8 @@ class UnitToMelESPnetModel(TasteESPnetModel):
             )
         if not 0 < perceptual_share <= 1:
             raise ValueError(
-                f"perceptual_share must be above 0 and at most 1, got {perceptual_share}"
+                "perceptual_share must be above 0 and at most 1, got "
+                f"{perceptual_share}"
             )
         self.unit_to_mel = unit_to_mel
         self.amp_dtype = AMP_DTYPES.get(amp_dtype)
