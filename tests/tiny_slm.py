@@ -66,7 +66,8 @@ def make_slm(family="llama", *, llm=None, **options):
         for name, parameter in slm.named_parameters():
             if "lora_B" in name or name.startswith("pad_") or "logvar" in name:
                 nn.init.normal_(parameter, std=0.3)
-        slm.fusion.weights.zero_()
+        for parameter in slm.fusion.parameters():
+            nn.init.constant_(parameter, 0.0 if parameter.shape == (2,) else 0.3)
     return slm.eval()
 
 

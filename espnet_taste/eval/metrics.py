@@ -146,6 +146,12 @@ _ALL = (
         "lower",
     ),
     _metric(
+        "slm_alone_text_loss",
+        "text loss of the adapted LLM without speech",
+        "slm_alone_text_loss_sum / slm_alone_text_count",
+        "lower",
+    ),
+    _metric(
         "slm_exchanged_text_loss",
         "text loss with exchanged codes",
         "slm_exchanged_text_loss_sum / slm_exchanged_text_count",

@@ -106,6 +106,7 @@ PAIR_METRICS = (
 # The spoken LM is compared with its baselines on its own items.
 SLM_PAIRS = (
     ("slm_text_loss", "text_llm_loss"),
+    ("slm_alone_text_loss", "text_llm_loss"),
     ("slm_exchanged_text_loss", "slm_text_loss"),
     ("slm_code_loss", "unigram_code_loss"),
     ("slm_code_accuracy", "unigram_code_accuracy"),

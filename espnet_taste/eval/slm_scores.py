@@ -11,8 +11,9 @@ Losses are summed nats (``latent_loss_sum`` in the trained loss's own unit).
 ``code_loss_sums`` and ``code_hits`` have one entry per codebook. A head that gives
 no distribution over codes leaves ``code_loss_sums`` out, a linear head leaves
 ``latent_loss_sum`` out. Conditions: ``matched``; ``text_llm``, the same text under
-the text LLM with its adapters off and no speech; ``exchanged_codes``, with another
-utterance's codes as input. The last two need only the text fields.
+the text LLM with its adapters off and no speech; ``text_alone``, no speech either, but
+with them on; ``exchanged_codes``, with another utterance's codes as input. All but the
+first need only the text fields.
 """
 
 import math
@@ -28,9 +29,14 @@ from espnet_taste.eval.unit_scores import check_keys
 
 MATCHED = "matched"
 TEXT_LLM = "text_llm"
-CONDITIONS = (MATCHED, TEXT_LLM, "exchanged_codes")
+CONDITIONS = (MATCHED, TEXT_LLM, "text_alone", "exchanged_codes")
 # Field prefix of every condition in the items.
-_PREFIX = {MATCHED: "slm", TEXT_LLM: "text_llm", "exchanged_codes": "slm_exchanged"}
+_PREFIX = {
+    MATCHED: "slm",
+    TEXT_LLM: "text_llm",
+    "text_alone": "slm_alone",
+    "exchanged_codes": "slm_exchanged",
+}
 
 
 def read_slm_scores(path: Path, keys: Collection[str]) -> dict[str, dict[str, float]]:

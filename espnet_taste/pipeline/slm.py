@@ -5,6 +5,7 @@ Symbols: B batch, W words, Q codebooks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import Continuation, SpokenContinuer
 from espnet_taste.slm.delay import DelayBatch
-from espnet_taste.slm.generation import CompletionSettings, Prompt
+from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.likelihood import SpokenLMScores, log_likelihoods, score
+from espnet_taste.slm.prompt import Prompt
 from espnet_taste.slm.text import LlmText
-from espnet_taste.slm.vocabulary import read_vocabulary
+from espnet_taste.slm.vocabulary import Vocabulary, read_vocabulary
 from espnet_taste.tasks.slm import TasteSpokenLMTask
 from espnet_taste.tasks.tokenizer_model import repeat_to_width
 from espnet_taste.types import IGNORE
@@ -51,6 +53,15 @@ class SpokenLMInference:
         self.collate = TasteSpokenLMTask.build_collate_fn(self.args, train=False)
         self.text = LlmText(self.args.llm)
 
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What generation knows of the LLM's tokens."""
+        return read_vocabulary(
+            self.text.tokenizer,
+            self.slm.output_layer.weight.size(0),
+            stop_at_eos=self.slm.end_id is not None,
+        )
+
     def open(self, data_dir: Path, codes_dir: Path) -> "CodedUtterances":
         """Open a set whose codes were extracted."""
         return CodedUtterances(data_dir, codes_dir, self.preprocess)
@@ -75,6 +86,7 @@ class SpokenLMInference:
         text = {
             "matched": own.text_ce,
             "text_llm": own.text_llm_ce,
+            "text_alone": own.text_alone_ce,
             "exchanged_codes": other.text_ce,
         }
         keys = [key for key, _ in items]
@@ -120,8 +132,7 @@ class SpokenLMInference:
             raise ValueError(f"'{tokens.text[:40]}' has no codes, only embeddings")
         data = {"text": tokens.text, "codes": tokens.codes}
         arrays = self.preprocess(tokens.text[:40], data)
-        config = self.slm.causal_lm.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None)
+        limit = self.slm.max_positions
         length = len(arrays["llm_tokens"]) + self.slm.delay + 1
         if limit is not None and length > limit:
             raise ValueError(
@@ -135,9 +146,10 @@ class SpokenLMInference:
         terms, share = scores.taste_terms, self.slm.weights.latent_kl
         if "latent_mse" in terms:
             latent = (1 - share) * terms["latent_mse"] + share * terms["latent_kl"]
-            return sums | {"latent_loss_sum": latent}
-        (per_code,) = terms.values()
-        return sums | {"code_loss_sums": per_code}
+            sums["latent_loss_sum"] = latent
+        if "code_ce" in terms:
+            sums["code_loss_sums"] = terms["code_ce"]
+        return sums
 
     def continue_speech(
         self,
@@ -152,12 +164,11 @@ class SpokenLMInference:
             settings: How to complete.
             seeds: Seed of the sampling, one a prompt.
         """
-        num_logits = self.slm.output_layer.weight.size(0)
         continuer = SpokenContinuer(
             self.slm,
             self.text.encode,
             self.text.decode,
-            vocabulary=read_vocabulary(self.text.tokenizer, num_logits),
+            vocabulary=self.vocabulary,
             settings=settings,
         )
         return continuer.continue_prompts(

@@ -172,7 +172,7 @@ def _pad(rows: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def text_labels(tokens: Tensor) -> Tensor:
+def text_labels(tokens: Tensor, end_id: int | None = None) -> Tensor:
     """Return the next-token target of every LLM output.
 
     The pads and everything behind the end get IGNORE. (Reference defect C1: its
@@ -180,11 +180,16 @@ def text_labels(tokens: Tensor) -> Tensor:
 
     Args:
         tokens: Token slots of a batch, (B, L), int64.
+        end_id: Target of the output behind the last token; None for none (released).
 
     Returns:
         Labels, (B, L + 1), int64, IGNORE where nothing is predicted.
     """
     labels = torch.where(tokens >= 0, tokens, IGNORE)
+    if end_id is not None:
+        is_pad = tokens == PAD
+        is_first = is_pad & ~torch.nn.functional.pad(is_pad, (1, 0))[:, :-1]
+        labels = torch.where(is_first, end_id, labels)
     return torch.nn.functional.pad(labels, (0, 1), value=IGNORE)
 
 

@@ -1,8 +1,8 @@
-"""From the LLM output to the codes of a word: two heads with one contract.
+"""From the LLM output to the codes of a word: heads with one contract.
 
 ``LatentCodeHead`` predicts the summed code and quantizes it (the released model);
-``LinearCodeHead`` predicts every codebook's index from logits. Both see only the
-outputs that end a word, so positions inside words cost nothing.
+``LinearCodeHead`` predicts every codebook's index from logits; ``JointCodeHead`` learns
+both. All see only the outputs that end a word, so positions inside words cost nothing.
 
 Symbols: W words, H LLM width, Q codebooks, K codebook size, d codebook width.
 
@@ -224,3 +224,88 @@ class LinearCodeHead(AbsCodeHead):
             return prediction.argmax(-1)
         flat = sampler.choose(prediction.flatten(0, -2), source=source)
         return flat.view(prediction.shape[:-1])
+
+
+class JointCodeHead(AbsCodeHead):
+    """Latent and logits from the same output; the loss is the mean of both losses.
+
+    The logits choose the codes and say how likely they are: they are probabilities, and
+    can be drawn from. The latent teaches which entries lie close to each other.
+
+    Args:
+        latent: Head of the summed code.
+        linear: Head of the codes.
+    """
+
+    def __init__(self, latent: LatentCodeHead, linear: LinearCodeHead):
+        super().__init__()
+        self.latent = latent
+        self.linear = linear
+
+    def forward(
+        self, hidden: Tensor, noise: Tensor | None = None
+    ) -> tuple[Latent, Tensor]:
+        """Return latent and logits; see ``AbsCodeHead.forward``."""
+        return self.latent(hidden, noise), self.linear(hidden)
+
+    def losses(
+        self, prediction: tuple[Latent, Tensor], codes: Tensor, codebooks: Codebooks
+    ) -> CodeLosses:
+        """Return the terms of both heads."""
+        parts = [
+            head.losses(part, codes, codebooks)
+            for head, part in zip((self.latent, self.linear), prediction, strict=True)
+        ]
+        loss = (parts[0].loss + parts[1].loss) / 2
+        return CodeLosses(loss, parts[0].terms | parts[1].terms)
+
+    def log_likelihoods(
+        self, prediction: tuple[Latent, Tensor], codes: Tensor, codebooks: Codebooks
+    ) -> Tensor:
+        """Return the log-probability of every codebook's entry, (B, W, Q)."""
+        return self.linear.log_likelihoods(prediction[1], codes, codebooks)
+
+    def choose(
+        self,
+        prediction: tuple[Latent, Tensor],
+        codebooks: Codebooks,
+        *,
+        sampler: Sampler | None = None,
+        source: RandomSource = None,
+    ) -> Tensor:
+        """Choose by the logits."""
+        return self.linear.choose(
+            prediction[1], codebooks, sampler=sampler, source=source
+        )
+
+
+def build_head(
+    head: str | AbsCodeHead,
+    width: int,
+    codebooks: Codebooks,
+    eval_latent: LatentEval,
+    kl_share: float,
+) -> AbsCodeHead:
+    """Build the head of a spoken LM.
+
+    Args:
+        head: ``"latent"`` (released), ``"linear"``, ``"both"``, or a head, which is
+            returned.
+        width: LLM width H.
+        codebooks: The quantizer.
+        eval_latent: Point the latent head takes in eval mode, see ``LatentHead``.
+        kl_share: Share of the divergence in the loss of the latent.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if isinstance(head, AbsCodeHead):
+        return head
+    names = ("latent", "linear", "both")
+    if head not in names:
+        raise ValueError(f"head must be one of {names} or a module, got '{head}'")
+    latent = LatentCodeHead(width, codebooks.codebook_dim, eval_latent, kl_share)
+    if head == "latent":
+        return latent
+    linear = LinearCodeHead(width, codebooks.num_codebooks, codebooks.codebook_size)
+    return linear if head == "linear" else JointCodeHead(latent, linear)

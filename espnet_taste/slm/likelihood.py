@@ -24,6 +24,7 @@ class SpokenLMScores:
 
     text_ce: Tensor  # (B,), nats
     text_llm_ce: Tensor  # (B,), nats of the same text by the LLM without adapters
+    text_alone_ce: Tensor  # (B,), and with adapters; neither reads TASTE
     text_hits: Tensor  # (B,) int64, tokens that are the model's best one
     num_tokens: Tensor  # (B,) int64
     taste_terms: dict[str, Tensor]  # the head's terms: name to (B,) or (B, Q)
@@ -88,7 +89,12 @@ def score(slm: SpokenLM, batch: DelayBatch) -> SpokenLMScores:
     hidden = slm.read(slm.embed(batch))
     text_hidden, labels = slm.text_positions(hidden, batch)
     text = text_losses(text_hidden, labels, slm.output_layer)
-    base = text_losses(slm.read_text_only(batch), labels, slm.output_layer)
+    base, alone = (
+        text_losses(
+            slm.read_text_only(batch, adapted=adapted), labels, slm.output_layer
+        )
+        for adapted in (False, True)
+    )
 
     is_word = batch.word_codes[..., 0] != IGNORE
     prediction = slm.predict_words(hidden, batch)
@@ -98,6 +104,7 @@ def score(slm: SpokenLM, batch: DelayBatch) -> SpokenLMScores:
     return SpokenLMScores(
         text_ce=text.ce.sum(1),
         text_llm_ce=base.ce.sum(1),
+        text_alone_ce=alone.ce.sum(1),
         text_hits=text.hits.sum(1),
         num_tokens=(labels != IGNORE).sum(1),
         taste_terms={name: _sum_words(term, is_word) for name, term in terms.items()},

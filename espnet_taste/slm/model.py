@@ -13,6 +13,7 @@ Source: TASTE (arXiv:2504.07053), text-aligned spoken language model.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Cache, PretrainedConfig, PreTrainedModel
 
-from espnet_taste.layers.fusion import WeightedFusion
+from espnet_taste.layers.fusion import build_fusion
 from espnet_taste.layers.latent_head import LatentEval
 from espnet_taste.slm.delay import (
     PAD,
@@ -30,7 +31,7 @@ from espnet_taste.slm.delay import (
     text_labels,
     word_outputs,
 )
-from espnet_taste.slm.heads import AbsCodeHead, LatentCodeHead, LinearCodeHead
+from espnet_taste.slm.heads import AbsCodeHead, build_head
 from espnet_taste.slm.lora import (
     adapters_disabled,
     attach_lora,
@@ -69,16 +70,21 @@ class SpokenLM(nn.Module):
         taste_dim: Width D of the TASTE embeddings that ``codebooks`` decodes.
         delay: Delay of the TASTE stream, at least 1.
         delay_level: What ``delay`` counts, ``"word"`` (released) or ``"token"``.
-        head: ``"latent"`` (released), ``"linear"``, or a head of your own.
+        head: ``"latent"`` (released), ``"linear"``, ``"both"``, or a head of your own.
         eval_latent: Point the latent head takes in eval mode, see ``LatentHead``.
+        fusion: ``"weighted_sum"`` (released), ``"gated"`` or ``"addition"``.
         lora: Options of ``attach_lora``; None adds no adapters.
+        train_llm: Train the LLM's own layers instead; its embedding and its output
+            layer rest. Then no reference is left, and ``weights.text_kl`` must be 0.
         sos_id: Start symbol; None takes the LLM's own.
+        end_id: Symbol to predict behind the last token, e.g. the LLM's end symbol;
+            None for the released way, which never learns to end.
         weights: Mixture of the losses.
 
     Raises:
-        ValueError: If the delay is below 1, the head is unknown, the LLM scales its
-            logits or has no start symbol, or ``lora`` is given for an LLM that has
-            adapters.
+        ValueError: If the delay is below 1, head or fusion are unknown, the LLM scales
+            its logits or has no start symbol, ``lora`` is given for an LLM that has
+            adapters, or ``train_llm`` beside adapters or a divergence.
     """
 
     def __init__(
@@ -91,8 +97,11 @@ class SpokenLM(nn.Module):
         delay_level: DelayLevel = "word",
         head: str | AbsCodeHead = "latent",
         eval_latent: LatentEval = "mu_sigma",
+        fusion: str = "weighted_sum",
         lora: Mapping[str, Any] | None = None,
+        train_llm: bool = False,
         sos_id: int | None = None,
+        end_id: int | None = None,
         weights: LossWeights = LossWeights(),
     ):
         super().__init__()
@@ -111,14 +120,18 @@ class SpokenLM(nn.Module):
         self.sos_id = config.bos_token_id if sos_id is None else sos_id
         if self.sos_id is None:
             raise ValueError(f"{config.model_type} has no start symbol; pass sos_id")
+        self.end_id = end_id
+        self.trains_llm = train_llm
         self.llm = _adapt(llm, lora)
+        if train_llm:
+            self._unfreeze_llm()
         self.codebooks = codebooks
         freeze(codebooks)
 
         width = config.hidden_size
         self.taste_projection = nn.Linear(taste_dim, width)
-        self.fusion = WeightedFusion("zero_audio")
-        self.head = _build_head(head, width, codebooks, eval_latent, weights)
+        self.fusion = build_fusion(fusion, width)
+        self.head = build_head(head, width, codebooks, eval_latent, weights.latent_kl)
         self.pad_text = nn.Parameter(torch.zeros(width))
         self.pad_taste = nn.Parameter(torch.zeros(taste_dim))
 
@@ -133,14 +146,35 @@ class SpokenLM(nn.Module):
         return isinstance(self.llm, PeftModel)
 
     @property
+    def max_positions(self) -> int | None:
+        """Positions in the LLM's context; None if it sets no limit."""
+        config = self.causal_lm.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
+    def _unfreeze_llm(self) -> None:
+        if self.has_adapters:
+            raise ValueError("train_llm trains the LLM itself; set lora: null")
+        if self.weights.text_kl > 0:
+            raise ValueError(
+                "train_llm leaves no text LLM to compare with; set weights: "
+                "{text_kl: 0}, or train adapters (lora)"
+            )
+        self.llm.requires_grad_(True)
+        # The chunked text loss gives the output layer no gradient, and the embedding
+        # is often the same table.
+        self.output_layer.requires_grad_(False)
+        self.llm.get_input_embeddings().requires_grad_(False)
+
+    @property
     def output_layer(self) -> nn.Linear:
         """The LLM's frozen output layer, H to V."""
         return self.causal_lm.get_output_embeddings()
 
     def train(self, mode: bool = True) -> "SpokenLM":
-        """Switch the mode; the LLM itself and the quantizer stay in eval mode."""
+        """Switch the mode; frozen parts of the LLM and the quantizer stay in eval."""
         super().train(mode)
-        set_adapter_mode(self.llm, mode)
+        if not self.trains_llm:
+            set_adapter_mode(self.llm, mode)
         self.codebooks.eval()
         return self
 
@@ -281,20 +315,22 @@ class SpokenLM(nn.Module):
         return out.last_hidden_state[:, -1], out.past_key_values
 
     @torch.no_grad()
-    def read_text_only(self, batch: DelayBatch) -> Tensor:
-        """Run the LLM without adapters and TASTE over the same tokens.
+    def read_text_only(self, batch: DelayBatch, adapted: bool = False) -> Tensor:
+        """Run the LLM without TASTE over the same tokens.
 
         Args:
             batch: Layouts; the codes are not read.
+            adapted: With its adapters; without them it is the text LLM.
 
         Returns:
             Last hidden states at the positions that predict a token, (B, L - delay,
-            H), in the LLM's dtype.
+            H), in the LLM's dtype; one more where an end is predicted.
         """
-        tokens = batch.tokens[:, : -self.delay - 1]
+        tokens = batch.tokens[:, : self._num_text_outputs(batch) - 1]
         start = self.embed_start(len(tokens))
-        with adapters_disabled(self.llm):
-            return self.read(torch.cat([start, self.embed_tokens(tokens)], dim=1))
+        inputs = torch.cat([start, self.embed_tokens(tokens)], dim=1)
+        with nullcontext() if adapted else adapters_disabled(self.llm):
+            return self.read(inputs)
 
     def text_positions(
         self, hidden: Tensor, batch: DelayBatch
@@ -307,10 +343,14 @@ class SpokenLM(nn.Module):
 
         Returns:
             Hidden states (B, L - delay, H) and labels (B, L - delay), int64, IGNORE
-            behind the last token of a row.
+            behind the last token of a row; one more where an end is predicted.
         """
-        stop = batch.tokens.size(1) - self.delay
-        return hidden[:, :stop], text_labels(batch.tokens)[:, :stop]
+        stop = self._num_text_outputs(batch)
+        return hidden[:, :stop], text_labels(batch.tokens, self.end_id)[:, :stop]
+
+    def _num_text_outputs(self, batch: DelayBatch) -> int:
+        """Return how many outputs predict a token in the longest row."""
+        return batch.tokens.size(1) - self.delay + (self.end_id is not None)
 
     def predict_words(
         self, hidden: Tensor, batch: DelayBatch, noise: Tensor | None = None
@@ -344,24 +384,6 @@ def _adapt(
         return llm
     freeze(llm)
     return llm if lora is None else attach_lora(llm, **lora)
-
-
-def _build_head(
-    head: str | AbsCodeHead,
-    width: int,
-    codebooks: nn.Module,
-    eval_latent: LatentEval,
-    weights: LossWeights,
-) -> AbsCodeHead:
-    if isinstance(head, AbsCodeHead):
-        return head
-    if head == "latent":
-        return LatentCodeHead(
-            width, codebooks.codebook_dim, eval_latent, weights.latent_kl
-        )
-    if head == "linear":
-        return LinearCodeHead(width, codebooks.num_codebooks, codebooks.codebook_size)
-    raise ValueError(f"head must be 'latent', 'linear' or a module, got '{head}'")
 
 
 def _refuse_scaled_logits(config: PretrainedConfig) -> None:

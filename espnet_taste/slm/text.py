@@ -1,5 +1,7 @@
 """Loading the text LLM and its tokenizer by name."""
 
+from functools import cached_property
+
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -20,11 +22,24 @@ class LlmText:
         """Return the token ids of a text, without special tokens.
 
         What looks like a special token in the text is spelled out: a transcript
-        cannot inject one.
+        cannot inject one. A leading blank counts once, also with tokenizers that put
+        one in front of every text (sentencepiece).
         """
+        if self.adds_blank and text.startswith(" "):
+            text = text[1:]
+        return self._encode(text)
+
+    def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(
             text, add_special_tokens=False, split_special_tokens=True
         )
+
+    @cached_property
+    def adds_blank(self) -> bool:
+        """Whether the tokenizer itself puts a blank in front of a text."""
+        anchor = self._encode("a")
+        behind = self.decode([*anchor, *self._encode("a")])
+        return behind[len(self.decode(anchor)) :].startswith(" ")
 
     def decode(self, tokens: list[int]) -> str:
         """Return the text of token ids."""

@@ -50,7 +50,8 @@ class TasteSpokenLMTask(TasteTask):
             "--slm_conf",
             action=NestedDictAction,
             default={"delay": 1},
-            help="Options of SpokenLM: delay, head, lora, weights, ...",
+            help="Options of SpokenLM: delay, head, fusion, lora, weights, ...; "
+            "end_of_text: true also learns where a text ends",
         )
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
@@ -106,6 +107,8 @@ class TasteSpokenLMTask(TasteTask):
         llm = load_llm(args.llm, getattr(torch, args.llm_dtype))
         conf = dict(args.slm_conf)
         weights = LossWeights(**conf.pop("weights", {}))
+        if conf.pop("end_of_text", False):
+            conf["end_id"] = end_symbol(args.llm)
         check_options("slm_conf", conf, SpokenLM)
         slm = SpokenLM(llm, quantizer, weights=weights, **conf)
         model = TasteSpokenLMModel(slm, **args.model_conf)
@@ -129,6 +132,21 @@ def load_quantizer(quantizer: AbsQuantizer, path: str) -> None:
     except RuntimeError as error:
         raise ValueError(f"{path} does not hold this quantizer: {error}") from error
     logging.info(f"loaded the quantizer of {path}")
+
+
+def end_symbol(llm: str) -> int:
+    """Return the end symbol of an LLM's tokenizer.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    index = LlmText(llm).tokenizer.eos_token_id
+    if index is None:
+        raise ValueError(
+            f"end_of_text: the tokenizer of '{llm}' has no end symbol; set end_id to "
+            "the token that is to end a text"
+        )
+    return index
 
 
 def check_options(where: str, conf: dict, target: type) -> None:

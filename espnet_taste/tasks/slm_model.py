@@ -12,13 +12,13 @@ from espnet_taste.tasks.tokenizer_model import AMP_DTYPES
 
 
 class TasteSpokenLMModel(TasteESPnetModel):
-    """Train LoRA adapters, fusion and code head of a spoken LM.
+    """Train adapters (or the LLM itself), fusion and code head of a spoken LM.
 
     Not the object for users: this one speaks ESPnet's training protocol.
 
     Args:
-        slm: The spoken LM. Its LLM stays out of checkpoints, its adapters and its
-            quantizer do not.
+        slm: The spoken LM. Its LLM stays out of checkpoints unless it is trained,
+            its adapters and its quantizer do not.
         amp_dtype: "bfloat16" or "float16" to run under autocast on any device;
             None for the trainer's precision.
         extract_feats_in_collect_stats: Only there because ESPnet asks for it.
@@ -39,7 +39,8 @@ class TasteSpokenLMModel(TasteESPnetModel):
             )
         self.slm = slm
         self.amp_dtype = AMP_DTYPES.get(amp_dtype)
-        self.protect_frozen_parts(["slm.llm"], trained_inside=["lora_"])
+        if not slm.trains_llm:
+            self.protect_frozen_parts(["slm.llm"], trained_inside=["lora_"])
 
     def forward(
         self, layout: DelayBatch, **unused: object

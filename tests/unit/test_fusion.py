@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from espnet_taste.layers.fusion import WeightedFusion
+from espnet_taste.layers.fusion import (
+    AdditionFusion,
+    GatedFusion,
+    WeightedFusion,
+    build_fusion,
+)
 
 
 def test_taste_is_first():
@@ -51,3 +56,42 @@ def test_refuses_streams_of_different_length():
 def test_refuses_an_unknown_init():
     with pytest.raises(ValueError, match="'balance', 'zero_audio'.*got 'both'"):
         WeightedFusion("both")
+
+
+def test_gates_start_as_the_released_weights_do_and_see_both_streams():
+    taste, text = torch.randn(2, 5, 4)
+    fusion = GatedFusion(4)
+    close = WeightedFusion("zero_audio")(taste, text)
+
+    torch.testing.assert_close(fusion(taste, text), close)
+
+    torch.nn.init.normal_(fusion.gates.weight)
+    gates = torch.sigmoid(fusion.gates(torch.cat([taste, text], -1)))
+    expected = gates[:, :1] * taste + gates[:, 1:] * text
+    torch.testing.assert_close(fusion(taste, text), expected)
+    assert not torch.allclose(fusion(taste, text), close)
+
+
+def test_addition_starts_with_the_text_alone_and_can_leave_it():
+    taste, text = torch.randn(2, 5, 4)
+    fusion = AdditionFusion()
+
+    assert torch.equal(fusion(taste, text), text)
+
+    fusion(taste, text).square().sum().backward()
+    assert float(fusion.scale.grad) != 0
+    with torch.no_grad():
+        fusion.scale.fill_(0.5)
+    torch.testing.assert_close(fusion(taste, text), text + 0.5 * taste)
+
+
+def test_fusions_have_names():
+    kinds = {"weighted_sum": WeightedFusion, "gated": GatedFusion}
+    kinds["addition"] = AdditionFusion
+    for name, kind in kinds.items():
+        assert isinstance(build_fusion(name, 4), kind)
+    with pytest.raises(ValueError, match="'addition', got 'sum'"):
+        build_fusion("sum", 4)
+    for name in kinds:
+        with pytest.raises(ValueError, match="streams of one shape"):
+            build_fusion(name, 3)(torch.zeros(2, 3), torch.zeros(1, 3))

@@ -1,4 +1,4 @@
-"""The two code heads keep one contract."""
+"""The code heads keep one contract."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from tiny_slm import CODEBOOK_SIZE, NUM_CODEBOOKS, WIDTH, make_codebooks
 
 from espnet_taste.layers.latent_head import Latent
 from espnet_taste.sampling import Sampler
-from espnet_taste.slm.heads import LatentCodeHead, LinearCodeHead
+from espnet_taste.slm.heads import LatentCodeHead, LinearCodeHead, build_head
 from espnet_taste.types import IGNORE
 
 
@@ -23,12 +23,10 @@ def codes():
 
 
 def make_head(name, codebooks):
-    if name == "latent":
-        return LatentCodeHead(WIDTH, codebooks.codebook_dim).eval()
-    return LinearCodeHead(WIDTH, NUM_CODEBOOKS, CODEBOOK_SIZE).eval()
+    return build_head(name, WIDTH, codebooks, "mu_sigma", 0.5).eval()
 
 
-@pytest.mark.parametrize("name", ["latent", "linear"])
+@pytest.mark.parametrize("name", ["latent", "linear", "both"])
 def test_padding_is_left_out_of_the_loss(name, codebooks, codes):
     head = make_head(name, codebooks)
     hidden = torch.randn(2, 4, WIDTH)
@@ -41,7 +39,7 @@ def test_padding_is_left_out_of_the_loss(name, codebooks, codes):
     assert torch.equal(loss, other) and float(loss) > 0
 
 
-@pytest.mark.parametrize("name", ["latent", "linear"])
+@pytest.mark.parametrize("name", ["latent", "linear", "both"])
 def test_a_batch_without_words_has_loss_zero(name, codebooks, codes):
     head = make_head(name, codebooks)
 
@@ -50,7 +48,7 @@ def test_a_batch_without_words_has_loss_zero(name, codebooks, codes):
     assert float(head.losses(head(torch.randn(2, 4, WIDTH)), none, codebooks).loss) == 0
 
 
-@pytest.mark.parametrize("name", ["latent", "linear"])
+@pytest.mark.parametrize("name", ["latent", "linear", "both"])
 def test_chosen_codes_are_codes(name, codebooks):
     head = make_head(name, codebooks)
 
@@ -126,3 +124,30 @@ def test_logits_on_the_right_codes_have_loss_zero(codebooks, codes):
     result = head.losses(50.0 * right, codes, codebooks)
 
     torch.testing.assert_close(result.loss, torch.tensor(0.0))
+
+
+def test_the_joint_head_learns_both_and_chooses_by_its_logits(codebooks, codes):
+    head = make_head("both", codebooks)
+    prediction = head(torch.randn(2, 4, WIDTH))
+    latent, logits = prediction
+
+    joint = head.losses(prediction, codes, codebooks)
+    one = head.latent.losses(latent, codes, codebooks)
+    two = head.linear.losses(logits, codes, codebooks)
+
+    torch.testing.assert_close(joint.loss, (one.loss + two.loss) / 2)
+    assert set(joint.terms) == {"latent_mse", "latent_kl", "code_ce"}
+    assert torch.equal(head.choose(prediction, codebooks), logits.argmax(-1))
+    assert torch.equal(
+        head.log_likelihoods(prediction, codes, codebooks),
+        head.linear.log_likelihoods(logits, codes, codebooks),
+    )
+
+
+def test_heads_have_names_and_one_of_your_own_is_taken(codebooks):
+    own = LinearCodeHead(WIDTH, NUM_CODEBOOKS, CODEBOOK_SIZE)
+
+    assert build_head(own, WIDTH, codebooks, "mu", 0.5) is own
+    assert isinstance(make_head("latent", codebooks), LatentCodeHead)
+    with pytest.raises(ValueError, match="a module, got 'gaussian'"):
+        build_head("gaussian", WIDTH, codebooks, "mu", 0.5)

@@ -11,7 +11,7 @@ from espnet_taste.slm.losses import LossWeights
 SIZES = [[1, 2, 1], [3], [1, 1, 2, 2]]
 
 
-@pytest.mark.parametrize("head", ["latent", "linear"])
+@pytest.mark.parametrize("head", ["latent", "linear", "both"])
 @torch.no_grad()
 def test_sums_over_utterances_give_the_means_of_the_batch(head):
     slm, batch = make_slm(head=head), make_batch(SIZES)
@@ -46,6 +46,24 @@ def test_the_text_llm_is_scored_without_adapters_and_speech():
     torch.testing.assert_close(first.text_llm_ce, score(reference, batch).text_llm_ce)
 
 
+@torch.no_grad()
+def test_the_adapted_llm_is_scored_on_text_alone_too():
+    batch = make_batch(SIZES)
+    slm = make_slm()
+
+    scores = score(slm, batch)
+
+    for row, count in enumerate([4, 3, 6]):
+        tokens = batch.tokens[row, :count]
+        inputs = torch.cat([torch.tensor([slm.sos_id]), tokens[:-1]])
+        log_probs = slm.llm(inputs[None]).logits[0].log_softmax(-1)
+        alone = -log_probs.gather(1, tokens[:, None]).sum()
+        torch.testing.assert_close(scores.text_alone_ce[row], alone)
+    assert not torch.allclose(scores.text_alone_ce, scores.text_llm_ce)
+    plain = score(make_slm(lora=None), batch)
+    assert torch.equal(plain.text_alone_ce, plain.text_llm_ce)
+
+
 def test_padding_gives_no_hit(monkeypatch):
     slm, batch = make_slm(), make_batch(SIZES)
     monkeypatch.setattr(
@@ -70,7 +88,7 @@ def test_train_mode_is_refused(function):
         function(make_slm().train(), make_batch(SIZES))
 
 
-@pytest.mark.parametrize("head", ["latent", "linear"])
+@pytest.mark.parametrize("head", ["latent", "linear", "both"])
 def test_log_likelihoods_add_up_to_the_losses(head):
     slm, batch = make_slm(head=head), make_batch(SIZES)
 
@@ -102,7 +120,7 @@ def test_the_latent_has_the_density_of_its_gaussian():
     assert (found.codes[~is_word] == 0).all()
 
 
-@pytest.mark.parametrize("head", ["latent", "linear"])
+@pytest.mark.parametrize("head", ["latent", "linear", "both"])
 def test_a_batch_is_as_likely_as_its_items_alone(head):
     slm = make_slm(head=head)
     together = log_likelihoods(slm, make_batch(SIZES))

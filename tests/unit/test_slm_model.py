@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from espnet_taste.slm.heads import LinearCodeHead
 from espnet_taste.slm.losses import LossWeights
 from espnet_taste.slm.model import SpokenLM
+from espnet_taste.types import IGNORE
 
 # Operators that make the host wait for a device.
 SYNCING = ("_local_scalar_dense", "nonzero", "masked_select", "equal.", "item")
@@ -63,6 +64,61 @@ def test_trained_are_adapters_fusion_head_and_pads(head, batch):
         "taste_projection.weight",
         "taste_projection.bias",
     }
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+def test_an_llm_without_adapters_can_be_trained_itself(family, batch):
+    weights = LossWeights(text_kl=0.0)
+    llm = make_llm(family)
+    slm = make_slm(llm=llm, lora=None, train_llm=True, weights=weights).train()
+    kept = {id(slm.output_layer.weight), id(llm.get_input_embeddings().weight)}
+
+    slm(batch).loss.backward()
+
+    for name, parameter in llm.named_parameters():
+        is_kept = id(parameter) in kept
+        assert parameter.requires_grad != is_kept, name
+        assert (parameter.grad is None) == is_kept, name
+    assert llm.training and not slm.codebooks.training
+
+
+@pytest.mark.parametrize("fusion", ["gated", "addition"])
+def test_other_fusions_are_trained_too(fusion, batch):
+    slm = make_slm(fusion=fusion).train()
+
+    slm(batch).loss.backward()
+
+    for name, parameter in slm.fusion.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_an_end_is_predicted_behind_the_last_token_of_every_row(batch):
+    slm, plain = make_slm(end_id=3), make_slm()
+
+    hidden = slm.read(slm.embed(batch))
+    _, labels = slm.text_positions(hidden, batch)
+    _, without = plain.text_positions(hidden, batch)
+
+    for row, count in enumerate([4, 2, 6]):
+        assert int(labels[row, count]) == 3
+        assert torch.equal(labels[row, :count], without[row, :count])
+        assert (labels[row, count + 1 :] == IGNORE).all()
+    assert int(slm(batch).num_tokens) == int(plain(batch).num_tokens) + 3
+
+
+@pytest.mark.parametrize("delay", [1, 2])
+def test_the_end_of_a_short_row_is_that_of_the_row_alone(delay):
+    slm = make_slm(end_id=3, delay=delay)
+    together = slm(make_batch([[2], [1, 1, 3]], delay=delay))
+    rows = [slm(make_batch([[2]], delay=delay)), None]
+    both = make_batch([[2], [1, 1, 3]], delay=delay)
+    rows[1] = slm(type(both)(*(value[1:] for value in vars(both).values())))
+
+    counts = [int(row.num_tokens) for row in rows]
+    mean = sum(row.text_loss * n for row, n in zip(rows, counts)) / sum(counts)
+
+    assert counts == [3, 6]
+    torch.testing.assert_close(together.text_loss, mean)
 
 
 def test_the_text_pad_is_trained_by_a_longer_delay():
@@ -229,7 +285,10 @@ def test_adapters_loaded_before_are_kept():
     [
         ({"delay": 0}, "delay must be at least 1, got 0"),
         ({"delay_level": "phrase"}, "'word' or 'token', got 'phrase'"),
-        ({"head": "softmax"}, "'latent', 'linear' or a module, got 'softmax'"),
+        ({"head": "softmax"}, "'both'\\) or a module, got 'softmax'"),
+        ({"fusion": "sum"}, "'gated' or 'addition', got 'sum'"),
+        ({"train_llm": True}, "train_llm trains the LLM itself; set lora: null"),
+        ({"train_llm": True, "lora": None}, "set weights: {text_kl: 0}"),
         ({"eval_latent": "mode"}, "'mu_sigma' or 'mu', got 'mode'"),
     ],
 )
