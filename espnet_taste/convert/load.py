@@ -1,6 +1,6 @@
 """Build our modules from a converted folder, with every weight from its files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +65,7 @@ def load_tokenizer(
     """
     folder = Path(folder)
     if check_sha256:
-        read = (f"{WHISPER}/", f"{TASTE}/")
-        digests = Report.read(folder).sha256.items()
-        check_digests(folder, {n: d for n, d in digests if n.startswith(read)})
+        _check_parts(folder, (WHISPER, TASTE))
     architecture = Architecture.read(folder)
     modules = build_modules(architecture)
     _fill_tokenizer(modules, folder)
@@ -76,6 +74,39 @@ def load_tokenizer(
         modules.unit_lm.to(device).eval(),
         architecture,
     )
+
+
+def load_spoken_lm(
+    folder: str | Path,
+    *,
+    llm_dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    check_sha256: bool = True,
+) -> SpokenLM:
+    """Load LLM, adapters, fusion, head and quantizer of a folder.
+
+    Whisper and the unit LM are left alone.
+
+    Args:
+        folder: Folder in our layout, as ``convert`` makes it.
+        llm_dtype: Precision of the LLM; None for what it is stored in (bfloat16).
+        device: Torch device.
+        check_sha256: Compare the files that are read with the recorded sha256 first.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        CheckpointError: If a file is damaged or changed, or tensors do not fit.
+    """
+    folder = Path(folder)
+    if check_sha256:
+        _check_parts(folder, (LLM, SLM))
+    architecture = Architecture.read(folder)
+    modules = build_modules(architecture)
+    _fill(modules.llm, folder / LLM, dtype=llm_dtype)
+    _restore_rotary_tables(modules)
+    spoken_lm = build_spoken_lm(architecture, modules)
+    _fill_spoken_lm(spoken_lm, folder / SLM, with_codebooks=True)
+    return spoken_lm.to(device).eval()
 
 
 def load_released(
@@ -115,6 +146,13 @@ def load_released(
     )
 
 
+def _check_parts(folder: Path, parts: Sequence[str]) -> None:
+    """Compare the files of some parts with the recorded sha256."""
+    read = tuple(f"{part}/" for part in parts)
+    digests = Report.read(folder).sha256.items()
+    check_digests(folder, {n: d for n, d in digests if n.startswith(read)})
+
+
 def _load_modules(
     folder: Path, architecture: Architecture, llm_dtype: torch.dtype | None
 ) -> Modules:
@@ -145,15 +183,20 @@ def _fill(
     module.load_state_dict(plain, assign=True)
 
 
-def _fill_spoken_lm(spoken_lm: SpokenLM, folder: Path) -> None:
-    """Put the trained tensors into a spoken LM; the LLM and the quantizer are there."""
+def _fill_spoken_lm(
+    spoken_lm: SpokenLM, folder: Path, with_codebooks: bool = False
+) -> None:
+    """Put the trained tensors into a spoken LM, whose LLM is there.
+
+    The quantizer is the tokenizer's own, and there too; what lies here is a copy of it,
+    taken only where there is no tokenizer.
+    """
     names = {n: s for n, s in _shapes(spoken_lm).items() if is_own_of_slm(n)}
     state = _read(folder, {f"slm.{n}": shape for n, shape in names.items()})
-    # The quantizer is the tokenizer's own; what lies here is a copy of it.
     own = {
         name.removeprefix("slm."): tensor
         for name, tensor in state.items()
-        if not name.startswith(CODEBOOKS)
+        if with_codebooks or not name.startswith(CODEBOOKS)
     }
     spoken_lm.load_state_dict(own, strict=False, assign=True)
 

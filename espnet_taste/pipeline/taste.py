@@ -295,7 +295,7 @@ class TasteTokenizer:
         Raises:
             ValueError: If there is no quantizer, or codes are outside the codebooks.
         """
-        self._check_codes(codes, "the codes")
+        self.check_codes(codes, "the codes")
         with torch.no_grad():
             rows = torch.from_numpy(np.ascontiguousarray(codes)).to(self.device)
             return self.model.quantizer.decode(rows).float().cpu().numpy()
@@ -304,10 +304,24 @@ class TasteTokenizer:
         if len(tokens) == 0:
             raise ValueError("there are no words to decode")
         require_same_tokenizer(tokens, self.models, "decode")
+        if not np.any(tokens.speaker):
+            raise ValueError(
+                f"'{tokens.text[:40]}' has no voice: its speaker embedding is zero; "
+                "give one to what made it (speaker=), e.g. that of encoded speech"
+            )
         if tokens.codes is not None:
-            self._check_codes(tokens.codes, f"'{tokens.text[:40]}'")
+            self.check_codes(tokens.codes, f"'{tokens.text[:40]}'")
 
-    def _check_codes(self, codes: np.ndarray, where: str) -> None:
+    def check_codes(self, codes: np.ndarray, where: str) -> None:
+        """Refuse what are no codes of this tokenizer.
+
+        Args:
+            codes: (W, Q), int64.
+            where: Whose they are, for the message.
+
+        Raises:
+            ValueError: If the number of codebooks is another, or a code is outside.
+        """
         quantizer = self.model.quantizer
         size, count = quantizer.codebook_size, quantizer.num_codebooks
         if codes.ndim != 2 or codes.shape[1] != count:

@@ -6,7 +6,7 @@ suggests, so there is one code row a word whatever the tokens decode to (the
 reference compares the two counts and crashes, defect C13).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,11 @@ from espnet_taste.sampling import RandomSource
 from espnet_taste.slm.generation import (
     Completion,
     CompletionSettings,
-    Prompt,
     complete,
+    complete_words,
 )
 from espnet_taste.slm.model import SpokenLM
+from espnet_taste.slm.prompt import Prompt
 from espnet_taste.slm.vocabulary import Vocabulary
 from espnet_taste.words import encode_words
 
@@ -122,6 +123,24 @@ class SpokenContinuer:
             source=source,
         )
         return [self._speak(completion) for completion in completions]
+
+    def continue_words(
+        self, prompt: Prompt, *, source: RandomSource = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Continue one prompt word by word; leave the loop to stop.
+
+        Args:
+            prompt: A prompt of ``make_prompt``.
+            source: Source of randomness, on the device of the spoken LM.
+
+        Yields:
+            A word and its codes (Q,) int64, as soon as the latter are known.
+        """
+        words = complete_words(
+            self.slm, prompt, self.vocabulary, settings=self.settings, source=source
+        )
+        for word in words:
+            yield self.decode(word.tokens.tolist()).strip(), word.codes
 
     def _speak(self, completion: Completion) -> Continuation:
         words = [

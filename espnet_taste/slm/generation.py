@@ -12,9 +12,8 @@ Source: TASTE (arXiv:2504.07053); completion of the reference, equal to it on th
 recorded runs (greedy, prompts of speech, of text, and none).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,41 +21,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from espnet_taste.sampling import RandomSource, Sampler, remove
-from espnet_taste.slm.delay import collate, delay_words
 from espnet_taste.slm.model import SpokenLM
+from espnet_taste.slm.prompt import Prompt, TextPrompt, pad_left, read_prompt
 from espnet_taste.slm.state_machine import Action, Step, TasteAction, WordMachine
 from espnet_taste.slm.vocabulary import Vocabulary
 from espnet_taste.types import IGNORE
 
 # Asking a GPU whether all rows are done stops it, so it is asked now and then.
 GPU_STEPS_PER_CHECK = 8
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a completion goes on from: speech, text alone, or nothing."""
-
-    tokens: Sequence[int] = ()  # LLM token ids, (T,)
-    words: Sequence[int] = ()  # word index of every token, (T,)
-    codes: np.ndarray | None = None  # (W, Q) int; None = text without speech
-
-    @property
-    def has_codes(self) -> bool:
-        """Whether this is a prompt of speech."""
-        return len(self.tokens) > 0 and self.codes is not None
+KEPT = (Action.CONTINUE_AT_WORD_START, Action.CONTINUE_NOT_AT_WORD_START)
 
 
 @dataclass(frozen=True)
 class CompletionSettings:
-    """How to complete."""
+    """How to complete, and when to stop."""
 
-    extra_words: int = 16  # stop at a sentence end from here on, or at 3 times as many
+    extra_words: int = 16  # stop at a sentence end from here on
+    max_words: int | None = None  # stop before one more; None: soon after 3 extra_words
     max_tokens: int = 256  # text tokens, at most
+    # Asked after every token with the ids of the generated text so far, also of one row
+    # of a batch; stops where it is true. It makes every step wait for the device.
+    until: Callable[[list[int]], bool] | None = None
     text: Sampler = field(default_factory=lambda: Sampler(top_p=0.9))
     codes: Sampler | None = None  # None = the best code; a latent head draws nothing
-    # How a text prompt is read: "plain" token embeddings alone (released), or "fused"
-    # as in training, with start symbol and the pad in the place of TASTE.
-    text_prompt: Literal["plain", "fused"] = "plain"
+    text_prompt: TextPrompt = "plain"  # how text is read, see ``read_prompt``
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -65,6 +53,8 @@ class CompletionSettings:
                 "extra_words must be at least 0 and max_tokens at least 1, got "
                 f"{self.extra_words} and {self.max_tokens}"
             )
+        if self.max_words is not None and self.max_words < 1:
+            raise ValueError(f"max_words must be at least 1, got {self.max_words}")
         if self.text_prompt not in ("plain", "fused"):
             raise ValueError(
                 f"text_prompt must be 'plain' or 'fused', got '{self.text_prompt}'"
@@ -90,6 +80,14 @@ class Completion:
     codes: np.ndarray  # (W, Q) int64, one row a word
     was_cut: bool  # max_tokens ended it
     trace: Trace
+
+
+@dataclass(frozen=True)
+class GeneratedWord:
+    """One word of a completion, as soon as its codes are known."""
+
+    tokens: np.ndarray  # (N,) int64, LLM token ids
+    codes: np.ndarray  # (Q,) int64
 
 
 @torch.no_grad()
@@ -118,21 +116,66 @@ def complete(
         ValueError: If ``slm`` is in train mode or a prompt has another number of
             words than codes.
     """
-    if slm.training:
-        raise ValueError("the spoken LM is in train mode; call eval() first")
+    _require_eval(slm)
     if not prompts:
         return []
-    loop = _Loop(slm, prompts, vocabulary.to(slm.pad_text.device), settings, source)
-    num_steps = settings.max_tokens + slm.delay
+    loop = CompletionLoop(
+        slm, prompts, vocabulary.to(slm.pad_text.device), settings, source
+    )
     every = 1 if slm.pad_text.device.type == "cpu" else GPU_STEPS_PER_CHECK
-    for number in range(1, num_steps + 1):
+    for number in range(1, loop.num_steps + 1):
         loop.step()
         if number % every == 0 and bool(loop.done.all()):
             break
     return loop.results()
 
 
-class _Loop:
+@torch.no_grad()
+def complete_words(
+    slm: SpokenLM,
+    prompt: Prompt,
+    vocabulary: Vocabulary,
+    *,
+    settings: CompletionSettings = CompletionSettings(),
+    source: RandomSource = None,
+) -> Iterator[GeneratedWord]:
+    """Complete one prompt word by word; leave the loop to stop.
+
+    Args:
+        slm: The spoken LM, in eval mode.
+        prompt: The prompt.
+        vocabulary: Masks of the LLM's tokens.
+        settings: How to complete.
+        source: Source of randomness.
+
+    Yields:
+        The words of ``complete``, each ``slm.delay`` words after its text was drawn.
+
+    Raises:
+        ValueError: As ``complete``.
+    """
+    _require_eval(slm)
+    loop = CompletionLoop(
+        slm, [prompt], vocabulary.to(slm.pad_text.device), settings, source
+    )
+    drawn: list[list[int]] = []
+    num_heard = 0
+    for _ in range(loop.num_steps):
+        tokens, step, codes = loop.step()
+        action = int(step.action[0])
+        if action == Action.CONTINUE_AT_WORD_START:
+            drawn.append([])
+        if action in KEPT:
+            drawn[-1].append(int(tokens[0]))
+        if bool(step.take[0]):
+            word = np.asarray(drawn[num_heard], dtype=np.int64)
+            num_heard += 1
+            yield GeneratedWord(word, codes[0].cpu().numpy())
+        if action == Action.TERMINATE:
+            return
+
+
+class CompletionLoop:
     """State of the completion of one batch."""
 
     def __init__(
@@ -148,20 +191,33 @@ class _Loop:
         device = slm.pad_text.device
         read = [read_prompt(slm, prompt, settings.text_prompt) for prompt in prompts]
         self.pending = torch.stack([pending for _, pending in read])  # (B, delay, D)
-        self.inputs, self.mask = _pad_left([inputs for inputs, _ in read])
+        self.inputs, self.mask = pad_left([inputs for inputs, _ in read])
         self.past = None
-        has_prefix = torch.tensor([p.has_codes for p in prompts], device=device)
+        lengths = [len(inputs) for inputs, _ in read]
+        room = rooms_of(slm, lengths, settings.max_tokens)
+        self.max_tokens = torch.tensor(room, device=device)
+        self.num_steps = max(room) + slm.delay  # at most
+        has_prefix = torch.tensor([p.goes_on for p in prompts], device=device)
         self.machine = WordMachine(
-            has_prefix, settings.extra_words, slm.delay, slm.delay_level
+            has_prefix,
+            settings.extra_words,
+            slm.delay,
+            slm.delay_level,
+            settings.max_words,
         )
+        self.texts: list[list[int]] = [[] for _ in prompts]
         self.seen = self._context(prompts)
         self.taste = slm.pad_taste.expand(len(prompts), -1)  # last generated one
         self.done = torch.zeros_like(has_prefix)
         self.cut = torch.zeros_like(has_prefix)
         self.history: list[tuple[Tensor, Step, Tensor]] = []
 
-    def step(self) -> None:
-        """Draw one token and one code row in every row of the batch."""
+    def step(self) -> tuple[Tensor, Step, Tensor]:
+        """Draw one token and one code row in every row of the batch.
+
+        Returns:
+            Tokens (B,), what follows from them, and codes (B, Q).
+        """
         hidden, self.past = self.slm.read_on(self.inputs, self.past, self.mask)
         tokens = self._draw_text(hidden)
         codes = self.slm.head.choose(
@@ -170,9 +226,9 @@ class _Loop:
             sampler=self.settings.codes,
             source=self.source,
         )
-        if len(self.history) == self.settings.max_tokens:
-            self.cut = ~self.machine.ended
-            self.machine.end()
+        is_full = self.max_tokens <= len(self.history)
+        self.cut = self.cut | (is_full & ~self.machine.ended)
+        self.machine.end(is_full)
         # The released machine starts its flush anew at every stop token, and misses
         # the last word's codes if that token starts no word.
         stop = self.vocabulary.stop[tokens] & ~self.machine.ended
@@ -185,6 +241,9 @@ class _Loop:
         self.done = self.done | (step.action == Action.TERMINATE)
         self.seen = self.seen.scatter(1, tokens[:, None], True)
         self._prepare(tokens, step, codes)
+        if self.settings.until is not None:
+            self._ask(tokens, step)
+        return tokens, step, codes
 
     def results(self) -> list[Completion]:
         """Cut every row at its last step and collect words and codes."""
@@ -219,57 +278,50 @@ class _Loop:
         if self.mask is not None:
             self.mask = F.pad(self.mask, (0, 1), value=True)
 
+    def _ask(self, tokens: Tensor, step: Step) -> None:
+        """End the rows whose text is what the caller waits for."""
+        actions = step.action.tolist()
+        for text, token, action in zip(self.texts, tokens.tolist(), actions):
+            text += [token] * (action in KEPT)
+        is_enough = [bool(text) and self.settings.until(text) for text in self.texts]
+        self.machine.end(torch.tensor(is_enough, device=tokens.device))
+
     def _context(self, prompts: Sequence[Prompt]) -> Tensor:
         """Mark the ids a repetition penalty counts as said, (B, V)."""
         size = len(self.vocabulary.banned)
         seen = torch.zeros(len(prompts), size, dtype=torch.bool)
         for row, prompt in zip(seen, prompts):
-            row[list(prompt.tokens) or [self.slm.sos_id]] = True
+            row[prompt.said or [self.slm.sos_id]] = True
         return seen.to(self.vocabulary.banned.device)
 
 
-def read_prompt(
-    slm: SpokenLM, prompt: Prompt, text_prompt: Literal["plain", "fused"] = "plain"
-) -> tuple[Tensor, Tensor]:
-    """Turn a prompt into what the LLM reads and what is still to be heard.
+def rooms_of(slm: SpokenLM, lengths: Sequence[int], max_tokens: int) -> list[int]:
+    """Return how many tokens may follow prompts, each on its own.
 
     Args:
         slm: The spoken LM.
-        prompt: The prompt.
-        text_prompt: How a prompt without codes is read, see ``CompletionSettings``.
-
-    Returns:
-        Inputs of the LLM, (P, H), and the TASTE of the last words of the prompt,
-        which the delay keeps for the words that follow, (delay, D).
+        lengths: Positions of every prompt, P.
+        max_tokens: The most that is wanted.
 
     Raises:
-        ValueError: If words and codes of the prompt disagree.
+        ValueError: If a prompt leaves no room in the LLM's context.
     """
-    device = slm.pad_text.device
-    silence = slm.pad_taste.expand(slm.delay, -1)
-    if not len(prompt.tokens):
-        return slm.embed_start(1)[0], silence
-    if prompt.has_codes:
-        layout = delay_words(prompt.tokens, prompt.words, slm.delay, slm.delay_level)
-        batch = collate([layout], [np.asarray(prompt.codes)]).to(device)
-        end = len(prompt.tokens)
-        return slm.embed(batch)[0, : end + 1], slm.lookup_taste(batch)[0, end:]
-    text = slm.embed_tokens(torch.tensor(prompt.tokens, device=device))
-    if text_prompt == "plain":
-        return text, silence
-    fused = slm.fuse(slm.pad_taste.expand(len(text), -1), text)
-    return torch.cat([slm.embed_start(1)[0], fused]), silence
+    limit = slm.max_positions
+    if limit is None:
+        return [max_tokens] * len(lengths)
+    rooms = [min(max_tokens, limit - length - slm.delay) for length in lengths]
+    if min(rooms) < 1:
+        row = rooms.index(min(rooms))
+        raise ValueError(
+            f"prompt {row} takes {lengths[row]} positions, of which the LLM has "
+            f"{limit}; shorten it"
+        )
+    return rooms
 
 
-def _pad_left(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Stack (P, H) rows of unequal length; the mask is None if they are equal."""
-    longest = max(len(row) for row in rows)
-    padded = [F.pad(row, (0, 0, longest - len(row), 0)) for row in rows]
-    if all(len(row) == longest for row in rows):
-        return torch.stack(padded), None
-    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
-    positions = torch.arange(longest, device=lengths.device)
-    return torch.stack(padded), positions >= longest - lengths[:, None]
+def _require_eval(slm: SpokenLM) -> None:
+    if slm.training:
+        raise ValueError("the spoken LM is in train mode; call eval() first")
 
 
 def _completion(
@@ -285,7 +337,7 @@ def _completion(
     tokens, actions, take = tokens[:length], actions[:length], take[:length]
     codes = np.where(take[:, None], codes[:length], IGNORE)
     starts = actions == Action.CONTINUE_AT_WORD_START
-    kept = starts | (actions == Action.CONTINUE_NOT_AT_WORD_START)
+    kept = np.isin(actions, KEPT)
     words = (np.cumsum(starts) - 1)[kept]
     if starts.sum() != take.sum():
         raise RuntimeError(

@@ -55,9 +55,11 @@ class WordMachine:
     Args:
         has_prefix: Whether a row's prompt has TASTE, (B,), bool.
         extra_words: Words to generate: a row ends at the first sentence end from
-            this many on, or at three times as many.
+            this many on.
         delay: Delay D of the TASTE stream, at least 1.
         level: What ``delay`` counts.
+        max_words: A row ends before one word more; None for the released rule, a
+            few tokens behind three times ``extra_words``.
 
     Raises:
         ValueError: If ``extra_words`` is negative or ``delay`` below 1.
@@ -67,6 +69,7 @@ class WordMachine:
     extra_words: int
     delay: int = 1
     level: DelayLevel = "word"
+    max_words: int | None = None
     ended: Tensor = field(init=False)  # (B,) bool; no more text is kept
     num_starts: Tensor = field(init=False)  # (B,) int64; word starts so far
     num_steps: int = field(init=False, default=0)
@@ -83,9 +86,9 @@ class WordMachine:
         # Whether each of the last D + 1 steps, the newest last, started a word.
         self._recent = self.ended[:, None].repeat(1, self.delay + 1)
 
-    def end(self) -> None:
-        """Keep no more text in any row; D more steps finish it."""
-        self.ended = torch.ones_like(self.ended)
+    def end(self, rows: Tensor | None = None) -> None:
+        """Keep no more text in some rows, (B,) bool, or all; D steps finish them."""
+        self.ended = torch.ones_like(self.ended) if rows is None else self.ended | rows
 
     def step(self, is_start: Tensor, is_end: Tensor, is_stop: Tensor) -> Step:
         """Take in the token drawn in every row.
@@ -108,7 +111,12 @@ class WordMachine:
         countdown = torch.where(flush & begun_before, fresh - 1, self._countdown)
 
         enough = self.num_starts >= self.extra_words
-        too_many = self.num_starts >= 3 * self.extra_words
+        if self.max_words is None:
+            too_many = self.num_starts >= 3 * self.extra_words
+        else:
+            too_many = torch.zeros_like(flush)
+            is_one_more = self.num_starts >= self.max_words
+            is_stop = is_stop | (start & is_one_more & ~flush)
         self.ended = self.ended | (enough & is_end) | too_many | is_stop
         self._countdown = torch.where(is_stop, self.delay - 1, countdown)
         flush = flush | is_stop

@@ -11,7 +11,8 @@ from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.generation import generate_units, unit_bounds
 from espnet_taste.decoder.unit_lm import UnitLM
 from espnet_taste.sampling import Sampler
-from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
+from espnet_taste.slm.generation import CompletionSettings, complete
+from espnet_taste.slm.prompt import Prompt
 from espnet_taste.slm.state_machine import Action, TasteAction
 from espnet_taste.slm.vocabulary import build_vocabulary
 from espnet_taste.types import IGNORE

@@ -9,7 +9,8 @@ from tiny_slm import VOCAB_SIZE, make_slm, random_utterance
 
 from espnet_taste.sampling import RowStreams, Sampler
 from espnet_taste.slm.delay import collate, delay_words, word_outputs
-from espnet_taste.slm.generation import CompletionSettings, Prompt, complete
+from espnet_taste.slm.generation import CompletionSettings, complete
+from espnet_taste.slm.prompt import Prompt
 from espnet_taste.slm.state_machine import Action, WordMachine
 from espnet_taste.slm.vocabulary import Vocabulary
 
@@ -52,13 +53,16 @@ def make_prompts(kinds, seed):
         tokens, words, codes = random_utterance(rng, rng.integers(1, 4, 3))
         if kind == "zero":
             prompts.append(Prompt())
+        elif kind == "order":
+            prompts.append(Prompt(tokens.tolist(), words, codes, [3, 4], [5]))
         else:
             with_codes = codes if kind == "speech" else None
             prompts.append(Prompt(tokens.tolist(), words, with_codes))
     return prompts
 
 
-kinds = st.lists(st.sampled_from(["speech", "text", "zero"]), min_size=1, max_size=3)
+kind = st.sampled_from(["speech", "text", "zero", "order"])
+kinds = st.lists(kind, min_size=1, max_size=3)
 
 
 @few

@@ -18,7 +18,7 @@ from transformers import WhisperTokenizer
 
 from espnet_taste.convert.checkpoint import Options, convert
 from espnet_taste.convert.errors import TensorMismatch, WrongDigest
-from espnet_taste.convert.load import load_released
+from espnet_taste.convert.load import load_released, load_spoken_lm
 from espnet_taste.tasks.slm import TasteSpokenLMTask
 from espnet_taste.tasks.tokenizer import TasteTokenizerTask
 
@@ -133,3 +133,27 @@ def test_the_task_refuses_a_truncated_file(folder):
 
     with pytest.raises(ValueError, match="not a readable checkpoint"):
         TasteSpokenLMTask.build_model_from_file(None, path)
+
+
+def test_the_spoken_lm_alone_is_the_one_of_the_whole(folder):
+    alone, whole = load_spoken_lm(folder), load_released(folder).spoken_lm
+
+    states = alone.state_dict(), whole.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[1].items():
+        assert torch.equal(states[0][name], tensor), name
+    assert not alone.training
+
+
+def test_the_spoken_lm_is_read_without_the_tokenizer(folder):
+    """Nor is what is not read compared with its sha256."""
+    (folder / "whisper" / "model.safetensors").write_bytes(b"broken")
+
+    load_spoken_lm(folder)
+
+    (name,) = [
+        path for path in (folder / "slm").iterdir() if "safetensors" in path.name
+    ]
+    name.write_bytes(b"broken")
+    with pytest.raises(WrongDigest, match="slm"):
+        load_spoken_lm(folder)

@@ -12,14 +12,17 @@ from espnet_taste.convert.checkpoint import Options, convert
 from espnet_taste.convert.errors import WrongDigest
 from espnet_taste.convert.load import load_released
 from espnet_taste.layers.word_pooling import first_of_words
-from espnet_taste.pipeline import released
+from espnet_taste.pipeline import released, released_lm
 from espnet_taste.pipeline.released import (
     RELEASED,
     ReleasedInference,
     find_released,
     find_speaker_model,
 )
+from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 from espnet_taste.pipeline.taste import TasteTokenizer
+from espnet_taste.slm.generation import CompletionSettings
+from espnet_taste.slm.vocabulary import build_vocabulary
 
 WINDOW_SAMPLES = 320 * WHISPER["max_source_positions"]
 SPEAKER = np.array([0.5, 0.1, 0.3, 0.2, 0.9], dtype=np.float32)
@@ -188,3 +191,49 @@ def test_a_transcript_with_too_many_tokens_is_named(tokenizer):
     with pytest.raises(ValueError, match="'abcdefghi.*9 tokens.*takes 8"):
         tokenizer.encode(noise(2000), "abcdefghi", word_times=False)
     tokenizer.encode(noise(2000), "abcdefgh", word_times=False)
+
+
+class FakeLlmText:
+    """The LLM's tokenizer: a token a letter, which all start a word or none do."""
+
+    def __init__(self, llm):
+        size = 999 if llm == "large" else 20
+        self.tokenizer = [0] * size
+
+    def encode(self, text):
+        return [2 + ord(letter) % 10 for letter in text.strip()]
+
+    def decode(self, tokens):
+        return "".join(f" w{token}" for token in tokens)
+
+
+@pytest.fixture
+def spoken(converted, monkeypatch):
+    monkeypatch.setattr(released_lm, "LlmText", FakeLlmText)
+    lm = TasteSpokenLM.from_pretrained(converted, language="de", llm="small")
+    lm.tokenizer.encoder.speaker_encoder = SimpleNamespace(embed=lambda wave: SPEAKER)
+    size = lm.slm.output_layer.weight.size(0)
+    lm.inference.vocabulary = build_vocabulary([f" w{index}" for index in range(size)])
+    return lm
+
+
+def test_a_released_spoken_lm_goes_on_from_speech(spoken):
+    prompt = spoken.tokenizer.encode(noise(2000), "ab c", word_times=False)
+
+    answer = spoken.complete(prompt, CompletionSettings(max_words=3))
+
+    assert len(answer) == 3 and answer.codes.shape == (3, 2)
+    whole = spoken.tokenizer.inference.model.quantizer.state_dict()
+    for name, tensor in spoken.slm.codebooks.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+
+
+def test_an_llm_with_more_tokens_than_the_checkpoint_is_refused(spoken, converted):
+    with pytest.raises(ValueError, match="'large' has 999 tokens"):
+        released_lm.ReleasedSpokenLM(converted, llm="large")
+
+
+def test_only_a_released_spoken_lm_needs_an_llm(tmp_path, monkeypatch):
+    monkeypatch.setattr(TasteTokenizer, "from_pretrained", lambda *_, **options: None)
+    with pytest.raises(ValueError, match="names its own LLM; leave it out"):
+        TasteSpokenLM.from_pretrained(tmp_path, llm="some")

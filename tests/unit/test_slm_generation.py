@@ -8,11 +8,11 @@ from tiny_slm import CODEBOOK_SIZE, NUM_CODEBOOKS, SOS_ID, VOCAB_SIZE, make_slm
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import (
     CompletionSettings,
-    Prompt,
     complete,
-    read_prompt,
+    complete_words,
 )
-from espnet_taste.slm.state_machine import Action
+from espnet_taste.slm.prompt import Prompt, read_prompt
+from espnet_taste.slm.state_machine import Action, TasteAction
 from espnet_taste.slm.vocabulary import Vocabulary
 from espnet_taste.types import IGNORE
 
@@ -100,6 +100,114 @@ def test_a_stop_token_ends_at_once_and_is_not_said(delay):
     assert not result.was_cut
     num_words = result.words[-1] + 1 if len(result.words) else 0
     assert len(result.codes) == num_words
+
+
+@pytest.mark.parametrize("delay", [1, 2])
+@pytest.mark.parametrize("max_words", [1, 2, 5])
+def test_at_most_so_many_words_are_said_each_of_them_whole(delay, max_words):
+    """The word that would be one too many is not begun."""
+    slm = make_slm(delay=delay)
+    free = run(slm, SPEECH, extra_words=50, max_tokens=40)
+
+    result = run(slm, SPEECH, extra_words=50, max_tokens=40, max_words=max_words)
+
+    assert len(result.codes) == max_words and not result.was_cut
+    said = free.words < max_words
+    assert result.tokens.tolist() == free.tokens[said].tolist()
+    # What is flushed is drawn behind text that nobody keeps.
+    same = max_words - delay + 1
+    assert np.array_equal(result.codes[:same], free.codes[:same])
+
+
+@pytest.mark.parametrize("delay", [1, 2])
+def test_the_caller_says_when_it_is_enough(delay):
+    slm = make_slm(delay=delay)
+    free = run(slm, SPEECH, extra_words=50, max_tokens=20)
+    heard = []
+
+    def until(tokens):
+        heard.append(list(tokens))
+        return len(tokens) == 7
+
+    result = run(slm, SPEECH, extra_words=50, max_tokens=20, until=until)
+
+    assert result.tokens.tolist() == free.tokens[:7].tolist()
+    assert not result.was_cut and len(result.codes) == result.words[-1] + 1
+    assert heard[:7] == [free.tokens[:n].tolist() for n in range(1, 8)]
+
+
+def test_rows_of_a_batch_stop_each_on_their_own(slm):
+    settings = CompletionSettings(
+        text=GREEDY, max_tokens=9, extra_words=50, until=lambda t: t == first
+    )
+    first = run(slm, SPEECH, extra_words=50).tokens[:3].tolist()
+
+    speech, nothing = complete(slm, [SPEECH, Prompt()], EVEN, settings=settings)
+
+    assert speech.tokens.tolist() == first
+    assert len(nothing.tokens) == 9 and nothing.was_cut
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3])
+@pytest.mark.parametrize("prompt", [SPEECH, Prompt(), Prompt([4, 9], [0, 1])])
+def test_word_by_word_is_the_same_completion(delay, prompt):
+    slm = make_slm(delay=delay)
+    settings = CompletionSettings(text=GREEDY, max_tokens=12, extra_words=3)
+    (whole,) = complete(slm, [prompt], EVEN, settings=settings)
+
+    words = list(complete_words(slm, prompt, EVEN, settings=settings))
+
+    assert len(words) == len(whole.codes) > 1
+    for index, word in enumerate(words):
+        assert np.array_equal(word.tokens, whole.tokens[whole.words == index])
+        assert np.array_equal(word.codes, whole.codes[index])
+
+
+def test_a_prompt_that_fills_the_context_is_refused_and_a_long_one_is_cut():
+    slm = make_slm()
+    slm.causal_lm.config.max_position_embeddings = 12
+    long = Prompt([4] * 12, range(12), np.zeros((12, NUM_CODEBOOKS), dtype=int))
+
+    with pytest.raises(ValueError, match="prompt 1 takes 13 positions.*has 12"):
+        complete(slm, [SPEECH, long], EVEN)
+    result = run(slm, SPEECH, extra_words=50, max_tokens=30)
+    alone = [run(slm, p, extra_words=50, max_tokens=30) for p in (SPEECH, Prompt())]
+    settings = CompletionSettings(text=GREEDY, extra_words=50, max_tokens=30)
+    together = complete(slm, [SPEECH, Prompt()], EVEN, settings=settings)
+
+    assert result.was_cut and len(result.tokens) == 12 - 4 - 1
+    for one, row in zip(alone, together):
+        assert np.array_equal(one.tokens, row.tokens) and one.was_cut == row.was_cut
+
+
+def test_an_instruction_is_read_around_the_speech():
+    slm = make_slm(delay=2)
+    prompt = Prompt(SPEECH.tokens, SPEECH.words, SPEECH.codes, [5, 6], [7])
+
+    inputs, silence = read_prompt(slm, prompt)
+    speech, _ = read_prompt(slm, SPEECH)
+
+    text = slm.embed_tokens(torch.tensor([5, 6, 7]))
+    assert torch.equal(inputs, torch.cat([text[:2], speech[1:], text[2:]]))
+    assert torch.equal(silence, slm.pad_taste.expand(2, -1))
+    assert prompt.said == [5, 6, *SPEECH.tokens, 7]
+
+
+def test_behind_an_instruction_a_new_turn_begins(slm):
+    """The prompt's last words are not carried over: the released way."""
+    around = Prompt(SPEECH.tokens, SPEECH.words, SPEECH.codes, [5], [7])
+
+    actions = run(slm, around).trace.taste_actions
+    assert TasteAction.WAIT in actions and TasteAction.USE_PREFIX not in actions
+    assert TasteAction.USE_PREFIX in run(slm, SPEECH).trace.taste_actions
+
+
+def test_an_instruction_may_stand_alone_or_around_text(slm):
+    alone = run(slm, Prompt(before=[5, 6]))
+    text = run(slm, Prompt([5, 6], [0, 1]))
+    around = run(slm, Prompt([6], [0], before=[5]))
+
+    assert alone.tokens.tolist() == text.tokens.tolist() == around.tokens.tolist()
 
 
 def test_a_stop_token_at_the_start_gives_nothing(slm):
@@ -236,6 +344,7 @@ def test_codes_for_another_number_of_words_are_refused(slm):
     [
         ({"extra_words": -1}, "extra_words must be at least 0"),
         ({"max_tokens": 0}, "max_tokens at least 1, got 16 and 0"),
+        ({"max_words": 0}, "max_words must be at least 1, got 0"),
         ({"text_prompt": "raw"}, "'plain' or 'fused', got 'raw'"),
     ],
 )

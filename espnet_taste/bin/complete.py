@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Continue spoken prompts by a spoken LM, tokens to tokens.
+
+Reads tokens.jsonl (espnet_taste.bin.encode) and writes tokens.jsonl with the words and
+codes that follow; espnet_taste.bin.decode makes them audible. A prompt is the whole
+utterance, or its beginning up to a word near --prompt_s seconds. A killed run goes on
+where it was. What cannot be continued is counted in ``excluded.jsonl``.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espnet_taste.bin.command import parse_bool, run_command
+from espnet_taste.data.exclusions import ExclusionError
+
+if TYPE_CHECKING:
+    from espnet_taste.pipeline.interchange import TokenFile
+    from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
+    from espnet_taste.pipeline.token_store import TokenStore
+    from espnet_taste.pipeline.tokens import TasteTokens
+    from espnet_taste.slm.generation import CompletionSettings
+
+# Options that decide the result; the others may change when a killed run goes on.
+SETTINGS = (
+    "model",
+    "tokens",
+    "prompt_s",
+    "with_prompt",
+    "extra_words",
+    "max_words",
+    "max_tokens",
+    "top_p",
+    "temperature",
+    "repetition_penalty",
+    "seed",
+)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--model", required=True, help="experiment folder, packed zip or model tag"
+    )
+    parser.add_argument("--tokens", type=Path, required=True, help="tokens.jsonl")
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--prompt_s", type=float, help="seconds of a prompt; default: all of it"
+    )
+    parser.add_argument(
+        "--with_prompt",
+        type=parse_bool,
+        default=True,
+        help="false: write what follows without the prompt",
+    )
+    add_stops(parser)
+    parser.add_argument("--top_p", type=float, default=0.9, help="0: the best token")
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--repetition_penalty", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=1986)
+    parser.add_argument("--batch_size", type=int, default=8, help="prompts at once")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--max_excluded",
+        type=float,
+        default=0.0,
+        help="end with an error if a larger share cannot be continued",
+    )
+    return parser
+
+
+def add_stops(parser: argparse.ArgumentParser) -> None:
+    """Add when to stop."""
+    parser.add_argument(
+        "--extra_words", type=int, default=16, help="stop at a sentence end from here"
+    )
+    parser.add_argument("--max_words", type=int, help="and after so many in any case")
+    parser.add_argument("--max_tokens", type=int, default=256, help="likewise")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(complete, get_parser(), "complete", argv)
+
+
+def complete(args: argparse.Namespace) -> None:
+    """Continue every prompt that is not done yet, then join what was written."""
+    from espnet_taste.data.data_dir import select_keys
+    from espnet_taste.data.exclusions import check_share, summary_table
+    from espnet_taste.pipeline.interchange import TokenFile
+    from espnet_taste.pipeline.token_store import TokenStore
+
+    tokens = TokenFile(args.tokens)
+    keys = select_keys(tokens, args.key_file)
+    if not keys:
+        raise ValueError(f"{args.tokens}: no utterances")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch_size must be at least 1, got {args.batch_size}")
+    settings = settings_of(args)
+    options = {name: getattr(args, name) for name in SETTINGS}
+    store = TokenStore(args.output_dir, options)
+    left = [key for key in keys if key not in store.done]
+    if left:
+        complete_left(args, tokens, left, settings, store)
+    summary = store.finish(keys, args.max_excluded)
+    print(f"{store.tokens}\n{summary_table(summary)}")
+    check_share(summary, args.output_dir)
+
+
+def settings_of(args: argparse.Namespace) -> "CompletionSettings":
+    """Return how to complete."""
+    from espnet_taste.sampling import Sampler
+    from espnet_taste.slm.generation import CompletionSettings
+
+    if args.prompt_s is not None and not args.prompt_s > 0:
+        raise ValueError(f"--prompt_s must be above 0, got {args.prompt_s:g}")
+    text = Sampler(
+        top_p=args.top_p,
+        temperature=args.temperature,
+        repetition_penalty=args.repetition_penalty,
+    )
+    return CompletionSettings(
+        extra_words=args.extra_words,
+        max_words=args.max_words,
+        max_tokens=args.max_tokens,
+        text=text,
+    )
+
+
+def complete_left(
+    args: argparse.Namespace,
+    tokens: "TokenFile",
+    keys: list[str],
+    settings: "CompletionSettings",
+    store: "TokenStore",
+) -> None:
+    """Continue prompts, and write every batch at once."""
+    from espnet_taste.bin.progress import progress
+    from espnet_taste.data.utterances import in_batches
+    from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
+
+    model = TasteSpokenLM.from_pretrained(args.model, device=args.device)
+    store.require_same_tokenizer(model.tokenizer.models)
+    part = store.part(0)
+    with progress(None, "complete", total=len(keys)) as bar:
+        for batch in in_batches(keys, args.batch_size):
+            found = complete_batch(model, tokens, batch, settings, args)
+            for key, result in found.items():
+                if isinstance(result, ExclusionError):
+                    part.exclude(key, result)
+            part.add(
+                {k: r for k, r in found.items() if not isinstance(r, ExclusionError)}
+            )
+            bar.update(len(batch))
+
+
+def complete_batch(
+    model: "TasteSpokenLM",
+    tokens: "TokenFile",
+    keys: Sequence[str],
+    settings: "CompletionSettings",
+    args: argparse.Namespace,
+) -> "dict[str, TasteTokens | ExclusionError]":
+    """Continue prompts; where that fails, each alone, so that one spoils no other."""
+    from espnet_taste.pipeline.speech import row_seeds
+
+    try:
+        prompts = [cut_prompt(tokens[key], args.prompt_s) for key in keys]
+        seeds = row_seeds(args.seed, keys)
+        found = model.complete(prompts, settings, seed=seeds, batch_size=len(keys))
+        rows = [
+            prompt + more if args.with_prompt else more
+            for prompt, more in zip(prompts, found, strict=True)
+        ]
+    except ValueError as error:
+        if len(keys) == 1:
+            return {keys[0]: ExclusionError("not_continued", str(error))}
+        results: dict = {}
+        for key in keys:
+            results |= complete_batch(model, tokens, [key], settings, args)
+        return results
+    silent = ExclusionError("nothing_said", "the spoken LM ended before a word")
+    return {
+        key: row if len(row) else silent for key, row in zip(keys, rows, strict=True)
+    }
+
+
+def cut_prompt(tokens: "TasteTokens", prompt_s: float | None) -> "TasteTokens":
+    """Return the words up to the word end that is nearest to a moment.
+
+    Raises:
+        ValueError: If it is not known when the words were spoken.
+    """
+    import numpy as np
+
+    if prompt_s is None:
+        return tokens
+    if tokens.times is None:
+        raise ValueError("a prompt is cut by its word times, which are not known")
+    ends = tokens.times[:, 1] - tokens.span_s[0]
+    return tokens[: int(np.abs(ends - prompt_s).argmin()) + 1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Messages with speech in them, by the chat template of the LLM."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from espnet_taste.pipeline.tokens import TasteTokens
+
+Content = str | TasteTokens | Sequence[str | TasteTokens]
+"""What a message says: a text, speech, or a list of both."""
+
+# Stands for the speech while the template is filled; no text may contain it.
+PLACE = "\ufdd0speech\ufdd0"
+
+
+def read_chat(
+    messages: Sequence[Mapping[str, Content]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], TasteTokens | None, list[int]]:
+    """Turn messages into token ids around the speech.
+
+    Args:
+        messages: ``{"role": ..., "content": ...}`` each.
+        tokenizer: The LLM's tokenizer, with its chat template.
+
+    Returns:
+        Token ids in front of the speech, the speech, and token ids behind it; without
+        speech everything is in front.
+
+    Raises:
+        ValueError: If there is no template or no message, speech in more than one
+            place, or a text that looks like a special token.
+    """
+    if not messages:
+        raise ValueError("there is no message to answer")
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            "this LLM has no chat template; take an instruction-tuned one, or complete"
+        )
+    speech: list[TasteTokens] = []
+    plain = [_as_text(message, speech, tokenizer) for message in messages]
+    if len(speech) > 1:
+        raise ValueError(f"speech in {len(speech)} places; one is possible")
+    text = tokenizer.apply_chat_template(
+        plain, tokenize=False, add_generation_prompt=True
+    )
+    parts = [
+        tokenizer.encode(part, add_special_tokens=False) for part in text.split(PLACE)
+    ]
+    if len(parts) != 1 + len(speech):
+        raise ValueError("the chat template leaves the message with the speech out")
+    if not speech:
+        return parts[0], None, []
+    return parts[0], speech[0], parts[1]
+
+
+def _as_text(
+    message: Mapping[str, Content],
+    speech: list[TasteTokens],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, Any]:
+    """Return a message as the template takes it; its speech is appended to a list."""
+    if set(message) != {"role", "content"}:
+        raise ValueError(f"a message has a role and a content, got {sorted(message)}")
+    content = message["content"]
+    is_one = isinstance(content, str | TasteTokens)
+    pieces = []
+    for part in [content] if is_one else content:
+        if isinstance(part, TasteTokens):
+            speech.append(part)
+            pieces.append(PLACE)
+            continue
+        for special in (PLACE, *tokenizer.all_special_tokens):
+            if special in part:
+                raise ValueError(
+                    f"the text {part[:40]!r} contains {special!r}, which would be read "
+                    "as a command to the LLM; take it out"
+                )
+        pieces.append(part)
+    return {"role": message["role"], "content": "".join(pieces)}

@@ -1,0 +1,308 @@
+"""The spoken LM as users want it: speech or text in, more of it out.
+
+    lm = TasteSpokenLM.from_pretrained("exp/mini_an4")
+    prompt = lm.tokenizer.encode("speech.wav")
+    answer = lm.complete(prompt)
+    print(answer.text, lm.log_likelihood(prompt))
+    lm.tokenizer.decode(prompt + answer).save("on.wav")
+
+Lists go in and come out as lists, worked on in padded batches; a row of a batch gets
+what it would get alone.
+
+Symbols: W words, Q codebooks.
+
+Source: TASTE (arXiv:2504.07053), text-aligned spoken language model.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from espnet_taste.eval.likelihood import CONVENTIONS, ItemLikelihood
+from espnet_taste.pipeline.chat import Content, read_chat
+from espnet_taste.pipeline.packed import find_files
+from espnet_taste.pipeline.released import find_released
+from espnet_taste.pipeline.released_lm import ReleasedSpokenLM
+from espnet_taste.pipeline.slm import SpokenLMInference
+from espnet_taste.pipeline.taste import TasteTokenizer
+from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
+from espnet_taste.sampling import RowStreams
+from espnet_taste.slm.continuation import SpokenContinuer
+from espnet_taste.slm.generation import CompletionSettings
+from espnet_taste.slm.prompt import Prompt
+from espnet_taste.words import encode_words, split_words
+
+SpokenPrompt = TasteTokens | str | None
+"""Speech, text, or nothing to go on from."""
+
+
+class TasteSpokenLM:
+    """A spoken LM with the speech tokenizer whose codes it reads and writes.
+
+    Args:
+        inference: A trained spoken LM.
+        tokenizer: The tokenizer of its codes.
+    """
+
+    def __init__(self, inference: SpokenLMInference, tokenizer: TasteTokenizer):
+        self.inference = inference
+        self.tokenizer = tokenizer
+        self.slm = inference.slm
+        self.device = inference.device
+
+    @staticmethod
+    def from_pretrained(
+        source: str | Path,
+        *,
+        device: str = "cpu",
+        llm: str | None = None,
+        **options: Any,
+    ) -> "TasteSpokenLM":
+        """Open a trained spoken LM and its tokenizer.
+
+        Args:
+            source: As of ``TasteTokenizer.from_pretrained``; it must hold a spoken LM.
+            device: Torch device.
+            llm: Name or folder of the LLM whose text tokenizer a released checkpoint
+                needs, since it holds none; not for others, which name theirs.
+            **options: Further options of ``TasteTokenizer.from_pretrained``.
+
+        Raises:
+            FileNotFoundError: If a part of the model is absent.
+            ValueError: If a part does not fit.
+        """
+        tokenizer = TasteTokenizer.from_pretrained(source, device=device, **options)
+        folder = find_released(source)
+        if folder is not None:
+            names = {} if llm is None else {"llm": llm}
+            inference = ReleasedSpokenLM(folder, device=device, **names)
+            return TasteSpokenLM(inference, tokenizer)
+        if llm is not None:
+            raise ValueError(f"llm: {source} names its own LLM; leave it out")
+        return TasteSpokenLM(find_files(source).spoken_lm(device), tokenizer)
+
+    # --- generation -----------------------------------------------------------
+
+    def complete(
+        self,
+        prompt: SpokenPrompt | Sequence[SpokenPrompt] = None,
+        settings: CompletionSettings = CompletionSettings(),
+        *,
+        speaker: np.ndarray | None = None,
+        seed: int | Sequence[int] = 1986,
+        batch_size: int = 8,
+    ) -> TasteTokens | list[TasteTokens]:
+        """Go on from speech, from text, or from nothing.
+
+        Args:
+            prompt: One prompt or a list: tokens of the tokenizer, a text, or None.
+            settings: How to complete, and when to stop.
+            speaker: Voice of what has none of its own, (speaker_dim,) float32; None
+                for that of the prompt.
+            seed: Seed of the drawing, one for all or a list: what a prompt gets does
+                not depend on the others.
+            batch_size: Prompts at once.
+
+        Returns:
+            The words that follow, with their codes, without the prompt; one value for
+            one prompt, a list for a list. Without a voice the speaker is all zeros,
+            and ``decode`` wants one.
+
+        Raises:
+            ValueError: If a prompt is of another tokenizer, has no codes, or is too
+                long for the LLM.
+        """
+        many = isinstance(prompt, Sequence) and not isinstance(
+            prompt, str | TasteTokens
+        )
+        prompts = list(prompt) if many else [prompt]
+        read = [self._prompt(item) for item in prompts]
+        voices = [self._voice(item, speaker) for item in prompts]
+        seeds = [seed] * len(read) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(read):
+            raise ValueError(f"{len(read)} prompts, but {len(seeds)} seeds")
+        results = self._complete(read, voices, settings, seeds, batch_size)
+        return results if many else results[0]
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Content]],
+        settings: CompletionSettings = CompletionSettings(),
+        *,
+        speaker: np.ndarray | None = None,
+        seed: int = 1986,
+    ) -> TasteTokens:
+        """Answer messages, one of which may hold speech, by the LLM's chat template.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}`` each; a content is a text,
+                tokens of the tokenizer, or a list of both.
+            settings: How to complete, and when to stop.
+            speaker: Voice of the answer; None for that of the speech.
+            seed: Seed of the drawing.
+
+        Returns:
+            The answer.
+
+        Raises:
+            ValueError: If the LLM has no chat template, there is no message, speech
+                in more than one place, or a text that looks like a special token.
+        """
+        before, speech, after = read_chat(messages, self.inference.text.tokenizer)
+        inside = Prompt() if speech is None else self._prompt(speech)
+        prompt = Prompt(inside.tokens, inside.words, inside.codes, before, after)
+        voices = [self._voice(speech, speaker)]
+        return self._complete([prompt], voices, settings, [seed], 1)[0]
+
+    def stream(
+        self,
+        prompt: SpokenPrompt = None,
+        settings: CompletionSettings = CompletionSettings(),
+        *,
+        speaker: np.ndarray | None = None,
+        seed: int = 1986,
+    ) -> Iterator[TasteTokens]:
+        """Go on word by word; leave the loop to stop.
+
+        ``tokenizer.stream(lm.stream(prompt))`` speaks while words still arrive.
+
+        Args:
+            prompt: As of ``complete``, one.
+            settings: How to complete, and when to stop.
+            speaker: Voice of what has none of its own.
+            seed: Seed of the drawing.
+
+        Yields:
+            One word with its codes; together they are what ``complete`` returns.
+        """
+        voice = self._voice(prompt, speaker)
+        read = self._prompt(prompt)
+        source = RowStreams([seed], self.device)
+        for word, codes in self._continuer(settings).continue_words(
+            read, source=source
+        ):
+            yield self._tokens([word], codes[None], voice)
+
+    def _complete(
+        self,
+        prompts: list[Prompt],
+        voices: list[np.ndarray],
+        settings: CompletionSettings,
+        seeds: list[int],
+        batch_size: int,
+    ) -> list[TasteTokens]:
+        continuer = self._continuer(settings)
+        results = []
+        for start in range(0, len(prompts), batch_size):
+            rows = slice(start, start + batch_size)
+            source = RowStreams(seeds[rows], self.device)
+            results += continuer.continue_prompts(prompts[rows], source=source)
+        return [
+            self._tokens(result.words, result.codes, voice)
+            for result, voice in zip(results, voices, strict=True)
+        ]
+
+    def _continuer(self, settings: CompletionSettings) -> SpokenContinuer:
+        text = self.inference.text
+        return SpokenContinuer(
+            self.slm,
+            text.encode,
+            text.decode,
+            vocabulary=self.inference.vocabulary,
+            settings=settings,
+        )
+
+    def _prompt(self, prompt: SpokenPrompt) -> Prompt:
+        if prompt is None:
+            return Prompt()
+        if isinstance(prompt, str):
+            encoded = encode_words(split_words(prompt), self.inference.text.encode)
+            if not encoded.tokens:
+                raise ValueError("the prompt has no word; give None for no prompt")
+            return Prompt(encoded.tokens, encoded.words)
+        self._check(prompt, "continue")
+        encoded = encode_words(prompt.words, self.inference.text.encode)
+        return Prompt(encoded.tokens, encoded.words, prompt.codes)
+
+    def _check(self, tokens: TasteTokens, purpose: str) -> None:
+        require_same_tokenizer(tokens, self.tokenizer.models, purpose)
+        if tokens.codes is None:
+            raise ValueError(f"'{tokens.text[:40]}' has no codes, only embeddings")
+        if len(tokens) == 0:
+            raise ValueError(f"cannot {purpose} speech without a word")
+        self.tokenizer.check_codes(tokens.codes, f"'{tokens.text[:40]}'")
+
+    def _voice(self, prompt: SpokenPrompt, speaker: np.ndarray | None) -> np.ndarray:
+        if speaker is not None:
+            return np.asarray(speaker, dtype=np.float32)
+        if isinstance(prompt, TasteTokens):
+            return prompt.speaker
+        width = self.tokenizer.model.decoder.speaker_dim or 1
+        return np.zeros(width, dtype=np.float32)
+
+    def _tokens(
+        self, words: Sequence[str], codes: np.ndarray, voice: np.ndarray
+    ) -> TasteTokens:
+        encoded = encode_words(words, self.tokenizer.inference.preprocess.encode)
+        return TasteTokens(
+            words=tuple(words),
+            speaker=voice,
+            asr_tokens=np.asarray(encoded.tokens, dtype=np.int64),
+            asr_words=np.asarray(encoded.words, dtype=np.int64),
+            codes=codes,
+            models=self.tokenizer.models,
+        )
+
+    # --- likelihood -----------------------------------------------------------
+
+    def likelihoods(
+        self, tokens: TasteTokens | Sequence[TasteTokens], *, batch_size: int = 8
+    ) -> ItemLikelihood | list[ItemLikelihood]:
+        """Return how likely every token and every word's codes are, in nats.
+
+        Args:
+            tokens: One utterance or a list.
+            batch_size: Utterances at once.
+
+        Raises:
+            ValueError: If an utterance is of another tokenizer, has no codes, or is
+                too long for the LLM.
+        """
+        many = not isinstance(tokens, TasteTokens)
+        rows = list(tokens) if many else [tokens]
+        for row in rows:
+            self._check(row, "score")
+        found = []
+        for start in range(0, len(rows), batch_size):
+            batch = self.inference.log_likelihoods(rows[start : start + batch_size])
+            found += [ItemLikelihood(**arrays) for arrays in batch]
+        return found if many else found[0]
+
+    def log_likelihood(
+        self,
+        tokens: TasteTokens | Sequence[TasteTokens],
+        convention: str = "taste",
+        *,
+        batch_size: int = 8,
+    ) -> float | list[float]:
+        """Return one number an utterance: how likely it is, higher is likelier.
+
+        Args:
+            tokens: One utterance or a list.
+            convention: How token and code likelihoods are added up, a name in
+                ``eval.likelihood.CONVENTIONS``; scores of two cannot be compared.
+            batch_size: Utterances at once.
+
+        Raises:
+            ValueError: As ``likelihoods``, or if the convention is unknown.
+        """
+        if convention not in CONVENTIONS:
+            raise ValueError(
+                f"convention must be one of {sorted(CONVENTIONS)}, got '{convention}'"
+            )
+        found = self.likelihoods(tokens, batch_size=batch_size)
+        if isinstance(found, ItemLikelihood):
+            return CONVENTIONS[convention](found)
+        return [CONVENTIONS[convention](item) for item in found]

@@ -1,0 +1,227 @@
+"""The spoken LM with its tokenizer: prompts in, words with codes out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_slm import VOCAB_SIZE, make_llm
+from tiny_taste import SPEAKER_DIM, WIDTH, letters, noise, tiny_tokenizer
+
+from espnet_taste.data.collate import SpokenLMCollate
+from espnet_taste.data.preprocessor import SpokenLMPreprocessor
+from espnet_taste.eval.likelihood import CONVENTIONS
+from espnet_taste.pipeline.slm import SpokenLMInference
+from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
+from espnet_taste.pipeline.tokens import TasteTokens
+from espnet_taste.sampling import Sampler
+from espnet_taste.slm.generation import CompletionSettings
+from espnet_taste.slm.model import SpokenLM
+from espnet_taste.slm.vocabulary import build_vocabulary
+from espnet_taste.tasks.slm_model import TasteSpokenLMModel
+
+PIECES = [" ka", "lo", " mi.", "s", " tu"]
+TEXTS = [PIECES[index % len(PIECES)] for index in range(VOCAB_SIZE)]
+SHORT = CompletionSettings(extra_words=2, max_words=4, max_tokens=20)
+
+
+class Letters:
+    """A text tokenizer of the LLM: a token a letter, with a chat template."""
+
+    class tokenizer:
+        chat_template = "yes"
+        all_special_tokens = ["<end>"]
+
+        @staticmethod
+        def apply_chat_template(messages, tokenize, add_generation_prompt):
+            turns = [f"{m['role']}:{m['content']};" for m in messages]
+            return "".join(turns) + "you:"
+
+        @staticmethod
+        def encode(text, add_special_tokens):
+            return [2 + ord(letter) % (VOCAB_SIZE - 2) for letter in text]
+
+    @staticmethod
+    def encode(text):
+        return [2 + ord(letter) % (VOCAB_SIZE - 2) for letter in text.strip()]
+
+    @staticmethod
+    def decode(tokens):
+        return "".join(TEXTS[token] for token in tokens)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    tokenizer = tiny_tokenizer()
+    slm = SpokenLM(
+        make_llm(),
+        tokenizer.model.quantizer,
+        WIDTH,
+        lora={"r": 2, "alpha": 4, "dropout": 0.0},
+    )
+    torch.manual_seed(3)
+    with torch.no_grad():
+        slm.fusion.weights.zero_()
+        torch.nn.init.normal_(slm.pad_taste)
+    inference = SpokenLMInference.__new__(SpokenLMInference)
+    inference.device = torch.device("cpu")
+    inference.model = TasteSpokenLMModel(slm).eval()
+    inference.slm = slm
+    inference.preprocess = SpokenLMPreprocessor(Letters.encode)
+    inference.collate = SpokenLMCollate(slm.delay, slm.delay_level)
+    inference.text = Letters
+    inference.vocabulary = build_vocabulary(TEXTS)
+    return TasteSpokenLM(inference, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def speech(lm):
+    return lm.tokenizer.encode(noise(12000), "one two three", word_times=False)
+
+
+def test_speech_goes_on_in_its_own_voice_and_can_be_heard(lm, speech):
+    answer = lm.complete(speech, SHORT)
+
+    assert 1 <= len(answer) <= 4 and answer.codes.shape == (len(answer), 2)
+    assert np.array_equal(answer.speaker, speech.speaker)
+    assert answer.models == lm.tokenizer.models
+    joined = speech + answer
+    assert len(lm.tokenizer.decode(joined).audio) > 0
+
+
+def test_words_have_the_tokens_of_the_speech_tokenizer(lm, speech):
+    answer = lm.complete(speech, SHORT)
+
+    expected = [token for word in answer.words for token in letters(word)]
+    assert answer.asr_tokens.tolist() == expected
+
+
+def test_text_and_nothing_are_prompts_too(lm):
+    voice = np.ones(SPEAKER_DIM, dtype=np.float32)
+
+    for prompt in ("one two", None):
+        mute, voiced = (
+            lm.complete(prompt, SHORT, speaker=speaker) for speaker in (None, voice)
+        )
+        assert mute.words == voiced.words and len(mute) > 0
+        assert lm.tokenizer.decode(voiced).audio.size
+        with pytest.raises(ValueError, match="has no voice: its speaker embedding"):
+            lm.tokenizer.decode(mute)
+
+
+def test_a_list_is_its_prompts_alone(lm, speech):
+    settings = replace(SHORT, text=Sampler(top_p=0.9, temperature=2.0))
+    prompts = [speech, "one two", None, speech[:2]]
+
+    together = lm.complete(prompts, settings, batch_size=3)
+
+    for prompt, found in zip(prompts, together, strict=True):
+        assert lm.complete(prompt, settings) == found
+    assert lm.complete([], settings) == []
+
+
+def test_the_seed_decides(lm, speech):
+    settings = replace(SHORT, max_words=12, extra_words=12, text=Sampler())
+
+    first, again, other = (
+        lm.complete(speech, settings, seed=seed) for seed in (1, 1, 2)
+    )
+
+    assert first == again and first.words != other.words
+
+
+def test_a_stream_is_the_completion_word_by_word(lm, speech):
+    whole = lm.complete(speech, SHORT)
+
+    words = list(lm.stream(speech, SHORT))
+
+    assert all(len(word) == 1 for word in words)
+    assert TasteTokens.concatenate(words) == whole
+    heard = list(lm.tokenizer.stream(lm.stream(speech, SHORT), words_at_once=2))
+    assert len(heard) == -(-len(whole) // 2)
+
+
+def test_likelihoods_by_their_conventions(lm, speech):
+    item = lm.likelihoods(speech)
+
+    assert item.codes.shape == (3, 1) and len(item.tokens) == len("onetwothree")
+    for name, convention in CONVENTIONS.items():
+        assert lm.log_likelihood(speech, name) == convention(item)
+    pair = lm.log_likelihood([speech, speech[:2]])
+    assert pair[0] == pytest.approx(lm.log_likelihood(speech))
+    assert pair[1] == pytest.approx(lm.log_likelihood(speech[:2]))
+    with pytest.raises(ValueError, match="convention must be one of .*, got 'best'"):
+        lm.log_likelihood(speech, "best")
+
+
+def test_codes_change_the_likelihood(lm, speech):
+    other = replace(speech, codes=(speech.codes + 1) % 8)
+
+    assert lm.log_likelihood(speech) != lm.log_likelihood(other)
+
+
+def test_a_chat_is_read_around_the_speech(lm, speech, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        type(lm), "_complete", lambda self, prompts, *rest: seen.extend(prompts) or [0]
+    )
+
+    lm.chat([{"role": "a", "content": "hi"}, {"role": "b", "content": ["x", speech]}])
+    lm.chat([{"role": "a", "content": "hi"}])
+
+    code = Letters.tokenizer.encode
+    assert seen[0].before == code("a:hi;b:x", False)
+    assert seen[0].after == code(";you:", False)
+    assert np.array_equal(seen[0].codes, speech.codes)
+    assert seen[1].before == code("a:hi;you:", False)
+    assert not seen[1].has_codes and seen[1].after == []
+
+
+def test_a_chat_is_answered(lm, speech):
+    answer = lm.chat([{"role": "a", "content": speech}], SHORT)
+
+    assert len(answer) > 0 and np.array_equal(answer.speaker, speech.speaker)
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "no message to answer"),
+        ([{"role": "a"}], r"a role and a content, got \['role'\]"),
+        ([{"role": "a", "content": "say <end> now"}], "contains '<end>'"),
+    ],
+)
+def test_chats_that_cannot_be_read_are_refused(lm, messages, message):
+    with pytest.raises(ValueError, match=message):
+        lm.chat(messages)
+
+
+def test_speech_in_two_places_is_refused(lm, speech):
+    turn = {"role": "a", "content": [speech, speech]}
+
+    with pytest.raises(ValueError, match="speech in 2 places; one is possible"):
+        lm.chat([turn])
+
+
+def test_an_llm_without_template_cannot_chat(lm, monkeypatch):
+    monkeypatch.setattr(Letters.tokenizer, "chat_template", None)
+
+    with pytest.raises(ValueError, match="no chat template"):
+        lm.chat([{"role": "a", "content": "x"}])
+
+
+def test_prompts_of_others_are_refused(lm, speech):
+    other = replace(speech, models={"tokenizer": "another"})
+    with pytest.raises(ValueError, match="codes are of tokenizer another"):
+        lm.complete(other)
+    with pytest.raises(ValueError, match="codes are of tokenizer another"):
+        lm.log_likelihood(other)
+    with pytest.raises(ValueError, match="has no codes, only embeddings"):
+        lm.complete(replace(speech, codes=None))
+    with pytest.raises(ValueError, match="codes 0..9, expected 0..7"):
+        codes = np.array([[0, 1], [9, 0], [1, 1]])
+        lm.complete(replace(speech, codes=codes))
+    with pytest.raises(ValueError, match="speech without a word"):
+        lm.complete(speech[:0])
+    with pytest.raises(ValueError, match="the prompt has no word; give None"):
+        lm.complete("  ")
