@@ -266,6 +266,31 @@ stage_continue_speech() {
     done
 }
 
+stage_score_pairs() {
+    [ -n "${pair_kinds}" ] || return 0
+    join_asides
+    each score_pairs_of ${test_sets}
+}
+
+score_pairs_of() { # score_pairs_of <set>
+    local made=${dumpdir}/pairs/$1 dir=${exp}/slm/pairs/$1
+    # shellcheck disable=SC2086  # options are words
+    once "${made}/.done.make_pairs" "${aligned}/$1" ${pair_kinds} "${num_pairs}" ${pair_opts} -- \
+        ${python} -m espnet_taste.bin.make_pairs --data_dir "${aligned}/$1" \
+        --output_dir "${made}" --kinds ${pair_kinds} --num_pairs "${num_pairs}" ${pair_opts}
+    once "${dir}/tokens/.done.encode" "${made}" "${exp}/taste" -- \
+        ${python} -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
+        --output_dir "${dir}/tokens" --device "${device}" --max_excluded "${max_excluded}"
+    once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" -- \
+        ${python} -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
+        --tokens "${dir}/tokens/tokens.jsonl" --moments "${made}/moments" \
+        --transcripts given --output_dir "${dir}/likelihood" --max_excluded "${max_excluded}"
+    once "${dir}/.done.score_pairs" "${dir}/likelihood" "${made}" -- \
+        ${python} -m espnet_taste.bin.score_pairs --pairs "${made}/pairs" \
+        --likelihoods "${dir}/likelihood/likelihoods.jsonl" --output_dir "${dir}" \
+        --max_skipped "${max_excluded}"
+}
+
 score() { # score <system> <set> <kind> <options...>
     local system=$1 dset=$2 kind=$3
     shift 3
@@ -332,6 +357,10 @@ stage_report() {
     for dset in ${all_sets}; do
         folders+=(--data_dir "${raw}/${dset}" --data_dir "${aligned}/${dset}")
         [ "${transcripts}" = corpus ] || folders+=(--data_dir "${transcribed}/${dset}")
+    done
+    for dset in ${test_sets}; do
+        [ ! -f "${exp}/slm/pairs/${dset}/pairs.json" ] \
+            || rows+=(--pairs "${dset}=${exp}/slm/pairs/${dset}/pairs.json")
     done
     # shellcheck disable=SC2086  # several sets
     run ${python} -m espnet_taste.bin.report "${rows[@]}" "${folders[@]}" \

@@ -20,6 +20,7 @@ stages=(
     train_slm           # spoken LM, LoRA
     reconstruct         # test sets: text + codes -> units -> audio
     continue_speech     # spoken prompts of the test sets, continued
+    score_pairs         # spoken LM on pairs of real speech that differ in one thing
     score
     report              # results.json and RESULTS.md
     pack                # one loadable file
@@ -70,6 +71,10 @@ decode_config=decode.yaml
 train_args=          # further options of every tokenizer training
 slm_args=            # further options of the spoken LM training
 inference_model=valid.loss.best.pth
+pair_kinds=          # pairs that score_pairs makes of the test sets, e.g.
+                     # "speaker_switch topic_switch"; default: none
+num_pairs=100        # of every kind and test set, at most
+pair_opts=           # further options of espnet_taste.bin.make_pairs
 max_audio_utts=50    # utterances of a test set that are synthesised and judged
 
 # shellcheck disable=SC2034  # read by parse_options.sh

@@ -30,6 +30,13 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--test_sets", nargs="+", required=True)
     parser.add_argument(
+        "--pairs",
+        action="append",
+        default=[],
+        metavar="SET=FILE",
+        help="pairs.json of espnet_taste.bin.score_pairs",
+    )
+    parser.add_argument(
         "--output_dir", type=Path, required=True, help="gets results.json, RESULTS.md"
     )
     group = parser.add_mutually_exclusive_group(required=True)
@@ -76,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for name in args.test_sets
             ),
             exclusions=gather_exclusions(args.data_dir),
+            pairs={
+                n: read_pair_scores(Path(p)) for n, p in _pairs("--pairs", args.pairs)
+            },
         )
         page = HEADER + render_page(results)
         write_json(args.output_dir / "results.json", results.to_json())
@@ -140,13 +150,26 @@ def gather_exclusions(folders: Sequence[Path]) -> dict[str, dict[str, dict]]:
 
 def read_summary(path: Path) -> dict:
     """Read what a preparation step kept and excluded."""
+    content = _read_object(path)
+    if not {"kept", "excluded"} <= set(content):
+        raise ValueError(f"{path}: no 'kept' and 'excluded'")
+    return {key: content[key] for key in ("kept", "excluded")}
+
+
+def read_pair_scores(path: Path) -> dict:
+    """Read what ``espnet_taste.bin.score_pairs`` wrote."""
+    content = _read_object(path)
+    if not {"transcripts", "conventions"} <= set(content):
+        raise ValueError(f"{path}: no 'transcripts' and 'conventions'")
+    return content
+
+
+def _read_object(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict) or not {"kept", "excluded"} <= set(content):
-        raise ValueError(f"{path}: no 'kept' and 'excluded'")
-    return {key: content[key] for key in ("kept", "excluded")}
+    return content if isinstance(content, dict) else {}
 
 
 def _training_seed(args: argparse.Namespace) -> str:

@@ -17,6 +17,7 @@ from espnet_taste.eval.cells import (
     table,
 )
 from espnet_taste.eval.metrics import METRICS
+from espnet_taste.eval.pair_page import render_pairs
 from espnet_taste.eval.results import Difference, Results, Row, SetResults
 from espnet_taste.eval.roles import PAIR_METRICS, PAIRS, ROLES, SLM_PAIRS
 from espnet_taste.eval.rules import describe_rules, find_remarks
@@ -42,6 +43,7 @@ DETAIL_COLUMNS = (
 SLM_ROWS = (
     "slm_text_loss",
     "text_llm_loss",
+    "slm_alone_text_loss",
     "slm_exchanged_text_loss",
     "slm_code_loss",
     "unigram_code_loss",
@@ -70,6 +72,7 @@ def render_page(results: Results) -> str:
     ]
     for test_set in results.sets:
         parts += render_set(test_set)
+    parts += render_pairs(results.pairs)
     parts += ["## Excluded and skipped", *_exclusions(results)]
     parts += ["## How it was measured", bullets(method_notes(results))]
     parts += ["## Environment", _environment(results.metadata)]

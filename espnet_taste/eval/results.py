@@ -105,6 +105,8 @@ class Results:
     sets: tuple[SetResults, ...]
     # data set -> preparation step -> {"kept": n, "excluded": {reason: n}}
     exclusions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # data set -> content of pairs.json
+    pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``results.json``."""

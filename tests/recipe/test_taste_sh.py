@@ -41,7 +41,25 @@ def test_a_stage_range_runs_those_stages_in_order():
 def test_stages_can_be_skipped_by_name():
     result = dry("--stage", "14", "--skip_stages", "score report")
 
-    assert stages_of(result) == ["reconstruct", "continue_speech", "pack"]
+    expected = ["reconstruct", "continue_speech", "score_pairs", "pack"]
+    assert stages_of(result) == expected
+
+
+def test_pairs_are_made_encoded_scored_and_counted_where_they_are_wanted():
+    stage = ("--stage", "score_pairs", "--stop_stage", "score_pairs")
+    kinds = ("--pair_kinds", "speaker_switch topic_switch", "--num_pairs", "7")
+
+    commands = [
+        line.split("espnet_taste.bin.")[1].split()
+        for line in dry(*stage, *kinds).stdout.splitlines()
+        if "espnet_taste.bin." in line
+    ]
+
+    names = [words[0] for words in commands]
+    assert names == ["make_pairs", "encode", "likelihood", "score_pairs"]
+    made = " ".join(commands[0])
+    assert "--kinds speaker_switch topic_switch --num_pairs 7" in made
+    assert "espnet_taste.bin" not in dry(*stage).stdout
 
 
 def test_each_training_starts_from_the_one_before():

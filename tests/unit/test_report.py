@@ -299,3 +299,47 @@ def test_the_seed_comes_from_the_training_config(tmp_path):
     assert "| seed | 1986 |" in (tmp_path / "RESULTS.md").read_text()
     config.write_text("lr: 1\n")
     assert main([*options, "--train_config", str(config)]) == 1
+
+
+def pair_facts(accuracy, **fields):
+    facts = {"accuracy": accuracy, "low": 0.4, "high": 0.8}
+    return facts | {"num_pairs": 20, "num_scored": 19} | fields
+
+
+def test_pairs_of_speech_have_a_section_of_their_own():
+    conventions = {
+        "sum": {"speaker_switch": pair_facts(0.55)},
+        "taste": {"speaker_switch": pair_facts(0.6), "mean": {"accuracy": 0.5}},
+    }
+    pairs = {"test": {"transcripts": "given", "conventions": conventions}}
+
+    page = page_of(whole_run(), pairs=pairs)
+
+    section = page.split("## Spoken LM on pairs of speech")[1].split("\n## ")[0]
+    assert "| pairs | sum | taste | scored of all |" in section
+    row = "| speaker_switch | 55.0% [40.0, 80.0] | 60.0% [40.0, 80.0] | 19 of 20 |"
+    assert row in section
+    assert "| mean | - | 50.0% | - |" in section
+    assert "the words' source: given" in section
+    assert "chance is 50 %" in section
+
+
+def test_pair_scores_are_read_from_their_file(tmp_path, run_report):
+    facts = {"speaker_switch": pair_facts(0.75)}
+    content = {"transcripts": "given", "conventions": {"taste": facts}}
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(content))
+
+    assert run_report(None, "--pairs", f"test={path}") == 0
+
+    (found,) = tmp_path.rglob("results.json")
+    assert json.loads(found.read_text())["pairs"] == {"test": content}
+    assert "75.0%" in (found.parent / "RESULTS.md").read_text()
+
+
+def test_another_file_is_not_read_as_pair_scores(tmp_path, capsys, run_report):
+    path = tmp_path / "pairs.json"
+    path.write_text("[]")
+
+    assert run_report(None, "--pairs", f"test={path}") == 1
+    assert "no 'transcripts' and 'conventions'" in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""The section of the results page on pairs of speech."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from espnet_taste.eval.cells import NOTHING, bullets, table
+
+NOTES = (
+    "A pair counts where its right half is the likelier one, ties half; chance is "
+    "50 %. "
+    "Pairs that the recipe made from the test set are named `..._switch`: they are "
+    "neither SALMon nor StoryCloze, and compare models on this corpus alone.",
+    "The columns are ways of adding up log-likelihoods (`espnet_taste/eval/"
+    "likelihood.py`): `localised` counts what is said after the switch only.",
+)
+
+
+def render_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the section; nothing if there were no pairs.
+
+    Args:
+        pairs: Test set to the content of ``pairs.json``.
+    """
+    if not pairs:
+        return []
+    parts = ["## Spoken LM on pairs of speech"]
+    for name, content in pairs.items():
+        source = content["transcripts"]
+        parts.append(f"Of `{name}`; the words' source: {source}.")
+        parts.append(_table(content["conventions"]))
+    return [*parts, bullets(NOTES)]
+
+
+def _table(conventions: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one row a kind of pair and one column a convention."""
+    kinds = list(
+        dict.fromkeys(kind for parts in conventions.values() for kind in parts)
+    )
+    rows = []
+    for kind in kinds:
+        cells = [parts.get(kind) for parts in conventions.values()]
+        known = next(cell for cell in cells if cell is not None)
+        rows.append([kind, *map(_cell, cells), _count(known)])
+    return table(["pairs", *conventions, "scored of all"], rows)
+
+
+def _cell(facts: Mapping[str, Any] | None) -> str:
+    if facts is None:
+        return NOTHING
+    value = f"{100 * facts['accuracy']:.1f}%"
+    if facts.get("low") is None:
+        return value
+    return f"{value} [{100 * facts['low']:.1f}, {100 * facts['high']:.1f}]"
+
+
+def _count(facts: Mapping[str, Any]) -> str:
+    if "num_pairs" not in facts:
+        return NOTHING
+    return f"{facts['num_scored']} of {facts['num_pairs']}"
