@@ -3,7 +3,7 @@
 
 Reads tokens.jsonl (espnet_taste.bin.encode) and writes ``likelihoods.jsonl``: the
 log-likelihoods of every token and of every word's codes in nats, and the scores of all
-conventions (see ``eval/likelihood.py``). One forward pass an item; a killed run goes on
+conventions (see ``slm/conventions.py``). One forward pass an item; a killed run goes on
 where it was. What cannot be scored is counted in ``excluded.jsonl``.
 """
 
@@ -20,10 +20,10 @@ from espnet_taste.bin.command import run_command
 from espnet_taste.data.exclusions import ExclusionError, Journal
 
 if TYPE_CHECKING:
-    from espnet_taste.eval.likelihood import ItemLikelihood
     from espnet_taste.pipeline.interchange import TokenFile
     from espnet_taste.pipeline.slm import SpokenLMInference
     from espnet_taste.pipeline.tokens import TasteTokens
+    from espnet_taste.slm.conventions import ItemLikelihood
 
 JOURNAL = ".journal.jsonl"
 DIGITS = 6  # decimals of a log-likelihood
@@ -151,7 +151,7 @@ def score_batch(
     model: "SpokenLMInference", rows: "Mapping[str, TasteTokens]"
 ) -> "dict[str, ItemLikelihood | ExclusionError]":
     """Score utterances; where that fails, each alone, so that one spoils no other."""
-    from espnet_taste.eval.likelihood import ItemLikelihood
+    from espnet_taste.slm.conventions import ItemLikelihood
 
     try:
         found = model.log_likelihoods(list(rows.values()))
@@ -205,7 +205,7 @@ def scores_of(
     window_s: float,
 ) -> dict[str, float]:
     """Return the score of every convention by its name."""
-    from espnet_taste.eval.likelihood import CONVENTIONS, localised
+    from espnet_taste.slm.conventions import CONVENTIONS, localised
 
     scores = {name: score(item) for name, score in CONVENTIONS.items()}
     if from_s is not None:

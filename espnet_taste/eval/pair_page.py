@@ -10,8 +10,8 @@ NOTES = (
     "50 %. "
     "Pairs that the recipe made from the test set are named `..._switch`: they are "
     "neither SALMon nor StoryCloze, and compare models on this corpus alone.",
-    "The columns are ways of adding up log-likelihoods (`espnet_taste/eval/"
-    "likelihood.py`): `localised` counts what is said after the switch only.",
+    "The columns are ways of adding up log-likelihoods (`espnet_taste/slm/"
+    "conventions.py`): `localised` counts what is said after the switch only.",
 )
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from espnet_taste.pipeline.tokens import TasteTokens
+from espnet_taste.slm.text import LlmText
 
 Content = str | TasteTokens | Sequence[str | TasteTokens]
 """What a message says: a text, speech, or a list of both."""
@@ -15,13 +14,13 @@ PLACE = "\ufdd0speech\ufdd0"
 
 
 def read_chat(
-    messages: Sequence[Mapping[str, Content]], tokenizer: PreTrainedTokenizerBase
+    messages: Sequence[Mapping[str, Content]], text: LlmText
 ) -> tuple[list[int], TasteTokens | None, list[int]]:
     """Turn messages into token ids around the speech.
 
     Args:
         messages: ``{"role": ..., "content": ...}`` each.
-        tokenizer: The LLM's tokenizer, with its chat template.
+        text: The LLM's tokenizer, with its chat template.
 
     Returns:
         Token ids in front of the speech, the speech, and token ids behind it; without
@@ -33,19 +32,21 @@ def read_chat(
     """
     if not messages:
         raise ValueError("there is no message to answer")
+    tokenizer = text.tokenizer
     if tokenizer.chat_template is None:
         raise ValueError(
             "this LLM has no chat template; take an instruction-tuned one, or complete"
         )
     speech: list[TasteTokens] = []
-    plain = [_as_text(message, speech, tokenizer) for message in messages]
+    specials = (PLACE, *tokenizer.all_special_tokens)
+    plain = [_as_text(message, speech, specials) for message in messages]
     if len(speech) > 1:
         raise ValueError(f"speech in {len(speech)} places; one is possible")
-    text = tokenizer.apply_chat_template(
+    filled = tokenizer.apply_chat_template(
         plain, tokenize=False, add_generation_prompt=True
     )
     parts = [
-        tokenizer.encode(part, add_special_tokens=False) for part in text.split(PLACE)
+        tokenizer.encode(part, add_special_tokens=False) for part in filled.split(PLACE)
     ]
     if len(parts) != 1 + len(speech):
         raise ValueError("the chat template leaves the message with the speech out")
@@ -57,7 +58,7 @@ def read_chat(
 def _as_text(
     message: Mapping[str, Content],
     speech: list[TasteTokens],
-    tokenizer: PreTrainedTokenizerBase,
+    specials: Sequence[str],
 ) -> dict[str, Any]:
     """Return a message as the template takes it; its speech is appended to a list."""
     if set(message) != {"role", "content"}:
@@ -70,7 +71,7 @@ def _as_text(
             speech.append(part)
             pieces.append(PLACE)
             continue
-        for special in (PLACE, *tokenizer.all_special_tokens):
+        for special in specials:
             if special in part:
                 raise ValueError(
                     f"the text {part[:40]!r} contains {special!r}, which would be read "

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from espnet_taste.eval.likelihood import CONVENTIONS, ItemLikelihood
 from espnet_taste.pipeline.chat import Content, read_chat
 from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.released import find_released
@@ -30,6 +29,7 @@ from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
 from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import SpokenContinuer
+from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.prompt import Prompt
 from espnet_taste.words import encode_words, split_words
@@ -150,7 +150,7 @@ class TasteSpokenLM:
             ValueError: If the LLM has no chat template, there is no message, speech
                 in more than one place, or a text that looks like a special token.
         """
-        before, speech, after = read_chat(messages, self.inference.text.tokenizer)
+        before, speech, after = read_chat(messages, self.inference.text)
         inside = Prompt() if speech is None else self._prompt(speech)
         prompt = Prompt(inside.tokens, inside.words, inside.codes, before, after)
         voices = [self._voice(speech, speaker)]
@@ -292,7 +292,7 @@ class TasteSpokenLM:
         Args:
             tokens: One utterance or a list.
             convention: How token and code likelihoods are added up, a name in
-                ``eval.likelihood.CONVENTIONS``; scores of two cannot be compared.
+                ``slm.conventions.CONVENTIONS``; scores of two cannot be compared.
             batch_size: Utterances at once.
 
         Raises:

@@ -12,11 +12,11 @@ from tiny_slm import CODEBOOK_SIZE, NUM_CODEBOOKS, VOCAB_SIZE, make_slm
 from espnet_taste.bin import likelihood
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
-from espnet_taste.eval.likelihood import CONVENTIONS, ItemLikelihood
 from espnet_taste.pipeline import packed
 from espnet_taste.pipeline.interchange import write_tokens
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.tokens import TasteTokens
+from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
 from espnet_taste.weights.digests import sha256_of
 
 TEXTS = {"a": "one two three", "b": "four", "c": "five six", "d": "seven eight nine"}

@@ -10,11 +10,11 @@ from tiny_taste import SPEAKER_DIM, WIDTH, letters, noise, tiny_tokenizer
 
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
-from espnet_taste.eval.likelihood import CONVENTIONS
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import Sampler
+from espnet_taste.slm.conventions import CONVENTIONS
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.model import SpokenLM
 from espnet_taste.slm.vocabulary import build_vocabulary

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from espnet_taste.eval.likelihood import (
+from espnet_taste.slm.conventions import (
     CONVENTIONS,
     ItemLikelihood,
     localised,
