@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Score spoken continuations: what a judge hears, its perplexity, its repetitions.
+
+Reads the audio of continuations without their prompts (espnet_taste.bin.complete
+--with_prompt false, then decode), or their texts instead of audio. Writes
+``continuations.json`` (GenPPL, auto-BLEU-2, words, each with bootstrap intervals) and
+``items.jsonl``. What the judge heard is kept, so a killed run goes on where it was.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_taste.bin.command import run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--wav_scp", type=Path, help="audio of the continuations")
+    source.add_argument("--text", type=Path, help="their texts, where no judge listens")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--llm", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="judges the text"
+    )
+    parser.add_argument("--judge", default="Systran/faster-whisper-base")
+    parser.add_argument("--language", default="en", help="'none' lets the judge guess")
+    parser.add_argument("--batch_size", type=int, default=16, help="texts at once")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(score, get_parser(), "score_continuations", argv)
+
+
+def score(args: argparse.Namespace) -> None:
+    """Listen, score, and write the results."""
+    from espnet_taste.data.kaldi import atomic_write
+    from espnet_taste.eval.continuations import item_rows, summarise
+    from espnet_taste.eval.normalise import NORMALISER
+
+    if args.batch_size < 1:
+        raise ValueError(f"--batch_size must be at least 1, got {args.batch_size}")
+    texts, judge = read_texts(args)
+    items = score_texts(args, texts)
+    facts: dict[str, Any] = {
+        "judge": judge,
+        "llm": args.llm,
+        "normaliser": NORMALISER,
+        **summarise(items),
+    }
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    with atomic_write(args.output_dir / "items.jsonl") as stream:
+        for row in item_rows(items):
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with atomic_write(args.output_dir / "continuations.json") as stream:
+        stream.write(json.dumps(facts, indent=2) + "\n")
+    print("\n".join(table_of(facts)))
+
+
+def read_texts(args: argparse.Namespace) -> tuple[dict[str, str], str]:
+    """Return the texts and where they come from.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    from espnet_taste.data.kaldi import read_table
+
+    if args.text is not None:
+        texts = read_table(args.text)
+        source = "none: given texts"
+    else:
+        texts, source = hear(args)
+    if not texts:
+        raise ValueError(f"{args.text or args.wav_scp}: no continuations")
+    return texts, source
+
+
+def hear(args: argparse.Namespace) -> tuple[dict[str, str], str]:
+    """Let the judge write down all recordings."""
+    from espnet_taste.bin.progress import progress
+    from espnet_taste.data.data_dir import DataDir
+    from espnet_taste.data.kaldi import read_table
+    from espnet_taste.eval.asr_judge import JudgeOptions, WhisperJudge, judge_all
+    from espnet_taste.weights import fingerprint, resolve
+
+    folder = resolve(args.judge)
+    language = None if args.language == "none" else args.language
+    judge = WhisperJudge(
+        folder,
+        f"{args.judge}@{fingerprint(folder)[:12]}",
+        JudgeOptions(language=language),
+    )
+    data = DataDir(args.wav_scp.parent, read_table(args.wav_scp), None, None, None)
+    signals = ((key, data.read(key)) for key in progress(list(data.wav), "listen"))
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    heard = judge_all(judge, signals, args.output_dir / "judge.jsonl")
+    return {key: transcript.text for key, transcript in heard.items()}, judge.name
+
+
+def score_texts(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
+    """Return the counts of every text."""
+    from espnet_taste.data.utterances import in_batches
+    from espnet_taste.eval.continuations import Heard, repeated_ngrams
+    from espnet_taste.eval.normalise import normalise
+    from espnet_taste.slm.perplexity import TextLM
+
+    lm = TextLM(args.llm, args.device)
+    items = {}
+    for batch in in_batches(sorted(texts), args.batch_size):
+        for key, nats in zip(batch, lm.score([texts[key] for key in batch])):
+            words = normalise(texts[key]).split()
+            repeated, total = repeated_ngrams(words)
+            items[key] = Heard(
+                " ".join(words),
+                nats.nats,
+                nats.num_tokens,
+                num_words=len(words),
+                num_ngrams=total,
+                num_repeated=repeated,
+            )
+    return items
+
+
+def table_of(facts: Mapping[str, Any]) -> list[str]:
+    """Return lines for a person."""
+    lines = []
+    for name, digits in (("gen_ppl", 1), ("auto_bleu", 3), ("words", 1)):
+        found = facts[name]
+        if found["value"] is None:
+            lines.append(f"{name:10s} none")
+            continue
+        line = f"{name:10s} {found['value']:.{digits}f}"
+        if found["low"] is not None:
+            line += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+        lines.append(line)
+    lines.append(f"of {facts['num_items']}, {facts['num_empty']} without a word")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Scores of spoken continuations: perplexity of what is heard, and repetition.
+
+* GenPPL: perplexity that a text LLM gives to the transcripts, pooled over tokens. A
+  model that repeats itself has a low one, so it is read beside the next.
+* auto-BLEU: share of a text's n-grams that occur in it more than once, pooled over
+  n-grams.
+
+Source: Generative Spoken Language Modeling (arXiv:2102.01192), sections 4.1 and 4.2,
+where both are means over utterances at several temperatures; here counts are pooled.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from espnet_taste.eval.bootstrap import RatioData, ratio_interval
+
+ORDER = 2  # n of the n-grams
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was heard in one continuation, as counts."""
+
+    text: str  # normalised transcript
+    nats: float  # under the text LLM
+    num_tokens: int
+    num_words: int
+    num_ngrams: int
+    num_repeated: int
+
+
+def repeated_ngrams(words: Sequence[str], order: int = ORDER) -> tuple[int, int]:
+    """Return how many n-grams of a text occur more than once in it, and all of them.
+
+    Raises:
+        ValueError: If the order is below 1.
+    """
+    if order < 1:
+        raise ValueError(f"the order of n-grams must be at least 1, got {order}")
+    grams = [tuple(words[i : i + order]) for i in range(len(words) - order + 1)]
+    counts = Counter(grams)
+    return sum(counts[gram] > 1 for gram in grams), len(grams)
+
+
+def summarise(items: Mapping[str, Heard], *, seed: int = 0) -> dict[str, Any]:
+    """Pool the items.
+
+    Args:
+        items: Utterance id to what was heard.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        ``gen_ppl``, ``auto_bleu`` (0..1) and ``words``, each with ``value``, ``low``,
+        ``high``; ``num_items`` and ``num_empty``, those in which no word was heard.
+
+    Raises:
+        ValueError: If no word was heard at all.
+    """
+    rows = [items[key] for key in sorted(items)]
+    if not any(row.num_tokens for row in rows):
+        raise ValueError(f"no word was heard in {len(rows)} continuations")
+    columns = {
+        name: np.array([getattr(row, name) for row in rows], dtype=np.float64)
+        for name in ("nats", "num_tokens", "num_words", "num_ngrams", "num_repeated")
+    }
+
+    def interval(numerator: str, denominator: np.ndarray) -> dict[str, float | None]:
+        if not denominator.sum():
+            return {"value": None, "low": None, "high": None}
+        data = RatioData(columns[numerator], denominator)
+        found = ratio_interval(data, seed=seed)
+        return {"value": found.value, "low": found.low, "high": found.high}
+
+    nats = interval("nats", columns["num_tokens"])
+    ones = np.ones(len(rows))
+    return {
+        "gen_ppl": {k: None if v is None else math.exp(v) for k, v in nats.items()},
+        "auto_bleu": interval("num_repeated", columns["num_ngrams"]),
+        "words": interval("num_words", ones),
+        "num_items": len(rows),
+        "num_empty": sum(row.num_words == 0 for row in rows),
+    }
+
+
+def item_rows(items: Mapping[str, Heard]) -> list[dict[str, Any]]:
+    """Return the items as JSON knows them, by id."""
+    return [{"key": key, **asdict(items[key])} for key in sorted(items)]

@@ -1,0 +1,98 @@
+"""The command that scores continuations."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_taste.bin import score_continuations as command
+from espnet_taste.eval import asr_judge
+from espnet_taste.eval.asr_judge import Transcript
+from espnet_taste.slm import perplexity
+from espnet_taste.slm.perplexity import TextNats
+
+
+class FakeLM:
+    """Two nats a letter."""
+
+    def __init__(self, llm, device):
+        assert llm == "some"
+
+    def score(self, texts):
+        return [TextNats(2.0 * len(text), len(text)) for text in texts]
+
+
+class FakeJudge:
+    """Hears "go" once for every 1000 samples."""
+
+    calls = 0
+
+    def __init__(self, folder, name, options):
+        self.name = name
+
+    def transcribe(self, audio):
+        FakeJudge.calls += 1
+        return Transcript("Go, " * (len(audio) // 1000), ())
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch):
+    monkeypatch.setattr(perplexity, "TextLM", FakeLM)
+    monkeypatch.setattr(asr_judge, "WhisperJudge", FakeJudge)
+    monkeypatch.setattr("espnet_taste.weights.resolve", lambda name: name)
+    monkeypatch.setattr("espnet_taste.weights.fingerprint", lambda folder: "0" * 20)
+    FakeJudge.calls = 0
+
+
+def run(folder, *options):
+    return command.main(["--llm", "some", "--output_dir", str(folder), *options])
+
+
+def test_given_texts_are_scored_without_a_judge(tmp_path, capsys):
+    (tmp_path / "text").write_text("u One two, one two.\nv three\n")
+
+    assert run(tmp_path / "out", "--text", str(tmp_path / "text")) == 0
+
+    facts = json.loads((tmp_path / "out" / "continuations.json").read_text())
+    assert facts["gen_ppl"]["value"] == pytest.approx(np.exp(2.0))
+    assert facts["auto_bleu"]["value"] == pytest.approx(2 / 3)
+    assert facts["judge"] == "none: given texts" and facts["llm"] == "some"
+    lines = (tmp_path / "out" / "items.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["one two one two", "three"]
+    assert "auto_bleu  0.667" in capsys.readouterr().out
+
+
+def test_audio_is_heard_once(tmp_path):
+    for key, count in {"u": 3000, "v": 1000}.items():
+        wave = np.full(count, 0.1, dtype=np.float32)
+        soundfile.write(tmp_path / f"{key}.wav", wave, 16000)
+    (tmp_path / "wav.scp").write_text("u u.wav\nv v.wav\n")
+    options = ["--wav_scp", str(tmp_path / "wav.scp")]
+
+    assert run(tmp_path / "out", *options) == 0
+    assert run(tmp_path / "out", *options, "--batch_size", "1") == 0
+
+    assert FakeJudge.calls == 2
+    lines = (tmp_path / "out" / "items.jsonl").read_text().splitlines()
+    assert [json.loads(line)["num_words"] for line in lines] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--text", "nowhere"], "nowhere"),
+        (["--text", "nowhere", "--batch_size", "0"], "--batch_size must be at least 1"),
+    ],
+)
+def test_faults_are_named(tmp_path, options, message, capsys):
+    assert run(tmp_path / "out", *options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_silence_alone_is_an_error(tmp_path, capsys):
+    soundfile.write(tmp_path / "u.wav", np.zeros(500, np.float32), 16000)
+    (tmp_path / "wav.scp").write_text("u u.wav\n")
+
+    assert run(tmp_path / "out", "--wav_scp", str(tmp_path / "wav.scp")) == 1
+    assert "no word was heard in 1 continuations" in capsys.readouterr().err
