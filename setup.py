@@ -70,6 +70,7 @@ extras_require = {
         "jiwer>=4,<5",  # word and character error counts; 4 changed its result type
         "rapidfuzz",
         "scikit-learn>=1.4",
+        "librosa>=0.10",  # stretches speech for pairs that differ in prosody
         "pyworld>=0.3.5",  # F0 by harvest; 0.3.5 is the first that builds on numpy 2
     ],
     # What the offline default adds: weights and an aligner from the package index.

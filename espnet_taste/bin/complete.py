@@ -3,13 +3,15 @@
 
 Reads tokens.jsonl (espnet_taste.bin.encode) and writes tokens.jsonl with the words and
 codes that follow; espnet_taste.bin.decode makes them audible. A prompt is the whole
-utterance, or its beginning up to a word near --prompt_s seconds. A killed run goes on
+utterance, or its beginning up to a word near --prompt_s seconds; examples may stand
+before it (--shots), or an instruction around it (--instruction). A killed run goes on
 where it was. What cannot be continued is counted in ``excluded.jsonl``.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,8 @@ SETTINGS = (
     "tokens",
     "prompt_s",
     "with_prompt",
+    "shots",
+    "instruction",
     "extra_words",
     "max_words",
     "max_tokens",
@@ -56,6 +60,13 @@ def get_parser() -> argparse.ArgumentParser:
         type=parse_bool,
         default=True,
         help="false: write what follows without the prompt",
+    )
+    parser.add_argument(
+        "--shots", type=Path, help="tokens.jsonl of examples to put before every prompt"
+    )
+    parser.add_argument(
+        "--instruction",
+        help="answer speech instead, by the LLM's chat template, with this text first",
     )
     add_stops(parser)
     parser.add_argument("--top_p", type=float, default=0.9, help="0: the best token")
@@ -100,6 +111,10 @@ def complete(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.tokens}: no utterances")
     if args.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {args.batch_size}")
+    if args.instruction is not None and (args.with_prompt or args.shots is not None):
+        raise ValueError(
+            "--instruction gives answers: add --with_prompt false, and no --shots"
+        )
     settings = settings_of(args)
     options = {name: getattr(args, name) for name in SETTINGS}
     store = TokenStore(args.output_dir, options)
@@ -171,7 +186,7 @@ def complete_batch(
     try:
         prompts = [cut_prompt(tokens[key], args.prompt_s) for key in keys]
         seeds = row_seeds(args.seed, keys)
-        found = model.complete(prompts, settings, seed=seeds, batch_size=len(keys))
+        found = say(model, prompts, settings, seeds, args)
         rows = [
             prompt + more if args.with_prompt else more
             for prompt, more in zip(prompts, found, strict=True)
@@ -187,6 +202,36 @@ def complete_batch(
     return {
         key: row if len(row) else silent for key, row in zip(keys, rows, strict=True)
     }
+
+
+def say(
+    model: "TasteSpokenLM",
+    prompts: "list[TasteTokens]",
+    settings: "CompletionSettings",
+    seeds: list[int],
+    args: argparse.Namespace,
+) -> "list[TasteTokens]":
+    """Go on from prompts behind the examples, or answer them as instructed."""
+    if args.instruction is not None:
+        contents = [[args.instruction, prompt] for prompt in prompts]
+        return [
+            model.chat([{"role": "user", "content": content}], settings, seed=seed)
+            for content, seed in zip(contents, seeds, strict=True)
+        ]
+    behind = [put_behind(args.shots, prompt) for prompt in prompts]
+    return model.complete(behind, settings, seed=seeds, batch_size=len(behind))
+
+
+def put_behind(shots: Path | None, prompt: "TasteTokens") -> "TasteTokens":
+    """Put a prompt behind the examples of a file; the prompt's voice goes on."""
+    from espnet_taste.pipeline.interchange import TokenFile
+    from espnet_taste.pipeline.tokens import TasteTokens
+
+    if shots is None:
+        return prompt
+    file = TokenFile(shots)
+    joined = TasteTokens.concatenate([*(file[key] for key in file), prompt])
+    return replace(joined, speaker=prompt.speaker)
 
 
 def cut_prompt(tokens: "TasteTokens", prompt_s: float | None) -> "TasteTokens":

@@ -25,6 +25,7 @@ KINDS = (
     "speaker_switch",
     "gender_switch",
     "topic_switch",
+    "prosody_switch",
     "background_switch",
     "reverb_switch",
 )

@@ -24,6 +24,8 @@ FADE_S = 0.01  # over which joined pieces overlap
 SNR_DB = 10.0
 LEVEL = 0.05  # root mean square of every piece: loudness must not tell
 REVERB_S = (0.3, 1.2)  # decay by 60 dB
+RATES = (0.85, 1.18)  # how fast, against the recording
+SEMITONES = (-3.0, 3.0)  # how high
 _CHAPTER = re.compile(r"(.*\D)?(\d+)")
 
 
@@ -192,10 +194,30 @@ def reverb_switch(
     )
 
 
+def prosody_switch(
+    corpus: Corpus, key: str, random: np.random.Generator
+) -> MadePair | None:
+    """Keep rate or pitch, or change it; the recording's own is in neither half."""
+    spoken = corpus.read(key).levelled()
+    left, right = spoken.cut(len(spoken.words) // 2)
+    what, change, values = (
+        ("rate", _at_rate, RATES),
+        ("pitch", _at_pitch, SEMITONES),
+    )[random.integers(2)]
+    before, after = random.permutation(values)
+    first = change(left, before).levelled()
+    same, other = (
+        join(first, change(right, value).levelled()) for value in (before, after)
+    )
+    about = f"{what} {before:g} to {after:g}"
+    return MadePair(key, same, other, first.duration_s, about)
+
+
 MAKERS: dict[str, Maker] = {
     "speaker_switch": speaker_switch,
     "gender_switch": gender_switch,
     "topic_switch": topic_switch,
+    "prosody_switch": prosody_switch,
     "background_switch": background_switch,
     "reverb_switch": reverb_switch,
 }
@@ -288,6 +310,22 @@ def _at_snr(noise: np.ndarray) -> np.ndarray:
     """Scale noise to its level under speech of the common one."""
     wanted = LEVEL * 10 ** (-SNR_DB / 20)
     return (noise * (wanted / np.sqrt(np.mean(noise**2)))).astype(np.float32)
+
+
+def _at_rate(spoken: Spoken, rate: float) -> Spoken:
+    """Speak faster or slower at the same pitch."""
+    from librosa.effects import time_stretch
+
+    wave = time_stretch(spoken.wave, rate=float(rate)).astype(np.float32)
+    return Spoken(wave, spoken.words, spoken.times / rate)
+
+
+def _at_pitch(spoken: Spoken, semitones: float) -> Spoken:
+    """Speak higher or lower at the same rate."""
+    from librosa.effects import pitch_shift
+
+    wave = pitch_shift(spoken.wave, sr=SAMPLE_RATE_HZ, n_steps=float(semitones))
+    return replace(spoken, wave=wave.astype(np.float32))
 
 
 def _reverberate(

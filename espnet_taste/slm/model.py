@@ -307,7 +307,9 @@ class SpokenLM(nn.Module):
         """
         masks = {}
         if mask is not None:
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -inputs.size(1) :]
+            # A row that has ended may run past the context while others go on.
+            last = None if self.max_positions is None else self.max_positions - 1
+            positions = (mask.cumsum(-1) - 1).clamp(0, last)[:, -inputs.size(1) :]
             masks = {"attention_mask": mask.long(), "position_ids": positions}
         out = self.causal_lm.base_model(
             inputs_embeds=inputs, past_key_values=past, use_cache=True, **masks

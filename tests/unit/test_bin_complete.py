@@ -42,6 +42,7 @@ class Model:
         if self.dies_after is not None and len(self.prompts) >= self.dies_after:
             raise KeyboardInterrupt
         assert batch_size == len(prompts) == len(seed)
+        self.speakers = [prompt.speaker for prompt in prompts]
         if any(prompt.words[0] in self.refuses for prompt in prompts):
             raise ValueError("too long for the LLM")
         self.prompts += [prompt.text for prompt in prompts]
@@ -50,6 +51,12 @@ class Model:
             make_tokens("" if p.words[0] in self.silent else f"{p.words[0]} {one}")
             for p, one in zip(prompts, seed)
         ]
+
+    def chat(self, messages, settings, *, seed):
+        (message,) = messages
+        instruction, speech = message["content"]
+        self.prompts.append((message["role"], instruction, speech.text))
+        return make_tokens(f"answer {seed}")
 
 
 @pytest.fixture
@@ -120,6 +127,33 @@ def test_an_utterance_gets_the_same_in_any_batch_and_another_by_the_seed(folder,
     )
 
     assert one == whole != other
+
+
+def test_examples_stand_before_every_prompt_and_its_voice_goes_on(folder, model):
+    other = np.zeros(3, np.float32)
+    shots = {"x": make_tokens("who where", speaker=other), "y": make_tokens("when")}
+    write_tokens(folder / "shots.jsonl", shots)
+
+    assert run(folder, "--shots", str(folder / "shots.jsonl")) == 0
+
+    assert model.prompts == [f"who where when {text}" for text in TEXTS.values()]
+    assert all(speaker.all() for speaker in model.speakers)
+    assert texts_of(folder)["c"].startswith("six who ")
+
+
+def test_speech_is_answered_as_instructed(folder, model):
+    asked = ["--instruction", "Answer: ", "--with_prompt", "false"]
+
+    assert run(folder, *asked) == 0
+
+    expected = [("user", "Answer: ", text) for text in TEXTS.values()]
+    assert model.prompts == expected
+    assert texts_of(folder)["a"].startswith("answer ")
+
+
+def test_an_answer_is_not_written_behind_its_question(folder, model, capsys):
+    assert run(folder, "--instruction", "Answer: ") == 1
+    assert "add --with_prompt false" in capsys.readouterr().err
 
 
 def test_a_killed_run_goes_on_where_it_was(folder, model):

@@ -167,7 +167,7 @@ def test_the_command_writes_a_data_folder(data_dir, capsys):
     assert "gender_switch: 0 pairs; the set has none" in capsys.readouterr().out
     assert {pair.part for pair in pairs} == set(MAKERS) - {"gender_switch"}
     wav, text, moments = (read_table(out / n) for n in ("wav.scp", "text", "moments"))
-    assert len(pairs) == 12 and len(wav) == len(text) == len(moments) == 24
+    assert len(pairs) == 15 and len(wav) == len(text) == len(moments) == 30
     for pair in pairs:
         for key in (pair.positive, pair.negative):
             info = soundfile.info(wav[key])
@@ -206,3 +206,38 @@ def test_short_utterances_are_not_enough(data_dir, capsys):
     (data_dir / "text").write_text("".join(f"{key} one two\n" for key in KEYS))
     assert run(data_dir) == 1
     assert "no utterance of 6 words or more" in capsys.readouterr().err
+
+
+def pitch_of(wave):
+    """Return the strongest frequency in Hz."""
+    spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 8 * len(wave)))
+    return np.fft.rfftfreq(8 * len(wave), 1 / RATE)[spectrum.argmax()]
+
+
+def test_a_switch_of_prosody(corpus):
+    """Rate or pitch changes in the middle of the wrong half and nowhere else."""
+    pairs = all_pairs(corpus, "prosody_switch")
+
+    assert {pair.about.split()[0] for pair in pairs} == {"rate", "pitch"}
+    for pair in pairs:
+        what, before, _, after = pair.about.split()
+        before, after = float(before), float(after)
+        whole, at = speak(pair.anchor), round(pair.moment_s * RATE)
+        own = pitch_of(whole.wave)
+        assert pair.positive.words == pair.negative.words == whole.words
+        seconds = [half.duration_s for half in (pair.positive, pair.negative)]
+        if what == "rate":
+            assert seconds[0] == pytest.approx(whole.duration_s / before, abs=0.05)
+            assert (seconds[1] > seconds[0]) == (after < before)
+            assert pitch_of(pair.negative.wave[at:]) == pytest.approx(own, rel=0.02)
+            gaps = np.diff(pair.negative.times[-2:, 0])
+            np.testing.assert_allclose(gaps, 0.5 / after, rtol=1e-6)
+            continue
+        assert seconds == pytest.approx([whole.duration_s - FADE_S] * 2, abs=0.01)
+        for half, semitones in ((pair.positive, before), (pair.negative, after)):
+            expected = own * 2 ** (semitones / 12)
+            assert pitch_of(half.wave[at + 500 :]) == pytest.approx(expected, rel=0.03)
+        start = own * 2 ** (before / 12)
+        assert pitch_of(pair.negative.wave[: at - 500]) == pytest.approx(
+            start, rel=0.03
+        )

@@ -54,6 +54,7 @@ OPTIONAL = {
     "gguf",
     "h5py",
     "jiwer",
+    "librosa",
     "matplotlib",
     "onnxruntime",
     "pocketsphinx",

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from tiny_slm import CODEBOOK_SIZE, NUM_CODEBOOKS, SOS_ID, VOCAB_SIZE, make_slm
+from tiny_slm import (
+    CODEBOOK_SIZE,
+    NUM_CODEBOOKS,
+    SOS_ID,
+    VOCAB_SIZE,
+    make_llm,
+    make_slm,
+)
 
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import (
@@ -178,6 +185,25 @@ def test_a_prompt_that_fills_the_context_is_refused_and_a_long_one_is_cut():
     assert result.was_cut and len(result.tokens) == 12 - 4 - 1
     for one, row in zip(alone, together):
         assert np.array_equal(one.tokens, row.tokens) and one.was_cut == row.was_cut
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_row_whose_context_is_full_does_not_stop_the_others(family):
+    """GPT-2 has no position behind its last one, not even for a row that has ended."""
+    llm = make_llm(family)
+    llm.config.max_position_embeddings = 14
+    if family == "gpt2":
+        llm.transformer.wpe = torch.nn.Embedding(14, llm.config.n_embd)
+    slm = make_slm(llm=llm)
+    long = Prompt([4] * 11, range(11), np.zeros((11, NUM_CODEBOOKS), dtype=int))
+    settings = CompletionSettings(text=GREEDY, extra_words=50, max_tokens=30)
+
+    short_row, long_row = complete(slm, [SPEECH, long], EVEN, settings=settings)
+
+    assert (len(short_row.tokens), len(long_row.tokens)) == (14 - 4 - 1, 14 - 12 - 1)
+    for prompt, found in ((SPEECH, short_row), (long, long_row)):
+        (alone,) = complete(slm, [prompt], EVEN, settings=settings)
+        assert np.array_equal(alone.tokens, found.tokens)
 
 
 def test_an_instruction_is_read_around_the_speech():

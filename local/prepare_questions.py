@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Prepare spoken questions with accepted answers: data folder and table of answers.
+
+    --layout parquet      LLaMA-Questions: question, answer and audio in .parquet files
+    --layout csv          Web-Questions and others: a .csv beside a folder of audio
+
+The folder has wav.scp, text (the questions), utt2spk and answers (id, accepted answers
+with | between them).
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_taste.data.corpora import (
+    Utterance,
+    corpus_parser,
+    require_folder,
+    run_script,
+    write_sets,
+)
+from espnet_taste.data.kaldi import atomic_write, write_table
+
+SOURCES = {
+    "parquet": (
+        "its .parquet files",
+        "huggingface.co/datasets/fixie-ai/llama-questions",
+    ),
+    "csv": (
+        "a .csv and its audio",
+        "huggingface.co/datasets/baichuan-inc/OpenAudioBench",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question on disk."""
+
+    text: str
+    answers: tuple[str, ...]
+    audio: Path
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the parser; importing this module must have no other effect."""
+    parser = corpus_parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--layout", choices=sorted(SOURCES), required=True)
+    parser.add_argument("--corpus_dir", type=Path, help="what was downloaded")
+    parser.add_argument("--set", required=True, help="name of the data folder to make")
+    parser.add_argument("--question_column", default="question")
+    parser.add_argument("--answer_column", default="answer")
+    parser.add_argument("--audio_column", default="audio")
+    parser.add_argument("--num_questions", type=int, help="how many there must be")
+    return parser
+
+
+def main(argv: Iterable[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_script("prepare_questions", get_parser(), prepare, argv)
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Write the data folder and the table of answers."""
+    folder = require_folder(args.corpus_dir, *SOURCES[args.layout])
+    target = args.data_root / args.set
+    read = read_parquet if args.layout == "parquet" else read_csv
+    found = list(read(folder, args))
+    if args.num_questions is not None and len(found) != args.num_questions:
+        raise ValueError(
+            f"{folder}: {len(found)} questions, expected {args.num_questions}; the "
+            "download is not complete, or not this benchmark"
+        )
+    keys = [f"{args.set}-{number:05d}" for number in range(len(found))]
+    rows = [
+        Utterance(key, key, str(question.audio.resolve()), question.text)
+        for key, question in zip(keys, found, strict=True)
+    ]
+    write_sets(args.data_root, {args.set: rows})
+    answers = {k: "|".join(q.answers) for k, q in zip(keys, found, strict=True)}
+    write_table(target / "answers", answers)
+
+
+def read_csv(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
+    """Read the one .csv of a folder; audio lies beside it or in a folder below.
+
+    Raises:
+        ValueError: If there is not one .csv, or columns, answers or audio are missing.
+    """
+    tables = sorted(folder.glob("*.csv"))
+    if len(tables) != 1:
+        raise ValueError(f"{folder}: expected one .csv, found {len(tables)}")
+    files = {path.name: path for path in folder.rglob("*") if path.is_file()}
+    with tables[0].open(encoding="utf-8-sig", newline="") as stream:
+        for number, row in enumerate(csv.DictReader(stream), start=2):
+            where = f"{tables[0]}:{number}"
+            _require_columns(row, args, where)
+            name = Path(row[args.audio_column]).name
+            if name not in files:
+                raise ValueError(f"{where}: no audio '{name}' below {folder}")
+            accepted = _accepted(row[args.answer_column], where)
+            yield Question(row[args.question_column], accepted, files[name])
+
+
+def read_parquet(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
+    """Read .parquet files of a Hugging Face dataset; audio is written beside them.
+
+    Raises:
+        ValueError: If there are no files, or columns or answers are missing.
+    """
+    import pyarrow.parquet
+
+    tables = sorted(folder.rglob("*.parquet"))
+    if not tables:
+        raise ValueError(f"{folder}: no .parquet files")
+    audio_dir = folder / "audio"
+    number = 0
+    for table in tables:
+        for row in pyarrow.parquet.read_table(table).to_pylist():
+            where = f"{table}, row {number}"
+            _require_columns(row, args, where)
+            sound = row[args.audio_column]
+            if not isinstance(sound, dict) or not sound.get("bytes"):
+                raise ValueError(f"{where}: '{args.audio_column}' holds no audio")
+            suffix = Path(sound.get("path") or "x.wav").suffix or ".wav"
+            path = audio_dir / f"{number:05d}{suffix}"
+            if not path.is_file():
+                with atomic_write(path, "wb") as stream:
+                    stream.write(sound["bytes"])
+            accepted = _accepted(row[args.answer_column], where)
+            yield Question(row[args.question_column], accepted, path)
+            number += 1
+
+
+def _require_columns(row: dict, args: argparse.Namespace, where: str) -> None:
+    wanted = (args.question_column, args.answer_column, args.audio_column)
+    missing = [name for name in wanted if name not in row]
+    if missing:
+        raise ValueError(
+            f"{where}: no column {missing}, there are {sorted(row)}; name them by "
+            "--question_column, --answer_column and --audio_column"
+        )
+
+
+def _accepted(value: object, where: str) -> tuple[str, ...]:
+    """Return accepted answers: a text, a list, or a list written as one."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = json.loads(value.replace("'", '"'))
+        except json.JSONDecodeError:
+            value = [value]
+    values = value if isinstance(value, list | tuple) else [value]
+    answers = tuple(" ".join(str(one).replace("|", " ").split()) for one in values)
+    if not any(answers):
+        raise ValueError(f"{where}: no answer")
+    return tuple(answer for answer in answers if answer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
