@@ -54,7 +54,9 @@ def test_an_unknown_corpus_lists_the_known_ones(tmp_path):
     result = data_sh("--corpus", "nowhere", cwd=tmp_path)
 
     assert result.returncode == 2
-    known = "emilia kaldi_dir librispeech libritts ljspeech mini_an4 pairs questions vctk"
+    known = (
+        "emilia kaldi_dir librispeech libritts ljspeech mini_an4 pairs questions vctk"
+    )
     assert result.stderr.strip().endswith(known)
 
 
