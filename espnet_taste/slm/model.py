@@ -22,6 +22,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Cache, PretrainedConfig, PreTrainedModel
 
+from espnet_taste.layers.attention_kernel import attention_kernel
 from espnet_taste.layers.fusion import build_fusion
 from espnet_taste.layers.latent_head import LatentEval
 from espnet_taste.slm.delay import (
@@ -288,7 +289,8 @@ class SpokenLM(nn.Module):
             Last hidden states after the final norm, (B, N, H), in the LLM's dtype.
         """
         backbone = self.causal_lm.base_model
-        return backbone(inputs_embeds=inputs, use_cache=True).last_hidden_state
+        with attention_kernel(inputs.device):
+            return backbone(inputs_embeds=inputs, use_cache=True).last_hidden_state
 
     def read_on(
         self, inputs: Tensor, past: Cache | None, mask: Tensor | None = None

@@ -26,6 +26,7 @@ from transformers.models.whisper.modeling_whisper import (
 )
 
 from espnet_taste.layers.attention_guide import SpeechGuide, frames_of_times
+from espnet_taste.layers.attention_kernel import attention_kernel
 from espnet_taste.layers.word_pooling import pool_words
 from espnet_taste.tokenizer.contracts import AbsAggregator
 from espnet_taste.tokenizer.encoder import FRAME_SAMPLES
@@ -83,17 +84,24 @@ class KeyValueAttention(nn.Module):
         query = self._heads(self.q_proj(hidden_states))
         key = self._heads(self.k_proj(key_value_states.keys))
         value = self._heads(self.v_proj(key_value_states.values))
-        if self.maps is not None or self.guide is not None:
-            scores = query @ key.transpose(2, 3) * query.size(-1) ** -0.5
-            scores = scores.float().masked_fill(~attention_mask, float("-inf"))
-            if self.maps is not None:
-                self.maps.append(scores.softmax(-1))
-            if self.guide is not None:
-                self.guide.read(scores)
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask
-        )
+        if self.maps is None and self.guide is None:
+            attended = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=attention_mask
+            )
+        else:
+            attended = self._watched(query, key, attention_mask).to(value) @ value
         return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+
+    def _watched(self, query: Tensor, key: Tensor, attention_mask: Tensor) -> Tensor:
+        """Show the scores to who watches; return the attention, (B, H, L, T)."""
+        scores = query @ key.transpose(2, 3) * query.size(-1) ** -0.5
+        scores = scores.float().masked_fill(~attention_mask, float("-inf"))
+        weights = scores.softmax(-1)
+        if self.maps is not None:
+            self.maps.append(weights)
+        if self.guide is not None:
+            self.guide.read(scores)
+        return weights
 
     def _heads(self, states: Tensor) -> Tensor:
         """(B, L, D) -> (B, H, L, D / H)."""
@@ -267,13 +275,14 @@ class WhisperAggregator(AbsAggregator):
         # Layer by layer: the decoder's own forward has no mask for the speech. The
         # layers' self-attention is causal by itself; what stands behind a row's
         # tokens cannot reach them.
-        for layer in self.decoder.layers:
-            hidden = layer(
-                hidden,
-                encoder_hidden_states=states,
-                encoder_attention_mask=mask,
-                use_cache=False,
-            )
+        with attention_kernel(hidden.device):
+            for layer in self.decoder.layers:
+                hidden = layer(
+                    hidden,
+                    encoder_hidden_states=states,
+                    encoder_attention_mask=mask,
+                    use_cache=False,
+                )
         return self.decoder.layer_norm(hidden)
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.whisper import modeling_whisper
 
+from espnet_taste.layers.attention_kernel import attention_kernel
 from espnet_taste.tokenizer.contracts import AbsEncoder
 from espnet_taste.tokenizer.log_mel import (
     HOP_SAMPLES,
@@ -185,10 +186,12 @@ class WhisperEncoder(AbsEncoder):
         values = hidden
         # The layers one by one: transformers' own forward takes no mask and would
         # keep the hidden states of all layers to hand out one.
-        for number, layer in enumerate(self.encoder.layers):
-            if number == self.value_layer:
-                values = hidden
-            hidden = layer(hidden, None if mask is None else mask[:, None, None])
+        attended = None if mask is None else mask[:, None, None]
+        with attention_kernel(hidden.device):
+            for number, layer in enumerate(self.encoder.layers):
+                if number == self.value_layer:
+                    values = hidden
+                hidden = layer(hidden, attended)
         keys = self.encoder.layer_norm(hidden)
         if mask is None:
             lengths = torch.full((batch,), num_frames, device=hidden.device)

@@ -9,7 +9,7 @@ import torch
 from espnet_taste.data.collate import SpanOptions, TokenizerCollate
 from espnet_taste.decoder.layout import Row, pack_rows
 from espnet_taste.decoder.unit_lm import UnitLM
-from espnet_taste.layers.attention_guide import AttentionGuide
+from espnet_taste.layers.attention_guide import AttentionGuide, MissedAttention
 from espnet_taste.types import IGNORE
 
 
@@ -25,6 +25,28 @@ def test_the_loss_is_minus_the_log_share_on_the_right_word():
     weights = scores[0, 0].softmax(-1)
     expected = -(weights[3, :2].sum().log() + weights[4, 2].log()) / 2
     torch.testing.assert_close(guide.loss(), expected)
+
+
+def test_missed_attention_is_a_difference_of_log_sums():
+    torch.manual_seed(0)
+    scores = 40 * torch.randn(3, 4, 9, dtype=torch.float64)  # shares down to 1e-30
+    scores[1, 2, 4:] = -math.inf
+    scores[2, 3] = -math.inf  # nothing to look at at all
+    target = torch.rand(3, 4, 9) < 0.3
+    target[0, 1] = target[2, 3] = False
+    target[1, 2, 0] = True
+    ours, plain = (scores.clone().requires_grad_() for _ in range(2))
+
+    missed = MissedAttention.apply(ours, target)
+    (missed * torch.arange(12).view(3, 4)).sum().backward()
+
+    sums = plain.masked_fill(~target, -math.inf).logsumexp(-1)
+    expected = torch.where(target.any(-1), plain.logsumexp(-1) - sums, 0.0)
+    is_aimed = target.any(-1)
+    (expected * torch.arange(12).view(3, 4))[is_aimed].sum().backward()
+    torch.testing.assert_close(missed, expected)
+    torch.testing.assert_close(ours.grad[is_aimed], plain.grad[is_aimed])
+    assert not ours.grad[~is_aimed].any()
 
 
 def test_positions_without_a_word_have_no_gradient():

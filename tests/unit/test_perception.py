@@ -24,7 +24,8 @@ def mels(*sizes):
 def test_equal_spectrograms_have_no_distance(perception):
     (mel,) = mels(60)
 
-    assert perception(mel, mel, torch.tensor([60, 31])) == 0
+    # Not 0.0: with a gradient the attention is another kernel.
+    assert perception(mel, mel, torch.tensor([60, 31])) < 1e-10
 
 
 def test_a_batch_is_the_mean_of_its_rows_whatever_the_padding(perception):
