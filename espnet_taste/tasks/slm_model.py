@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
 from espnet_taste.slm.delay import DelayBatch
@@ -70,7 +71,7 @@ class TasteSpokenLMModel(TasteESPnetModel):
         for number, value in enumerate(out.code_accuracy):
             stats[f"acc_code{number}"] = value
         stats = {name: value.detach() for name, value in stats.items()}
-        return out.loss, stats, out.num_tokens
+        return force_gatherable((out.loss, stats, out.num_tokens), out.loss.device)
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
         """Return the context of the chosen precision."""

@@ -10,12 +10,14 @@ Source: TASTE (arXiv:2504.07053), stage 1; reference configs ``stage1-1`` to
 ``stage1-3``.
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
 from espnet_taste.decoder.contracts import AbsUnitDecoder
@@ -193,12 +195,12 @@ class TasteTokenizerModel(TasteESPnetModel):
         if self.training:
             self.num_steps += 1
             stats["padding_share"] = (layout.lm_rows == IGNORE).float().mean()
-        elif layout is not None and len(units) > 1:
+        else:
             self._add_reliance(batch, taste, layout, stats)
         stats["loss"] = loss
         weight = (layout.labels != IGNORE).sum()
         stats = {name: value.detach() for name, value in stats.items()}
-        return loss[None].mean(), stats, weight
+        return force_gatherable((loss, stats, weight), loss.device)
 
     def tokenize(self, batch: TokenBatch, **speech: Tensor) -> QuantizerOutput | None:
         """Run encoder, aggregator and quantizer.
@@ -288,8 +290,14 @@ class TasteTokenizerModel(TasteESPnetModel):
         """Report how much the loss rises with another utterance's condition.
 
         Near zero means that the decoder ignores the condition, and then no other
-        number of this model means anything.
+        number of this model means anything. A lone utterance has no other: NaN, which
+        the reporter leaves out. (Ranks gather the statistics one by one, so all must
+        have the same.)
         """
+        names = ["reliance_text"] + ["reliance_codes"] * (taste is not None)
+        if len(batch.tokens) == 1:
+            stats.update(dict.fromkeys(names, stats["loss_units"].new_tensor(math.nan)))
+            return
         embeds = None if taste is None else taste.quantized
         with self._autocast(batch.tokens.device):
             other_text = exchange(batch.tokens, batch.token_lengths)

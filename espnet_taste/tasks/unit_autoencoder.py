@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.utils.nested_dict_action import NestedDictAction
 from torch import Tensor, nn
 
@@ -108,7 +109,7 @@ class UnitAutoencoderESPnetModel(UnitToMelESPnetModel):
             "commitment": encoding.commitment.detach(),
             "perplexity": perplexity(encoding.units, self.unit_encoder.num_units),
         }
-        return loss, stats, num_frames
+        return force_gatherable((loss, stats, num_frames), loss.device)
 
     def _state_error(self, predicted: Tensor, states: Tensor, valid: Tensor) -> Tensor:
         """Compare with the mean of the last states that a unit stands for."""

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import int_or_none, str_or_none
 from torch import Tensor
@@ -91,7 +92,8 @@ class UnitToMelESPnetModel(TasteESPnetModel):
                 frame_offset=frame_offset,
             )
             loss, stats, num_frames = self._mel_losses(predicted, mel, mel_lengths)
-        return loss, {"loss": loss.detach(), **stats}, num_frames
+        stats["loss"] = loss.detach()
+        return force_gatherable((loss, stats, num_frames), loss.device)
 
     def _mel_losses(
         self, predicted: Tensor, mel: Tensor, lengths: Tensor
