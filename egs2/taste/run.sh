@@ -9,14 +9,20 @@ corpus=mini_an4
 if [ -f "conf/corpora/$(basename "$(dirname "${PWD}")").opts" ]; then
     corpus=$(basename "$(dirname "${PWD}")")
 fi
-if [ "${1:-}" = --corpus ]; then
-    corpus=$2
-    shift 2
-fi
+rest=()
+while [ $# -gt 0 ]; do
+    if [ "$1" = --corpus ] && [ $# -gt 1 ]; then
+        corpus=$2
+        shift
+    else
+        rest+=("$1")
+    fi
+    shift
+done
 opts=conf/corpora/${corpus}.opts
 if [ ! -f "${opts}" ]; then
     echo "$0: no ${opts}; there are: $(ls conf/corpora)" >&2
     exit 2
 fi
 mapfile -t args < <(grep -v '^#' "${opts}" | xargs -n 1)
-./taste.sh --corpus "${corpus}" "${args[@]}" "$@"
+./taste.sh --corpus "${corpus}" "${args[@]}" "${rest[@]}"

@@ -126,8 +126,9 @@ def test_wrong_options_are_named(args, message):
     assert message in result.stderr + result.stdout
 
 
-def test_an_unknown_corpus_lists_the_known_ones():
-    result = bash("run.sh", "--corpus", "nowhere")
+@pytest.mark.parametrize("before", [[], ["--stop_stage", "1"]])
+def test_an_unknown_corpus_lists_the_known_ones(before):
+    result = bash("run.sh", *before, "--corpus", "nowhere")
 
     assert result.returncode == 2
     assert "mini_an4.opts" in result.stderr
