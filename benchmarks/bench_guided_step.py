@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time a training step of the guided aggregator: our kernels against PyTorch's defaults.
+"""Time a training step of the guided aggregator: our kernels against the defaults.
 
-Both variants see the same batches in turns: an aggregator of Whisper tiny.en's size with
-random weights, in bfloat16 autocast, rows of tokens that listen to frames, the guide's
-loss and that of the features, forward and backward. The plain variant computes the guide
-by ``logsumexp`` and lets ``scaled_dot_product_attention`` choose its kernel.
+Both variants see the same batches in turns: an aggregator of Whisper tiny.en's size
+with random weights, in bfloat16 autocast, rows of tokens that listen to frames, the
+guide's loss and that of the features, forward and backward. The plain variant computes
+the guide by ``logsumexp`` and lets ``scaled_dot_product_attention`` choose its kernel.
 
     python benchmarks/bench_guided_step.py --threads 1
 """

@@ -4,7 +4,7 @@ The default one has a slow gradient there: in bfloat16 its backward pass takes f
 five times as long as the plain products for the few tokens that a row of text has, and
 no less for the frames that they listen to.
 
-Source: measured; ``benchmarks/bench_guided_step.py`` times it in steps of the aggregator.
+Source: measured; ``benchmarks/bench_guided_step.py``.
 """
 
 from contextlib import AbstractContextManager, nullcontext
