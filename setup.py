@@ -71,6 +71,9 @@ extras_require = {
         "rapidfuzz",
         "scikit-learn>=1.4",
         "librosa>=0.10",  # stretches speech for pairs that differ in prosody
+        # Estimated opinion scores; both carry their weights.
+        "distillmos>=0.9,<1",
+        "speechmos>=0.0.1.1",
         "pyworld>=0.3.5",  # F0 by harvest; 0.3.5 is the first that builds on numpy 2
     ],
     # What the offline default adds: weights and an aligner from the package index.

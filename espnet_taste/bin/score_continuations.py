@@ -3,8 +3,8 @@
 
 Reads the audio of continuations without their prompts (espnet_taste.bin.complete
 --with_prompt false, then decode), or their texts instead of audio. Writes
-``continuations.json`` (GenPPL, auto-BLEU-2, words, each with bootstrap intervals) and
-``items.jsonl``. What the judge heard is kept, so a killed run goes on where it was.
+``continuations.json`` (GenPPL, auto-BLEU-2, words, estimated opinion scores, each with
+bootstrap intervals) and ``items.jsonl``. What the judge heard is kept, so a killed run goes on where it was.
 """
 
 import argparse
@@ -29,6 +29,14 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--judge", default="Systran/faster-whisper-base")
     parser.add_argument("--language", default="en", help="'none' lets the judge guess")
+    parser.add_argument(
+        "--mos",
+        nargs="*",
+        default=["distillmos"],
+        metavar="NAME",
+        help="who estimates opinion scores of the audio: distillmos, dnsmos; nothing "
+        "behind --mos for nobody",
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="texts at once")
     parser.add_argument("--device", default="cpu")
     return parser
@@ -48,16 +56,17 @@ def score(args: argparse.Namespace) -> None:
     if args.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {args.batch_size}")
     texts, judge = read_texts(args)
+    ratings = rate(args) if args.wav_scp is not None and args.mos else None
     items = score_texts(args, texts)
     facts: dict[str, Any] = {
         "judge": judge,
         "llm": args.llm,
         "normaliser": NORMALISER,
-        **summarise(items),
+        **summarise(items, ratings),
     }
     args.output_dir.mkdir(parents=True, exist_ok=True)
     with atomic_write(args.output_dir / "items.jsonl") as stream:
-        for row in item_rows(items):
+        for row in item_rows(items, ratings):
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     with atomic_write(args.output_dir / "continuations.json") as stream:
         stream.write(json.dumps(facts, indent=2) + "\n")
@@ -104,6 +113,21 @@ def hear(args: argparse.Namespace) -> tuple[dict[str, str], str]:
     return {key: transcript.text for key, transcript in heard.items()}, judge.name
 
 
+def rate(args: argparse.Namespace) -> dict[str, dict[str, float | None]]:
+    """Estimate the opinion scores of all recordings."""
+    from espnet_taste.bin.progress import progress
+    from espnet_taste.data.kaldi import read_table
+    from espnet_taste.eval.audio_scores import AudioSet
+    from espnet_taste.eval.mos import load_estimators, rate_all
+
+    estimators = load_estimators(args.mos)
+    signals = AudioSet(read_table(args.wav_scp), args.wav_scp.parent)
+    return {
+        key: rate_all(estimators, signals.read(key))
+        for key in progress(list(signals.wavs), "rate")
+    }
+
+
 def score_texts(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
     """Return the counts of every text."""
     from espnet_taste.data.utterances import in_batches
@@ -140,6 +164,14 @@ def table_of(facts: Mapping[str, Any]) -> list[str]:
         if found["low"] is not None:
             line += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
         lines.append(line)
+    for name, found in facts.get("mos", {}).items():
+        if found["value"] is not None:
+            line = f"{name:10s} {found['value']:.2f}"
+            if found["low"] is not None:
+                line += f" [{found['low']:.2f}, {found['high']:.2f}]"
+            lines.append(line)
+    if facts.get("num_unrated"):
+        lines.append(f"{facts['num_unrated']} recordings were too short to be rated")
     lines.append(f"of {facts['num_items']}, {facts['num_empty']} without a word")
     return lines
 

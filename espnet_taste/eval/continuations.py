@@ -2,6 +2,7 @@
 
 * GenPPL: perplexity that a text LLM gives to the transcripts, pooled over tokens. A
   model that repeats itself has a low one, so it is read beside the next.
+* estimated opinion scores (``eval.mos``), means over recordings.
 * auto-BLEU: share of a text's n-grams that occur in it more than once, pooled over
   n-grams.
 
@@ -47,16 +48,24 @@ def repeated_ngrams(words: Sequence[str], order: int = ORDER) -> tuple[int, int]
     return sum(counts[gram] > 1 for gram in grams), len(grams)
 
 
-def summarise(items: Mapping[str, Heard], *, seed: int = 0) -> dict[str, Any]:
+Ratings = Mapping[str, Mapping[str, float | None]]
+
+
+def summarise(
+    items: Mapping[str, Heard], ratings: Ratings | None = None, *, seed: int = 0
+) -> dict[str, Any]:
     """Pool the items.
 
     Args:
         items: Utterance id to what was heard.
+        ratings: Utterance id to estimated opinion scores by name; None in them where
+            a recording is too short to rate.
         seed: Seed of the bootstrap.
 
     Returns:
         ``gen_ppl``, ``auto_bleu`` (0..1) and ``words``, each with ``value``, ``low``,
-        ``high``; ``num_items`` and ``num_empty``, those in which no word was heard.
+        ``high``; ``num_items`` and ``num_empty``, those in which no word was heard;
+        with ratings ``mos``, means by name, and ``num_unrated``.
 
     Raises:
         ValueError: If no word was heard at all.
@@ -78,15 +87,39 @@ def summarise(items: Mapping[str, Heard], *, seed: int = 0) -> dict[str, Any]:
 
     nats = interval("nats", columns["num_tokens"])
     ones = np.ones(len(rows))
-    return {
+    facts = {
         "gen_ppl": {k: None if v is None else math.exp(v) for k, v in nats.items()},
         "auto_bleu": interval("num_repeated", columns["num_ngrams"]),
         "words": interval("num_words", ones),
         "num_items": len(rows),
         "num_empty": sum(row.num_words == 0 for row in rows),
     }
+    if ratings is not None:
+        facts |= _mean_ratings(ratings, seed)
+    return facts
 
 
-def item_rows(items: Mapping[str, Heard]) -> list[dict[str, Any]]:
+def _mean_ratings(ratings: Ratings, seed: int) -> dict[str, Any]:
+    rows = [ratings[key] for key in sorted(ratings)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    means: dict[str, dict[str, float | None]] = {}
+    for name in names:
+        values = np.array([row[name] for row in rows if row[name] is not None])
+        mean = float(values.mean()) if len(values) else None
+        means[name] = {"value": mean, "low": None, "high": None}
+        if len(values) > 1:
+            found = ratio_interval(RatioData(values, np.ones(len(values))), seed=seed)
+            means[name] = {"value": found.value, "low": found.low, "high": found.high}
+    unrated = sum(None in row.values() for row in rows)
+    return {"mos": means, "num_unrated": unrated}
+
+
+def item_rows(
+    items: Mapping[str, Heard], ratings: Ratings | None = None
+) -> list[dict[str, Any]]:
     """Return the items as JSON knows them, by id."""
-    return [{"key": key, **asdict(items[key])} for key in sorted(items)]
+    ratings = ratings or {}
+    return [
+        {"key": key, **asdict(items[key]), **ratings.get(key, {})}
+        for key in sorted(items)
+    ]

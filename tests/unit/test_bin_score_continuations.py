@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from espnet_taste.bin import score_continuations as command
-from espnet_taste.eval import asr_judge
+from espnet_taste.eval import asr_judge, mos
 from espnet_taste.eval.asr_judge import Transcript
 from espnet_taste.slm import perplexity
 from espnet_taste.slm.perplexity import TextNats
@@ -36,8 +36,18 @@ class FakeJudge:
         return Transcript("Go, " * (len(audio) // 1000), ())
 
 
+class FakeMos:
+    """Rates by length."""
+
+    name, scores = "fake", ("length",)
+
+    def rate(self, audio):
+        return (len(audio) / 1000,)
+
+
 @pytest.fixture(autouse=True)
 def models(monkeypatch):
+    monkeypatch.setattr(mos, "load_estimators", lambda names: [FakeMos()])
     monkeypatch.setattr(perplexity, "TextLM", FakeLM)
     monkeypatch.setattr(asr_judge, "WhisperJudge", FakeJudge)
     monkeypatch.setattr("espnet_taste.weights.resolve", lambda name: name)
@@ -63,7 +73,7 @@ def test_given_texts_are_scored_without_a_judge(tmp_path, capsys):
     assert "auto_bleu  0.667" in capsys.readouterr().out
 
 
-def test_audio_is_heard_once(tmp_path):
+def test_audio_is_heard_once_and_rated(tmp_path, capsys):
     for key, count in {"u": 3000, "v": 1000}.items():
         wave = np.full(count, 0.1, dtype=np.float32)
         soundfile.write(tmp_path / f"{key}.wav", wave, 16000)
@@ -76,6 +86,14 @@ def test_audio_is_heard_once(tmp_path):
     assert FakeJudge.calls == 2
     lines = (tmp_path / "out" / "items.jsonl").read_text().splitlines()
     assert [json.loads(line)["num_words"] for line in lines] == [3, 1]
+    assert [json.loads(line)["length"] for line in lines] == [3.0, None]
+    facts = json.loads((tmp_path / "out" / "continuations.json").read_text())
+    assert facts["mos"]["length"]["value"] == 3.0
+    assert "1 recordings were too short to be rated" in capsys.readouterr().out
+
+    assert run(tmp_path / "unrated", *options, "--mos") == 0
+    facts = json.loads((tmp_path / "unrated" / "continuations.json").read_text())
+    assert "mos" not in facts
 
 
 @pytest.mark.parametrize(
