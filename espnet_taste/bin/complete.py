@@ -9,6 +9,7 @@ where it was. What cannot be continued is counted in ``excluded.jsonl``.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -122,8 +123,23 @@ def complete(args: argparse.Namespace) -> None:
     if left:
         complete_left(args, tokens, left, settings, store)
     summary = store.finish(keys, args.max_excluded)
+    write_prompt_text(args, tokens, keys)
     print(f"{store.tokens}\n{summary_table(summary)}")
     check_share(summary, args.output_dir)
+
+
+def write_prompt_text(
+    args: argparse.Namespace, tokens: "TokenFile", keys: Sequence[str]
+) -> None:
+    """Write what was said before the continuations, for who rates them."""
+    from espnet_taste.data.kaldi import write_table
+
+    prompts = {}
+    for key in keys:
+        with contextlib.suppress(ExclusionError, ValueError):  # counted as excluded
+            prompts[key] = cut_prompt(tokens[key], args.prompt_s).text.strip()
+    spoken = {key: text for key, text in prompts.items() if text}
+    write_table(args.output_dir / "prompt_text", spoken)
 
 
 def settings_of(args: argparse.Namespace) -> "CompletionSettings":

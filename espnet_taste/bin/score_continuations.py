@@ -37,6 +37,15 @@ def get_parser() -> argparse.ArgumentParser:
         help="who estimates opinion scores of the audio: distillmos, dnsmos; nothing "
         "behind --mos for nobody",
     )
+    parser.add_argument(
+        "--rater_url",
+        help="OpenAI-compatible endpoint of a chat model that rates how plausible the "
+        "continuations are; its key in OPENAI_API_KEY",
+    )
+    parser.add_argument("--rater_model", help="which model of the endpoint")
+    parser.add_argument(
+        "--prompt_text", type=Path, help="what was said before; complete writes it"
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="texts at once")
     parser.add_argument("--device", default="cpu")
     return parser
@@ -55,13 +64,17 @@ def score(args: argparse.Namespace) -> None:
 
     if args.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {args.batch_size}")
+    chat_options = (args.rater_url, args.rater_model, args.prompt_text)
+    if any(chat_options) and not all(chat_options):
+        raise ValueError("--rater_url, --rater_model and --prompt_text go together")
     texts, judge = read_texts(args)
-    ratings = rate(args) if args.wav_scp is not None and args.mos else None
+    ratings = rate(args, texts)
     items = score_texts(args, texts)
     facts: dict[str, Any] = {
         "judge": judge,
         "llm": args.llm,
         "normaliser": NORMALISER,
+        "rater": args.rater_model,
         **summarise(items, ratings),
     }
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -113,7 +126,21 @@ def hear(args: argparse.Namespace) -> tuple[dict[str, str], str]:
     return {key: transcript.text for key, transcript in heard.items()}, judge.name
 
 
-def rate(args: argparse.Namespace) -> dict[str, dict[str, float | None]]:
+def rate(
+    args: argparse.Namespace, texts: Mapping[str, str]
+) -> dict[str, dict[str, float | None]] | None:
+    """Return what is asked for of opinion scores and plausibility; None for nothing."""
+    ratings: dict[str, dict[str, float | None]] = {key: {} for key in texts}
+    if args.wav_scp is not None and args.mos:
+        for key, scores in estimate(args).items():
+            ratings[key].update(scores)
+    if args.rater_url is not None:
+        for key, score in ask(args, texts).items():
+            ratings[key]["plausibility"] = score
+    return ratings if any(ratings.values()) else None
+
+
+def estimate(args: argparse.Namespace) -> dict[str, dict[str, float | None]]:
     """Estimate the opinion scores of all recordings."""
     from espnet_taste.bin.progress import progress
     from espnet_taste.data.kaldi import read_table
@@ -126,6 +153,20 @@ def rate(args: argparse.Namespace) -> dict[str, dict[str, float | None]]:
         key: rate_all(estimators, signals.read(key))
         for key in progress(list(signals.wavs), "rate")
     }
+
+
+def ask(args: argparse.Namespace, texts: Mapping[str, str]) -> dict[str, int | None]:
+    """Let a chat model rate all continuations."""
+    from espnet_taste.bin.progress import progress
+    from espnet_taste.data.kaldi import read_table
+    from espnet_taste.eval.rater import ChatRater, rate_texts
+
+    rater = ChatRater(args.rater_url, args.rater_model)
+    prompts = read_table(args.prompt_text)
+    cache = args.output_dir / "rater.jsonl"
+    keys = progress(sorted(texts), "ask")
+    ratings = rate_texts(rater, prompts, texts, cache, keys)
+    return {key: rating.score for key, rating in ratings.items()}
 
 
 def score_texts(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
@@ -164,14 +205,14 @@ def table_of(facts: Mapping[str, Any]) -> list[str]:
         if found["low"] is not None:
             line += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
         lines.append(line)
-    for name, found in facts.get("mos", {}).items():
+    for name, found in facts.get("ratings", {}).items():
         if found["value"] is not None:
             line = f"{name:10s} {found['value']:.2f}"
             if found["low"] is not None:
                 line += f" [{found['low']:.2f}, {found['high']:.2f}]"
             lines.append(line)
     if facts.get("num_unrated"):
-        lines.append(f"{facts['num_unrated']} recordings were too short to be rated")
+        lines.append(f"{facts['num_unrated']} have a rating too few")
     lines.append(f"of {facts['num_items']}, {facts['num_empty']} without a word")
     return lines
 

@@ -2,7 +2,7 @@
 
 * GenPPL: perplexity that a text LLM gives to the transcripts, pooled over tokens. A
   model that repeats itself has a low one, so it is read beside the next.
-* estimated opinion scores (``eval.mos``), means over recordings.
+* ratings, estimated (``eval.mos``) or by a chat model (``eval.rater``): means.
 * auto-BLEU: share of a text's n-grams that occur in it more than once, pooled over
   n-grams.
 
@@ -58,14 +58,15 @@ def summarise(
 
     Args:
         items: Utterance id to what was heard.
-        ratings: Utterance id to estimated opinion scores by name; None in them where
-            a recording is too short to rate.
+        ratings: Utterance id to opinion scores by name; None in them where a recording
+            is too short to rate, or a rater gave no score.
         seed: Seed of the bootstrap.
 
     Returns:
         ``gen_ppl``, ``auto_bleu`` (0..1) and ``words``, each with ``value``, ``low``,
         ``high``; ``num_items`` and ``num_empty``, those in which no word was heard;
-        with ratings ``mos``, means by name, and ``num_unrated``.
+        with ratings ``ratings``, means by name, and ``num_unrated``, those that lack
+        one.
 
     Raises:
         ValueError: If no word was heard at all.
@@ -111,7 +112,7 @@ def _mean_ratings(ratings: Ratings, seed: int) -> dict[str, Any]:
             found = ratio_interval(RatioData(values, np.ones(len(values))), seed=seed)
             means[name] = {"value": found.value, "low": found.low, "high": found.high}
     unrated = sum(None in row.values() for row in rows)
-    return {"mos": means, "num_unrated": unrated}
+    return {"ratings": means, "num_unrated": unrated}
 
 
 def item_rows(

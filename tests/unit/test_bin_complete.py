@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from espnet_taste.bin import complete as command
+from espnet_taste.data.kaldi import read_table
 from espnet_taste.pipeline import spoken_lm
 from espnet_taste.pipeline.interchange import TokenFile, write_tokens
 from espnet_taste.pipeline.tokens import TasteTokens
@@ -108,6 +109,7 @@ def test_a_prompt_is_cut_at_the_nearest_word_end(folder, model):
     assert run(folder, "--prompt_s", "1.6") == 0
 
     assert model.prompts == ["one two", "four five", "six", "seven eight"]
+    assert list(read_table(folder / "out" / "prompt_text").values()) == model.prompts
     assert command.cut_prompt(make_tokens("one two three"), 1.4).text == "one"
     assert command.cut_prompt(make_tokens("one two three"), 0.1).text == "one"
     assert command.cut_prompt(make_tokens("one two three"), 99).text == "one two three"

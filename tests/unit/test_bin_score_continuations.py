@@ -88,12 +88,12 @@ def test_audio_is_heard_once_and_rated(tmp_path, capsys):
     assert [json.loads(line)["num_words"] for line in lines] == [3, 1]
     assert [json.loads(line)["length"] for line in lines] == [3.0, None]
     facts = json.loads((tmp_path / "out" / "continuations.json").read_text())
-    assert facts["mos"]["length"]["value"] == 3.0
-    assert "1 recordings were too short to be rated" in capsys.readouterr().out
+    assert facts["ratings"]["length"]["value"] == 3.0
+    assert "1 have a rating too few" in capsys.readouterr().out
 
     assert run(tmp_path / "unrated", *options, "--mos") == 0
     facts = json.loads((tmp_path / "unrated" / "continuations.json").read_text())
-    assert "mos" not in facts
+    assert "ratings" not in facts
 
 
 @pytest.mark.parametrize(

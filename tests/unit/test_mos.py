@@ -75,7 +75,7 @@ def test_ratings_are_means_of_what_was_rated():
 
     found = summarise(items, ratings)
 
-    assert found["mos"]["a"]["value"] == pytest.approx(2.5)
+    assert found["ratings"]["a"]["value"] == pytest.approx(2.5)
     assert found["num_unrated"] == 1
     nobody = summarise(items, {"w": {"a": None}})
-    assert nobody["mos"]["a"] == {"value": None, "low": None, "high": None}
+    assert nobody["ratings"]["a"] == {"value": None, "low": None, "high": None}
