@@ -3,8 +3,9 @@
 
 Reads the audio of continuations without their prompts (espnet_taste.bin.complete
 --with_prompt false, then decode), or their texts instead of audio. Writes
-``continuations.json`` (GenPPL, auto-BLEU-2, words, estimated opinion scores, each with
-bootstrap intervals) and ``items.jsonl``. What the judge heard is kept, so a killed run goes on where it was.
+``continuations.json`` (GenPPL, auto-BLEU-2, words, ratings, each with bootstrap
+intervals) and ``items.jsonl``. What the judge heard and the chat model answered is
+kept, so a killed run goes on where it was.
 """
 
 import argparse

@@ -266,7 +266,7 @@ class CompletionLoop:
 
     def _prepare(self, tokens: Tensor, step: Step, codes: Tensor) -> None:
         """Choose the TASTE to read along with the drawn tokens."""
-        fresh = self.slm.codebooks.decode(codes)
+        fresh = self.slm.embed_codes(codes)
         self.taste = torch.where(step.take[:, None], fresh, self.taste)
         slot = step.prefix_slot[:, None, None].expand(-1, 1, self.pending.size(-1))
         prefix = self.pending.gather(1, slot).squeeze(1)

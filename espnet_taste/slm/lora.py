@@ -8,9 +8,10 @@ Source: LoRA (arXiv:2106.09685); TASTE (arXiv:2504.07053), spoken LM: rank 64, a
 128, dropout 0.05.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
@@ -155,3 +156,23 @@ def merge_lora(llm: PeftModel) -> PreTrainedModel:
         The plain LLM.
     """
     return llm.merge_and_unload()
+
+
+def adapt(
+    llm: PreTrainedModel | PeftModel, lora: Mapping[str, Any] | None
+) -> PreTrainedModel | PeftModel:
+    """Freeze an LLM and give it adapters, if they are asked for.
+
+    Args:
+        llm: The LLM, or one that has adapters already.
+        lora: Options of ``attach_lora``; None adds none.
+
+    Raises:
+        ValueError: If it has adapters and is asked for more.
+    """
+    if isinstance(llm, PeftModel):
+        if lora is not None:
+            raise ValueError("the LLM has adapters already; pass lora=None")
+        return llm
+    freeze(llm)
+    return llm if lora is None else attach_lora(llm, **lora)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from espnet_taste.layers.latent_head import Latent
 from espnet_taste.types import IGNORE
@@ -212,3 +213,17 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     dims = tuple(range(mask.dim()))
     mask = mask.view(*mask.shape, *[1] * (values.dim() - mask.dim()))
     return values.masked_fill(~mask, 0.0).sum(dims) / mask.sum(dims).clamp(min=1)
+
+
+def refuse_scaled_logits(config: PretrainedConfig) -> None:
+    """Refuse LLMs whose logits are more than their output layer.
+
+    Raises:
+        ValueError: It names the setting.
+    """
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise ValueError(
+                f"{config.model_type} changes its logits by '{name}', which the "
+                "chunked text loss does not know; use another LLM"
+            )

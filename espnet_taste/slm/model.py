@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import Cache, PretrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from espnet_taste.layers.attention_kernel import attention_kernel
 from espnet_taste.layers.fusion import build_fusion
@@ -33,13 +33,13 @@ from espnet_taste.slm.delay import (
     word_outputs,
 )
 from espnet_taste.slm.heads import AbsCodeHead, build_head
-from espnet_taste.slm.lora import (
-    adapters_disabled,
-    attach_lora,
-    freeze,
-    set_adapter_mode,
+from espnet_taste.slm.lora import adapt, adapters_disabled, freeze, set_adapter_mode
+from espnet_taste.slm.losses import (
+    LossWeights,
+    masked_mean,
+    refuse_scaled_logits,
+    text_losses,
 )
-from espnet_taste.slm.losses import LossWeights, masked_mean, text_losses
 from espnet_taste.types import IGNORE
 
 
@@ -69,6 +69,9 @@ class SpokenLM(nn.Module):
             kept (bf16 is fine), everything trained stays in float32.
         codebooks: Trained residual quantizer (``heads.Codebooks``); frozen here.
         taste_dim: Width D of the TASTE embeddings that ``codebooks`` decodes.
+        taste_input: What of a word the LLM reads: its TASTE ``"embedding"``, behind
+            the quantizer's ``project_out`` (released), or the ``"latent"`` before it,
+            the sum of its codebook entries.
         delay: Delay of the TASTE stream, at least 1.
         delay_level: What ``delay`` counts, ``"word"`` (released) or ``"token"``.
         head: ``"latent"`` (released), ``"linear"``, ``"both"``, or a head of your own.
@@ -83,9 +86,9 @@ class SpokenLM(nn.Module):
         weights: Mixture of the losses.
 
     Raises:
-        ValueError: If the delay is below 1, head or fusion are unknown, the LLM scales
-            its logits or has no start symbol, ``lora`` is given for an LLM that has
-            adapters, or ``train_llm`` beside adapters or a divergence.
+        ValueError: If the delay is below 1, input, head or fusion are unknown, the LLM
+            scales its logits or has no start symbol, ``lora`` is given for an LLM that
+            has adapters, or ``train_llm`` beside adapters or a divergence.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class SpokenLM(nn.Module):
         codebooks: nn.Module,
         taste_dim: int,
         *,
+        taste_input: str = "embedding",
         delay: int = 1,
         delay_level: DelayLevel = "word",
         head: str | AbsCodeHead = "latent",
@@ -112,24 +116,31 @@ class SpokenLM(nn.Module):
             raise ValueError(
                 f"delay_level must be 'word' or 'token', got '{delay_level}'"
             )
+        if taste_input not in ("embedding", "latent"):
+            raise ValueError(
+                f"taste_input must be 'embedding' or 'latent', got '{taste_input}'"
+            )
+        self.taste_input = taste_input
         self.delay = delay
         self.delay_level = delay_level
         self.weights = weights
 
         config = llm.config.get_text_config()
-        _refuse_scaled_logits(config)
+        refuse_scaled_logits(config)
         self.sos_id = config.bos_token_id if sos_id is None else sos_id
         if self.sos_id is None:
             raise ValueError(f"{config.model_type} has no start symbol; pass sos_id")
         self.end_id = end_id
         self.trains_llm = train_llm
-        self.llm = _adapt(llm, lora)
+        self.llm = adapt(llm, lora)
         if train_llm:
             self._unfreeze_llm()
         self.codebooks = codebooks
         freeze(codebooks)
 
         width = config.hidden_size
+        if taste_input == "latent":
+            taste_dim = codebooks.codebook_dim
         self.taste_projection = nn.Linear(taste_dim, width)
         self.fusion = build_fusion(fusion, width)
         self.head = build_head(head, width, codebooks, eval_latent, weights.latent_kl)
@@ -244,12 +255,18 @@ class SpokenLM(nn.Module):
             batch: Layouts and codes.
 
         Returns:
-            (B, L, D), float32; the learned pad where no word has arrived yet.
+            (B, L, D) or (B, L, d), float32; the learned pad where no word has arrived.
         """
-        words = self.codebooks.decode(batch.word_codes)
+        words = self.embed_codes(batch.word_codes)
         index = batch.taste_words.clamp(min=0)[..., None]
         taste = words.gather(1, index.expand(-1, -1, words.size(-1)))
         return torch.where((batch.taste_words >= 0)[..., None], taste, self.pad_taste)
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Return what the LLM reads of code rows, (..., Q) -> (..., D) or (..., d)."""
+        if self.taste_input == "latent":
+            return self.codebooks.sum_codes(codes)
+        return self.codebooks.decode(codes)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Return token embeddings, (...) -> (..., H); negative ids give any value."""
@@ -264,7 +281,7 @@ class SpokenLM(nn.Module):
         """Mix the two streams in float32, then round to what the LLM computes in.
 
         Args:
-            taste: TASTE embeddings, (..., D).
+            taste: TASTE embeddings or latents, (..., D) or (..., d).
             text: Token embeddings, (..., H).
 
         Returns:
@@ -377,24 +394,3 @@ class SpokenLM(nn.Module):
         """Run the head in float32 on (..., H)."""
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float(), noise)
-
-
-def _adapt(
-    llm: PreTrainedModel | PeftModel, lora: Mapping[str, Any] | None
-) -> PreTrainedModel | PeftModel:
-    if isinstance(llm, PeftModel):
-        if lora is not None:
-            raise ValueError("the LLM has adapters already; pass lora=None")
-        return llm
-    freeze(llm)
-    return llm if lora is None else attach_lora(llm, **lora)
-
-
-def _refuse_scaled_logits(config: PretrainedConfig) -> None:
-    """Refuse LLMs whose logits are more than their output layer."""
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise ValueError(
-                f"{config.model_type} changes its logits by '{name}', which the "
-                "chunked text loss does not know; use another LLM"
-            )

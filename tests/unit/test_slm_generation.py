@@ -109,6 +109,26 @@ def test_a_stop_token_ends_at_once_and_is_not_said(delay):
     assert len(result.codes) == num_words
 
 
+def test_latents_say_what_embeddings_say_through_the_same_map():
+    embedding, latent = make_slm(), make_slm(taste_input="latent")
+    out = embedding.codebooks.project_out
+    with torch.no_grad():
+        both = out.weight.T @ embedding.taste_projection.weight.T
+        latent.taste_projection.weight.copy_(both.T)
+        bias = embedding.taste_projection(out.bias)
+        latent.taste_projection.bias.copy_(bias)
+        embedding.pad_taste.copy_(out(latent.pad_taste))
+    changed = ("taste_projection.", "pad_taste")
+    state = embedding.state_dict()
+    others = {k: v for k, v in state.items() if not k.startswith(changed)}
+    latent.load_state_dict(others, strict=False)
+
+    result, expected = (run(slm, SPEECH, extra_words=9) for slm in (latent, embedding))
+
+    assert result.tokens.tolist() == expected.tokens.tolist()
+    assert np.array_equal(result.codes, expected.codes)
+
+
 @pytest.mark.parametrize("delay", [1, 2])
 @pytest.mark.parametrize("max_words", [1, 2, 5])
 def test_at_most_so_many_words_are_said_each_of_them_whole(delay, max_words):

@@ -92,6 +92,21 @@ def test_other_fusions_are_trained_too(fusion, batch):
         assert parameter.grad is not None and parameter.grad.any(), name
 
 
+def test_the_llm_may_read_latents_before_the_projection(batch):
+    slm = make_slm(taste_input="latent").train()
+    embedding = make_slm()
+
+    slm(batch).loss.backward()
+
+    width = slm.codebooks.codebook_dim
+    assert slm.pad_taste.shape == (width,) != embedding.pad_taste.shape
+    assert slm.taste_projection.weight.grad.any() and slm.pad_taste.grad.any()
+    read = slm.lookup_taste(batch)
+    is_word = batch.taste_words >= 0
+    expected = embedding.lookup_taste(batch)[is_word]
+    torch.testing.assert_close(slm.codebooks.project_out(read[is_word]), expected)
+
+
 def test_an_end_is_predicted_behind_the_last_token_of_every_row(batch):
     slm, plain = make_slm(end_id=3), make_slm()
 
