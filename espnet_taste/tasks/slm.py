@@ -50,8 +50,7 @@ class TasteSpokenLMTask(TasteTask):
             "--slm_conf",
             action=NestedDictAction,
             default={"delay": 1},
-            help="Options of SpokenLM: delay, taste_input, head, fusion, lora, weights, "
-            "...; "
+            help="Options of SpokenLM: delay, taste_input, head, fusion, lora, ...; "
             "end_of_text: true also learns where a text ends",
         )
         for choices in cls.class_choices_list:
