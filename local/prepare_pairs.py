@@ -3,11 +3,15 @@
 
     --layout salmon       salmon_benchmark/, 8 parts of 200 pairs
     --layout storycloze   sSC or tSC: <number>_<id>_<correct|incorrect>.wav
+    --layout multispeaker <name>_<correct|incorrect>.wav, a folder a voice
+    --layout crossmodal   the same as endings to <name>_mutual.wav, with their .txt
     --layout zerospeech   sWUGGY or sBLIMP of sLM21: gold.csv beside its audio
     --layout list         a table of your own: pair, part, positive and negative file
 
 The folder has wav.scp, utt2spk (a speaker a pair; nothing reads it) and pairs, and no
-text: encode it with --transcripts asr, or put a text beside it.
+text: encode it with --transcripts asr, or put a text beside it. Layouts with texts
+bring it, and --layout crossmodal what espnet_taste.bin.likelihood needs beside it:
+--text_before (written beginnings), --text_after (written endings) or --moments.
 """
 
 import argparse
@@ -22,6 +26,7 @@ from espnet_taste.data.corpora import (
     run_script,
     write_sets,
 )
+from espnet_taste.data.kaldi import write_table
 from espnet_taste.data.pair_sets import (
     SALMON_PAIRS,
     PairSet,
@@ -32,10 +37,18 @@ from espnet_taste.data.pair_sets import (
     read_zerospeech,
     write_pairs,
 )
+from espnet_taste.data.stories import (
+    MODALITIES,
+    find_stories,
+    split_stories,
+    whole_stories,
+)
 
 SOURCES = {
     "salmon": ("salmon_benchmark/", "github.com/slp-rl/salmon (CC-BY-NC-4.0)"),
     "storycloze": ("a folder of .wav files", "github.com/slp-rl/SpokenStoryCloze"),
+    "multispeaker": ("<name>_correct.wav, ...", "github.com/slp-rl/slamkit"),
+    "crossmodal": ("<name>_mutual.wav, ...", "github.com/slp-rl/slamkit"),
     "zerospeech": ("gold.csv and its audio", "download.zerospeech.com, sLM21"),
     "list": ("the folder of the table pairs.tsv", "yourself"),
 }
@@ -53,6 +66,13 @@ def get_parser() -> argparse.ArgumentParser:
         type=int,
         help="pairs that every part must have; default: 200 for salmon, else any",
     )
+    for option in ("--prompt", "--ending"):
+        parser.add_argument(
+            option,
+            choices=MODALITIES,
+            default="speech",
+            help="of crossmodal stories: how it is given",
+        )
     return parser
 
 
@@ -65,6 +85,9 @@ def prepare(args: argparse.Namespace) -> None:
     """Write the data folder and the table of pairs."""
     what, source = SOURCES[args.layout]
     folder = require_folder(args.corpus_dir, what, source)
+    if args.layout in ("multispeaker", "crossmodal"):
+        prepare_stories(args, folder)
+        return
     found = read_layout(args.layout, folder, args.set)
     parts = dict.fromkeys(pair.part for pair in found.pairs)
     expected = args.num_pairs
@@ -84,6 +107,27 @@ def prepare(args: argparse.Namespace) -> None:
     for part in parts:
         count = sum(pair.part == part for pair in found.pairs)
         print(f"{part}: {count} pairs")
+
+
+def prepare_stories(args: argparse.Namespace, folder: Path) -> None:
+    """Write stories in several voices, or across modalities."""
+    stories = find_stories(folder)
+    if args.num_pairs is not None and len(stories) != args.num_pairs:
+        raise ValueError(
+            f"{folder}: {len(stories)} stories, expected {args.num_pairs}; the "
+            "download is not complete, or not this benchmark"
+        )
+    target = args.data_root / args.set
+    if args.layout == "multispeaker":
+        made = whole_stories(stories, args.set)
+    else:
+        modalities = (args.prompt, args.ending)
+        made = split_stories(stories, args.set, *modalities, target / "audio")
+    write_sets(args.data_root, {args.set: made.utterances})
+    write_pairs(target / "pairs", made.pairs)
+    for name, table in made.tables.items():
+        write_table(target / name, table)
+        print(f"{target / name}: for espnet_taste.bin.likelihood --{name}")
 
 
 def read_layout(layout: str, folder: Path, name: str) -> PairSet:

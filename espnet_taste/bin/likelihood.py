@@ -5,6 +5,9 @@ Reads tokens.jsonl (espnet_taste.bin.encode) and writes ``likelihoods.jsonl``: t
 log-likelihoods of every token and of every word's codes in nats, and the scores of all
 conventions (see ``slm/conventions.py``). One forward pass an item; a killed run goes on
 where it was. What cannot be scored is counted in ``excluded.jsonl``.
+
+A text may stand before the speech (--text_before) or follow it, and is then what is
+scored (--text_after): stories whose beginning or ending is written.
 """
 
 import argparse
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 JOURNAL = ".journal.jsonl"
 DIGITS = 6  # decimals of a log-likelihood
+AROUND = ("text_before", "text_after")
+Around = Mapping[str, Mapping[str, str] | None]  # name in AROUND to texts by id
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -52,6 +57,16 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--window_s", type=float, default=float("inf"), help="seconds after a moment"
+    )
+    parser.add_argument(
+        "--text_before",
+        type=Path,
+        help="table of utterance ids and texts that stand before: read, not scored",
+    )
+    parser.add_argument(
+        "--text_after",
+        type=Path,
+        help="table of utterance ids and texts that follow: only they are scored",
     )
     parser.add_argument("--batch_size", type=int, default=8, help="utterances")
     parser.add_argument("--device", default="cpu")
@@ -82,12 +97,15 @@ def score_items(args: argparse.Namespace) -> None:
     if args.batch_size < 1 or not args.window_s > 0:
         raise ValueError("--batch_size must be at least 1 and --window_s above 0")
     moments = read_moments(args.moments, keys)
-    names = ("model", "tokens", "transcripts", "moments", "window_s")
+    around = {name: read_texts(getattr(args, name), keys) for name in AROUND}
+    if moments is not None and any(around.values()):
+        raise ValueError("--moments is for spoken endings, without texts around them")
+    names = ("model", "tokens", "transcripts", "moments", "window_s", *AROUND)
     settings = {name: getattr(args, name) for name in names}
     journal = Journal(args.output_dir / JOURNAL, settings)
     left = [key for key in keys if key not in journal.rows]
     if left:
-        score_left(args, tokens, left, moments, journal)
+        score_left(args, tokens, left, moments, around, journal)
     outcomes = {key: journal.rows[key] for key in keys}
     write_results(args.output_dir, outcomes)
     summary = write_outcome(args.output_dir, outcomes, {}, args.max_excluded)
@@ -120,11 +138,29 @@ def read_moments(path: Path | None, keys: Sequence[str]) -> dict[str, float] | N
     return moments
 
 
+def read_texts(path: Path | None, keys: Sequence[str]) -> dict[str, str] | None:
+    """Read a table of texts.
+
+    Raises:
+        ValueError: If an utterance has none.
+    """
+    from espnet_taste.data.kaldi import read_table
+
+    if path is None:
+        return None
+    table = read_table(path)
+    missing = [key for key in keys if not table.get(key, "").strip()]
+    if missing:
+        raise ValueError(f"{path}: no text of {len(missing)}, e.g. '{missing[0]}'")
+    return table
+
+
 def score_left(
     args: argparse.Namespace,
     tokens: "TokenFile",
     keys: Sequence[str],
     moments: Mapping[str, float] | None,
+    around: Around,
     journal: Journal,
 ) -> None:
     """Score utterances and note every outcome at once."""
@@ -142,19 +178,25 @@ def score_left(
     with progress(None, "likelihood", total=len(keys)) as bar:
         for batch in in_batches(keys, args.batch_size):
             rows = {key: tokens[key] for key in batch}
-            for key, result in score_batch(model, rows).items():
-                note(journal, key, result, rows[key], args, moments)
+            for key, result in score_batch(model, rows, around).items():
+                facts = {name: texts[key] for name, texts in around.items() if texts}
+                note(journal, key, result, rows[key], args, moments, facts)
             bar.update(len(batch))
 
 
 def score_batch(
-    model: "SpokenLMInference", rows: "Mapping[str, TasteTokens]"
+    model: "SpokenLMInference",
+    rows: "Mapping[str, TasteTokens]",
+    around: Around,
 ) -> "dict[str, ItemLikelihood | ExclusionError]":
     """Score utterances; where that fails, each alone, so that one spoils no other."""
     from espnet_taste.slm.conventions import ItemLikelihood
 
     try:
-        found = model.log_likelihoods(list(rows.values()))
+        texts = (
+            table and [table[key] for key in rows] for table in map(around.get, AROUND)
+        )
+        found = model.log_likelihoods(list(rows.values()), *texts)
         return {
             key: ItemLikelihood(**arrays)
             for key, arrays in zip(rows, found, strict=True)
@@ -164,7 +206,7 @@ def score_batch(
             return dict.fromkeys(rows, ExclusionError("not_scored", str(error)))
     results: dict = {}
     for key, row in rows.items():
-        results |= score_batch(model, {key: row})
+        results |= score_batch(model, {key: row}, around)
     return results
 
 
@@ -175,6 +217,7 @@ def note(
     tokens: "TasteTokens",
     args: argparse.Namespace,
     moments: Mapping[str, float] | None,
+    facts: Mapping[str, str],
 ) -> None:
     """Write the outcome of one utterance into the journal."""
     if not isinstance(result, ExclusionError):
@@ -187,6 +230,7 @@ def note(
         return
     row: dict[str, Any] = {
         "text": tokens.text,
+        **facts,
         "transcripts": args.transcripts,
         "scores": scores,
         "num_tokens": result.tokens.size,

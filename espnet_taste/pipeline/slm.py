@@ -16,7 +16,7 @@ from espnet_taste.data.kaldi import read_scp_arrays, read_table
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import Continuation, SpokenContinuer
-from espnet_taste.slm.delay import DelayBatch
+from espnet_taste.slm.delay import PAD, DelayBatch
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.likelihood import SpokenLMScores, log_likelihoods, score
 from espnet_taste.slm.prompt import Prompt
@@ -25,6 +25,7 @@ from espnet_taste.slm.vocabulary import Vocabulary, read_vocabulary
 from espnet_taste.tasks.slm import TasteSpokenLMTask
 from espnet_taste.tasks.tokenizer_model import repeat_to_width
 from espnet_taste.types import IGNORE
+from espnet_taste.words import split_words
 
 Item = tuple[str, Mapping[str, np.ndarray]]
 
@@ -100,46 +101,71 @@ class SpokenLMInference:
 
     @torch.no_grad()
     def log_likelihoods(
-        self, rows: Sequence[TasteTokens]
+        self,
+        rows: Sequence[TasteTokens],
+        before: Sequence[str] | None = None,
+        after: Sequence[str] | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """Return how likely the tokens and codes of utterances are, in nats.
 
         Args:
             rows: Utterances with codes, of the tokenizer this LM was trained with.
+            before: Text that stands before each, read and not scored.
+            after: Text that stands behind each; then it alone is scored.
 
         Returns:
             ``tokens`` (T,) and ``token_words`` (T,) of the LLM's own tokens, and
-            ``codes`` (W, S), S streams; float64 and int64. One forward pass for all.
+            ``codes`` (W, S), S streams, 0 of a text; float64 and int64. One forward
+            pass for all.
 
         Raises:
             ValueError: If an utterance has no codes, or more words than fit.
         """
-        items = [self._item_of(row) for row in rows]
+        nothing = [""] * len(rows)
+        prepared = [
+            self._item_of(*parts)
+            for parts in zip(rows, before or nothing, after or nothing, strict=True)
+        ]
+        items = [item for item, _ in prepared]
         with self.model.autocast(self.device):
             found = log_likelihoods(self.slm, self._batch(items))
         text, codes = (t.double().cpu().numpy() for t in (found.text, found.codes))
-        return [
-            {
-                "tokens": text[index, : len(data["llm_tokens"])],
-                "token_words": data["llm_words"],
-                "codes": codes[index, : len(data["codes"])],
-            }
-            for index, (_, data) in enumerate(items)
-        ]
+        results = []
+        for index, ((_, data), (start, stop, is_text)) in enumerate(prepared):
+            owner = data["llm_words"]
+            kept = (owner >= start) & (owner < stop)
+            streams = 0 if is_text else codes.shape[-1]
+            results.append(
+                {
+                    "tokens": text[index, : len(owner)][kept],
+                    "token_words": owner[kept] - start,
+                    "codes": codes[index, start:stop, :streams],
+                }
+            )
+        return results
 
-    def _item_of(self, tokens: TasteTokens) -> Item:
+    def _item_of(
+        self, tokens: TasteTokens, before: str, after: str
+    ) -> tuple[Item, tuple[int, int, bool]]:
+        """Join spoken and written words; return which ones are scored, and as what."""
+        name = tokens.text[:40]
         if tokens.codes is None:
-            raise ValueError(f"'{tokens.text[:40]}' has no codes, only embeddings")
-        data = {"text": tokens.text, "codes": tokens.codes}
-        arrays = self.preprocess(tokens.text[:40], data)
+            raise ValueError(f"'{name}' has no codes, only embeddings")
+        written = [len(split_words(text)) for text in (before, after)]
+        silent = [np.full((n, tokens.codes.shape[1]), PAD) for n in written]
+        codes = np.concatenate([silent[0], tokens.codes, silent[1]])
+        text = " ".join(part for part in (before, tokens.text, after) if part)
+        arrays = self.preprocess(name, {"text": text, "codes": codes})
         limit = self.slm.max_positions
         length = len(arrays["llm_tokens"]) + self.slm.delay + 1
         if limit is not None and length > limit:
             raise ValueError(
-                f"'{tokens.text[:40]}' takes {length} positions, the LLM has {limit}; "
-                "cut it into shorter ones"
+                f"'{name}' takes {length} positions, the LLM has {limit}; cut it into "
+                "shorter ones"
             )
-        return tokens.text[:40], arrays
+        if written[1]:
+            return (name, arrays), (len(codes) - written[1], len(codes), True)
+        return (name, arrays), (written[0], len(codes), False)
 
     def _code_sums(self, scores: SpokenLMScores) -> dict[str, Tensor]:
         sums = {"code_hits": scores.code_hits, "code_count": scores.num_words}

@@ -258,17 +258,24 @@ class TasteSpokenLM:
     # --- likelihood -----------------------------------------------------------
 
     def likelihoods(
-        self, tokens: TasteTokens | Sequence[TasteTokens], *, batch_size: int = 8
+        self,
+        tokens: TasteTokens | Sequence[TasteTokens],
+        *,
+        before: Sequence[str] | None = None,
+        after: Sequence[str] | None = None,
+        batch_size: int = 8,
     ) -> ItemLikelihood | list[ItemLikelihood]:
         """Return how likely every token and every word's codes are, in nats.
 
         Args:
             tokens: One utterance or a list.
+            before: Text in front of each of a list, read and not scored.
+            after: Text behind each of a list; then only this text is scored.
             batch_size: Utterances at once.
 
         Raises:
             ValueError: If an utterance is of another tokenizer, has no codes, or is
-                too long for the LLM.
+                too long for the LLM; if there is not one text for each.
         """
         many = not isinstance(tokens, TasteTokens)
         rows = list(tokens) if many else [tokens]
@@ -276,7 +283,10 @@ class TasteSpokenLM:
             self._check(row, "score")
         found = []
         for start in range(0, len(rows), batch_size):
-            batch = self.inference.log_likelihoods(rows[start : start + batch_size])
+            part = slice(start, start + batch_size)
+            batch = self.inference.log_likelihoods(
+                rows[part], before and before[part], after and after[part]
+            )
             found += [ItemLikelihood(**arrays) for arrays in batch]
         return found if many else found[0]
 

@@ -141,10 +141,12 @@ def collate(
 
     Args:
         layouts: One layout an utterance.
-        word_codes: Codes per word of the same utterances, each (W, Q), int.
+        word_codes: Codes per word of the same utterances, each (W, Q), int; rows of
+            PAD for words that are only written.
 
     Returns:
-        The batch, on the CPU.
+        The batch, on the CPU; words that are only written have the learned pad for
+        TASTE and, like padding, codes of IGNORE.
 
     Raises:
         ValueError: If an utterance has another number of words than code rows.
@@ -155,11 +157,30 @@ def collate(
             raise ValueError(
                 f"utterance {index} has {num_words} words but codes for {len(codes)}"
             )
-    return DelayBatch(
+    batch = DelayBatch(
         tokens=_pad([layout.tokens for layout in layouts]),
         taste_words=_pad([layout.taste_words for layout in layouts]),
         label_words=_pad([layout.label_words for layout in layouts]),
         word_codes=_pad(word_codes),
+    )
+    return _silence(batch)
+
+
+def _silence(batch: DelayBatch) -> DelayBatch:
+    """Make text of words whose codes are PAD: they are not read, nor predicted."""
+    is_silent = batch.word_codes[..., 0] == PAD
+    if not is_silent.any():
+        return batch
+
+    def without(index: Tensor, fill: int) -> Tensor:
+        gone = is_silent.gather(1, index.clamp(min=0)) & (index >= 0)
+        return torch.where(gone, fill, index)
+
+    return DelayBatch(
+        tokens=batch.tokens,
+        taste_words=without(batch.taste_words, PAD),
+        label_words=without(batch.label_words, IGNORE),
+        word_codes=batch.word_codes.masked_fill(is_silent[..., None], IGNORE),
     )
 
 

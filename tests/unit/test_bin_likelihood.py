@@ -1,7 +1,9 @@
 """The command that says how likely a spoken LM finds utterances."""
 
 import json
+import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +19,9 @@ from espnet_taste.pipeline.interchange import write_tokens
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
+from espnet_taste.slm.delay import PAD, collate, delay_words
+from espnet_taste.slm.likelihood import log_likelihoods
+from espnet_taste.types import IGNORE
 from espnet_taste.weights.digests import sha256_of
 
 TEXTS = {"a": "one two three", "b": "four", "c": "five six", "d": "seven eight nine"}
@@ -53,11 +58,11 @@ class Model(SpokenLMInference):
         self.collate = SpokenLMCollate()
         self.seen, self.dies_after = [], None
 
-    def log_likelihoods(self, rows):
+    def log_likelihoods(self, rows, before=None, after=None):
         if self.dies_after is not None and len(self.seen) >= self.dies_after:
             raise KeyboardInterrupt
         self.seen += [row.text for row in rows]
-        return super().log_likelihoods(rows)
+        return super().log_likelihoods(rows, before, after)
 
 
 @pytest.fixture
@@ -120,6 +125,63 @@ def test_moments_score_what_is_said_after_them(folder, model):
         kept = np.array(row["token_words"]) == word
         expected = np.mean(np.array(row["tokens"])[kept]) + np.sum(row["codes"][word])
         assert row["scores"]["localised"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_written_words_around_speech_are_read_without_codes(model):
+    tokens = make_tokens("one two")
+
+    (alone,) = model.log_likelihoods([tokens])
+    (none,) = model.log_likelihoods([tokens], [""], [""])
+    (behind,) = model.log_likelihoods([tokens], ["so many"])
+    (text,) = model.log_likelihoods([tokens], None, ["and more"])
+
+    for name, value in alone.items():
+        np.testing.assert_allclose(none[name], value)
+        assert behind[name].shape == value.shape
+    assert abs(behind["tokens"] - alone["tokens"]).max() > 1e-3
+    assert len(text["tokens"]) == len("andmore") and text["codes"].shape == (2, 0)
+    assert text["token_words"].tolist() == [0, 0, 0, 1, 1, 1, 1]
+    # By hand: the same words in one layout, the written ones with the pad for TASTE.
+    words = ["so", "many", "one", "two"]
+    ids = [token for word in words for token in letters(word)]
+    owner = [number for number, word in enumerate(words) for _ in letters(word)]
+    codes = np.concatenate([np.full((2, tokens.codes.shape[1]), 7), tokens.codes])
+    batch = collate([delay_words(ids, owner, 1)], [codes])
+    taste, label = batch.taste_words, batch.label_words
+    is_written = batch.word_codes.new_tensor([[1, 1, 0, 0]]).bool()
+    batch = replace(
+        batch,
+        taste_words=taste.where((taste < 0) | (taste > 1), torch.tensor(PAD)),
+        label_words=label.where(label > 1, torch.tensor(IGNORE)),
+        word_codes=batch.word_codes.masked_fill(is_written[..., None], IGNORE),
+    )
+    found = log_likelihoods(model.slm, batch)
+    np.testing.assert_allclose(behind["tokens"], found.text[0, 6:12], atol=1e-6)
+    np.testing.assert_allclose(behind["codes"], found.codes[0, 2:], atol=1e-6)
+
+
+def test_texts_around_are_read_from_tables(folder, model, capsys):
+    table = folder / "before"
+    table.write_text("".join(f"{key} so many\n" for key in TEXTS))
+    after = folder / "after"
+    after.write_text("".join(f"{key} and more\n" for key in TEXTS))
+
+    assert run(folder, "--text_before", str(table), "--batch_size", "3") == 0
+    behind = rows_of(folder)
+    for key, text in TEXTS.items():
+        (alone,) = Model().log_likelihoods([make_tokens(text)], ["so many"])
+        np.testing.assert_allclose(behind[key]["tokens"], alone["tokens"], atol=1e-5)
+        assert behind[key]["text_before"] == "so many"
+    assert run(folder, "--text_after", str(after)) == 1  # other settings
+    shutil.rmtree(folder / "out")
+    assert run(folder, "--text_after", str(after)) == 0
+    for row in rows_of(folder).values():
+        assert row["scores"]["taste"] == pytest.approx(row["scores"]["text_only"])
+        assert row["scores"]["speech_only"] == 0
+
+    table.write_text("a so many\n")
+    assert run(folder, "--text_before", str(table)) == 1
+    assert "no text of 3, e.g. 'b'" in capsys.readouterr().err
 
 
 def test_a_killed_run_goes_on_and_does_nothing_twice(folder, model):
