@@ -105,6 +105,7 @@ def complete(args: argparse.Namespace) -> None:
     from espnet_taste.data.exclusions import check_share, summary_table
     from espnet_taste.pipeline.interchange import TokenFile
     from espnet_taste.pipeline.token_store import TokenStore
+    from espnet_taste.weights.digests import identify_model
 
     tokens = TokenFile(args.tokens)
     keys = select_keys(tokens, args.key_file)
@@ -118,6 +119,7 @@ def complete(args: argparse.Namespace) -> None:
         )
     settings = settings_of(args)
     options = {name: getattr(args, name) for name in SETTINGS}
+    options["model"] = identify_model(args.model)
     store = TokenStore(args.output_dir, options)
     left = [key for key in keys if key not in store.done]
     if left:

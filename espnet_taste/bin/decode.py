@@ -93,8 +93,11 @@ def excluded_rows(args: argparse.Namespace) -> dict[str, dict]:
 
 def settings_of(args: argparse.Namespace) -> dict[str, object]:
     """Return the options that decide the result."""
-    names = ("model", "tokens", "dtype", "seed")
-    return {name: getattr(args, name) for name in names}
+    from espnet_taste.weights.digests import identify_model
+
+    names = ("tokens", "dtype", "seed")
+    settings = {name: getattr(args, name) for name in names}
+    return {"model": identify_model(args.model), **settings}
 
 
 def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:

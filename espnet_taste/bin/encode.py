@@ -151,8 +151,13 @@ def open_data(args: argparse.Namespace) -> "DataDir":
 def open_store(args: argparse.Namespace) -> "TokenStore":
     """Open the output folder with the options that decide its content."""
     from espnet_taste.pipeline.token_store import TokenStore
+    from espnet_taste.weights.digests import identify_model
 
-    return TokenStore(args.output_dir, {name: getattr(args, name) for name in SETTINGS})
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    settings["model"] = identify_model(args.model)
+    if args.asr_model_file is not None:
+        settings["asr_model_file"] = identify_model(args.asr_model_file)
+    return TokenStore(args.output_dir, settings)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def score_items(args: argparse.Namespace) -> None:
     from espnet_taste.data.data_dir import select_keys
     from espnet_taste.data.exclusions import check_share, summary_table, write_outcome
     from espnet_taste.pipeline.interchange import TokenFile
+    from espnet_taste.weights.digests import identify_model
 
     tokens = TokenFile(args.tokens)
     keys = select_keys(tokens, args.key_file)
@@ -100,8 +101,9 @@ def score_items(args: argparse.Namespace) -> None:
     around = {name: read_texts(getattr(args, name), keys) for name in AROUND}
     if moments is not None and any(around.values()):
         raise ValueError("--moments is for spoken endings, without texts around them")
-    names = ("model", "tokens", "transcripts", "moments", "window_s", *AROUND)
+    names = ("tokens", "transcripts", "moments", "window_s", *AROUND)
     settings = {name: getattr(args, name) for name in names}
+    settings["model"] = identify_model(args.model)
     journal = Journal(args.output_dir / JOURNAL, settings)
     left = [key for key in keys if key not in journal.rows]
     if left:

@@ -15,6 +15,8 @@ from espnet_taste.weights.cache import cache_root, name_of
 
 _BLOCK = 1 << 22  # bytes
 _SINGLE_FILES = ("model.safetensors", "model.bin", "pytorch_model.bin")
+TRAINED_PARTS = ("taste", "vocoder", "slm")  # of an experiment of the recipe
+TRAINED_FILE = "valid.loss.best.pth"
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -145,3 +147,32 @@ def describe(path: str | Path, *, cache_dir: Path | None = None) -> dict[str, st
     """
     path = Path(path)
     return {"name": name_of(path), "sha256": fingerprint(path, cache_dir=cache_dir)}
+
+
+def identify_model(source: str | Path, *, cache_dir: Path | None = None) -> str:
+    """Name a model by its path and what is there now.
+
+    Resumable commands note it: a folder that was begun with one training must not be
+    finished, or taken for finished, with another at the same place.
+
+    Args:
+        source: Experiment folder, converted checkpoint, one file, or a tag.
+        cache_dir: Cache folder that keeps computed digests; default cache if None.
+
+    Returns:
+        The path and 16 hex digits; a tag as it is.
+    """
+    path = Path(source)
+    files = [path] if path.is_file() else _trained_files(path)
+    if not files:
+        return str(source)
+    digests = [noted_sha256(file, cache_dir=cache_dir) for file in files]
+    return f"{source} {hashlib.sha256(''.join(digests).encode()).hexdigest()[:16]}"
+
+
+def _trained_files(folder: Path) -> list[Path]:
+    """Return the parts of an experiment that are used, else all weights there."""
+    parts = (folder / part / TRAINED_FILE for part in TRAINED_PARTS)
+    used = [path for path in parts if path.is_file()]
+    every = (folder.rglob(f"*{suffix}") for suffix in (".safetensors", ".bin", ".pth"))
+    return used or sorted(path for paths in every for path in paths)

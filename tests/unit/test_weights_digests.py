@@ -7,7 +7,12 @@ import os
 import pytest
 
 from espnet_taste.weights import digests
-from espnet_taste.weights.digests import describe, fingerprint, model_files
+from espnet_taste.weights.digests import (
+    describe,
+    fingerprint,
+    identify_model,
+    model_files,
+)
 
 
 def write(folder, **files):
@@ -98,3 +103,23 @@ def test_weights_are_described_by_name_and_hash(tmp_path):
     for folder, name in ((ours, "a/b"), (hub, "org/name"), (other, str(other))):
         found = describe(folder, cache_dir=tmp_path)
         assert found == {"name": name, "sha256": sha256(b"x")}
+
+
+def test_a_model_is_known_by_what_is_at_its_path(tmp_path):
+    def name(source):
+        return identify_model(source, cache_dir=tmp_path / "cache")
+
+    experiment = tmp_path / "exp"
+    for part in ("taste", "vocoder", "text_only"):
+        write(experiment / part, **{"valid.loss.best__pth": part.encode()})
+    first = name(experiment)
+    write(experiment / "text_only", **{"valid.loss.best__pth": b"another"})
+    assert name(experiment) == first  # of no use to anybody who opens it
+    write(experiment / "taste", **{"valid.loss.best__pth": b"trained again"})
+    assert name(experiment) != first and name(experiment).startswith(str(experiment))
+
+    released = write(tmp_path / "released" / "a", model__safetensors=b"1").parent
+    before = name(released)
+    write(released / "a", model__safetensors=b"22")
+    assert name(released) != before
+    assert name("someone/a-tag") == "someone/a-tag"
