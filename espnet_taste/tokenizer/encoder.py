@@ -42,6 +42,9 @@ class WhisperEncoder(AbsEncoder):
             but other numbers than "full". In both, a row of a batch equals the row
             encoded alone up to float32 rounding.
         trim_pad_s: Silence kept behind an utterance in seconds; "trimmed" only.
+        value_positions: Leave in the values what the encoder added to tell the frames
+            apart by their position (released). Without it they say how something was
+            spoken; with it TASTE codes mostly say when.
     """
 
     needs_whisper = True
@@ -54,10 +57,11 @@ class WhisperEncoder(AbsEncoder):
         *,
         window: Literal["full", "trimmed"] = "full",
         trim_pad_s: float = 0.5,
+        value_positions: bool = True,
     ):
         super().__init__()
         whisper = load_whisper(model, "encoder")
-        self._build(whisper.encoder, value_layer, window, trim_pad_s)
+        self._build(whisper.encoder, value_layer, window, trim_pad_s, value_positions)
 
     @classmethod
     def from_module(
@@ -67,6 +71,7 @@ class WhisperEncoder(AbsEncoder):
         *,
         window: Literal["full", "trimmed"] = "full",
         trim_pad_s: float = 0.5,
+        value_positions: bool = True,
     ) -> "WhisperEncoder":
         """Wrap a transformers encoder instead of loading weights by name.
 
@@ -75,10 +80,11 @@ class WhisperEncoder(AbsEncoder):
             value_layer: As in the constructor.
             window: As in the constructor.
             trim_pad_s: As in the constructor.
+            value_positions: As in the constructor.
         """
         wrapper = cls.__new__(cls)
         nn.Module.__init__(wrapper)
-        wrapper._build(encoder, value_layer, window, trim_pad_s)
+        wrapper._build(encoder, value_layer, window, trim_pad_s, value_positions)
         return wrapper
 
     def _build(
@@ -87,6 +93,7 @@ class WhisperEncoder(AbsEncoder):
         value_layer: int,
         window: str,
         trim_pad_s: float,
+        value_positions: bool,
     ) -> None:
         if not 0 <= value_layer < len(encoder.layers):
             raise ValueError(
@@ -102,6 +109,7 @@ class WhisperEncoder(AbsEncoder):
         self.value_layer = value_layer
         self.window = window
         self.trim_pad_s = trim_pad_s
+        self.value_positions = value_positions
         self.max_frames = encoder.config.max_source_positions
         filters = mel_filters(encoder.config.num_mel_bins)
         self.register_buffer("mel_filters", filters, persistent=False)
@@ -184,13 +192,15 @@ class WhisperEncoder(AbsEncoder):
             positions = torch.arange(num_frames, device=hidden.device)
             mask = positions < lengths[:, None]
         values = hidden
+        places = self.encoder.embed_positions.weight[:num_frames]
         # The layers one by one: transformers' own forward takes no mask and would
         # keep the hidden states of all layers to hand out one.
         attended = None if mask is None else mask[:, None, None]
         with attention_kernel(hidden.device):
             for number, layer in enumerate(self.encoder.layers):
                 if number == self.value_layer:
-                    values = hidden
+                    # Layers add to their input, so the positions are still a summand.
+                    values = hidden if self.value_positions else hidden - places
                 hidden = layer(hidden, attended)
         keys = self.encoder.layer_norm(hidden)
         if mask is None:
