@@ -17,6 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_taste.bin.command import parse_bool, run_command
+from espnet_taste.bin.token_work import (
+    add_max_excluded,
+    deciding,
+    open_tokens,
+    spoil_no_other,
+    tokens_parser,
+)
 from espnet_taste.data.exclusions import ExclusionError
 
 if TYPE_CHECKING:
@@ -46,13 +53,7 @@ SETTINGS = (
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", required=True, help="experiment folder, packed zip or model tag"
-    )
-    parser.add_argument("--tokens", type=Path, required=True, help="tokens.jsonl")
-    parser.add_argument("--key_file", type=Path, help="subset; default: all")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser = tokens_parser(__doc__)
     parser.add_argument(
         "--prompt_s", type=float, help="seconds of a prompt; default: all of it"
     )
@@ -76,12 +77,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1986)
     parser.add_argument("--batch_size", type=int, default=8, help="prompts at once")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--max_excluded",
-        type=float,
-        default=0.0,
-        help="end with an error if a larger share cannot be continued",
-    )
+    add_max_excluded(parser, 0.0, "continued")
     return parser
 
 
@@ -101,16 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complete(args: argparse.Namespace) -> None:
     """Continue every prompt that is not done yet, then join what was written."""
-    from espnet_taste.data.data_dir import select_keys
     from espnet_taste.data.exclusions import check_share, summary_table
-    from espnet_taste.pipeline.interchange import TokenFile
     from espnet_taste.pipeline.token_store import TokenStore
-    from espnet_taste.weights.digests import identify_model
 
-    tokens = TokenFile(args.tokens)
-    keys = select_keys(tokens, args.key_file)
-    if not keys:
-        raise ValueError(f"{args.tokens}: no utterances")
+    tokens, keys = open_tokens(args)
     if args.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {args.batch_size}")
     if args.instruction is not None and (args.with_prompt or args.shots is not None):
@@ -118,9 +108,7 @@ def complete(args: argparse.Namespace) -> None:
             "--instruction gives answers: add --with_prompt false, and no --shots"
         )
     settings = settings_of(args)
-    options = {name: getattr(args, name) for name in SETTINGS}
-    options["model"] = identify_model(args.model)
-    store = TokenStore(args.output_dir, options)
+    store = TokenStore(args.output_dir, deciding(args, SETTINGS))
     left = [key for key in keys if key not in store.done]
     if left:
         complete_left(args, tokens, left, settings, store)
@@ -181,13 +169,12 @@ def complete_left(
     part = store.part(0)
     with progress(None, "complete", total=len(keys)) as bar:
         for batch in in_batches(keys, args.batch_size):
-            found = complete_batch(model, tokens, batch, settings, args)
-            for key, result in found.items():
-                if isinstance(result, ExclusionError):
-                    part.exclude(key, result)
-            part.add(
-                {k: r for k, r in found.items() if not isinstance(r, ExclusionError)}
+            found = spoil_no_other(
+                batch,
+                lambda keys: complete_batch(model, tokens, keys, settings, args),
+                "not_continued",
             )
+            part.note(dict(zip(batch, found, strict=True)))
             bar.update(len(batch))
 
 
@@ -197,29 +184,23 @@ def complete_batch(
     keys: Sequence[str],
     settings: "CompletionSettings",
     args: argparse.Namespace,
-) -> "dict[str, TasteTokens | ExclusionError]":
-    """Continue prompts; where that fails, each alone, so that one spoils no other."""
+) -> "list[TasteTokens | ExclusionError]":
+    """Continue prompts at once.
+
+    Raises:
+        ValueError: If one of them cannot be continued.
+    """
     from espnet_taste.pipeline.speech import row_seeds
 
-    try:
-        prompts = [cut_prompt(tokens[key], args.prompt_s) for key in keys]
-        seeds = row_seeds(args.seed, keys)
-        found = say(model, prompts, settings, seeds, args)
-        rows = [
-            prompt + more if args.with_prompt else more
-            for prompt, more in zip(prompts, found, strict=True)
-        ]
-    except ValueError as error:
-        if len(keys) == 1:
-            return {keys[0]: ExclusionError("not_continued", str(error))}
-        results: dict = {}
-        for key in keys:
-            results |= complete_batch(model, tokens, [key], settings, args)
-        return results
+    prompts = [cut_prompt(tokens[key], args.prompt_s) for key in keys]
+    seeds = row_seeds(args.seed, keys)
+    found = say(model, prompts, settings, seeds, args)
+    rows = [
+        prompt + more if args.with_prompt else more
+        for prompt, more in zip(prompts, found, strict=True)
+    ]
     silent = ExclusionError("nothing_said", "the spoken LM ended before a word")
-    return {
-        key: row if len(row) else silent for key, row in zip(keys, rows, strict=True)
-    }
+    return [row if len(row) else silent for row in rows]
 
 
 def say(

@@ -9,11 +9,18 @@ be decoded is named with its reason in ``excluded.jsonl`` and counted in
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_taste.bin.command import run_command
 from espnet_taste.bin.parallel import add_job_options, device_of, in_processes
+from espnet_taste.bin.token_work import (
+    add_dtype,
+    add_max_excluded,
+    deciding,
+    open_tokens,
+    spoil_no_other,
+    tokens_parser,
+)
 from espnet_taste.data.exclusions import ExclusionError, Journal
 
 if TYPE_CHECKING:
@@ -26,22 +33,9 @@ JOURNALS = ".parts"
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", required=True, help="experiment folder, packed zip or model tag"
-    )
-    parser.add_argument("--tokens", type=Path, required=True, help="tokens.jsonl")
-    parser.add_argument("--key_file", type=Path, help="subset; default: all")
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument(
-        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32"
-    )
-    parser.add_argument(
-        "--max_excluded",
-        type=float,
-        default=0.2,
-        help="end with an error if a larger share cannot be used",
-    )
+    parser = tokens_parser(__doc__)
+    add_dtype(parser)
+    add_max_excluded(parser, 0.2)
     add_decode_options(parser)
     add_job_options(parser)
     return parser
@@ -63,13 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def decode(args: argparse.Namespace) -> None:
     """Decode every utterance that is not done yet, then write the tables."""
     from espnet_taste.data.audio_output import AudioOutput
-    from espnet_taste.data.data_dir import select_keys
     from espnet_taste.data.exclusions import check_share, summary_table, write_outcome
-    from espnet_taste.pipeline.interchange import TokenFile
 
-    keys = select_keys(TokenFile(args.tokens), args.key_file)
-    if not keys:
-        raise ValueError(f"{args.tokens}: no utterances")
+    _, keys = open_tokens(args)
     if args.batch_words < 1:
         raise ValueError(f"--batch_words must be at least 1, got {args.batch_words}")
     output = AudioOutput(args.output_dir)
@@ -93,11 +83,7 @@ def excluded_rows(args: argparse.Namespace) -> dict[str, dict]:
 
 def settings_of(args: argparse.Namespace) -> dict[str, object]:
     """Return the options that decide the result."""
-    from espnet_taste.weights.digests import identify_model
-
-    names = ("tokens", "dtype", "seed")
-    settings = {name: getattr(args, name) for name in names}
-    return {"model": identify_model(args.model), **settings}
+    return deciding(args, ("model", "tokens", "dtype", "seed"))
 
 
 def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
@@ -120,7 +106,12 @@ def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
     cost = {key: place.num_words for key, place in tokens.places.items()}
     with bar:
         for batch in in_batches_by_cost(keys, cost.__getitem__, args.batch_words):
-            for key, result in decode_batch(tokenizer, tokens, batch, args).items():
+            results = spoil_no_other(
+                batch,
+                lambda part: decode_batch(tokenizer, tokens, part, args.seed),
+                "not_decoded",
+            )
+            for key, result in zip(batch, results, strict=True):
                 if isinstance(result, ExclusionError):
                     journal.exclude(key, result)
                 else:
@@ -149,24 +140,15 @@ def decode_batch(
     tokenizer: "TasteTokenizer",
     tokens: "TokenFile",
     keys: Sequence[str],
-    args: argparse.Namespace,
-) -> "dict[str, Speech | ExclusionError]":
-    """Decode utterances; where that fails, each alone, so that one spoils no other.
+    seed: int,
+) -> "list[Speech]":
+    """Decode utterances at once.
 
-    Returns:
-        Utterance id to audio, or to why there is none.
+    Raises:
+        ValueError: If one of them cannot be decoded.
     """
-    try:
-        rows = [tokens[key] for key in keys]
-        speech = tokenizer.decode(rows, seed=args.seed, batch_size=len(rows))
-    except ValueError as error:
-        if len(keys) == 1:
-            return {keys[0]: ExclusionError("not_decoded", str(error))}
-        results: dict = {}
-        for key in keys:
-            results |= decode_batch(tokenizer, tokens, [key], args)
-        return results
-    return dict(zip(keys, speech, strict=True))
+    rows = [tokens[key] for key in keys]
+    return tokenizer.decode(rows, seed=seed, batch_size=len(rows))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_taste.bin.command import run_command
+from espnet_taste.bin.token_work import add_model
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="folder, packed file or tag")
+    add_model(parser)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1986, help="of drawing the units")
     parser.add_argument("--device", default="cpu")

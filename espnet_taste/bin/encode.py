@@ -19,6 +19,13 @@ import numpy as np
 
 from espnet_taste.bin.command import parse_bool, run_command
 from espnet_taste.bin.parallel import add_job_options, device_of, in_processes
+from espnet_taste.bin.token_work import (
+    add_dtype,
+    add_max_excluded,
+    add_model,
+    deciding,
+    spoil_no_other,
+)
 from espnet_taste.data.exclusions import ExclusionError
 
 if TYPE_CHECKING:
@@ -60,9 +67,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
     """Add what is encoded, by which model and how."""
-    parser.add_argument(
-        "--model", required=True, help="experiment folder, packed zip or model tag"
-    )
+    add_model(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--wav_scp", type=Path, help="table of audio")
     source.add_argument(
@@ -84,15 +89,8 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch_s", type=float, default=60.0, help="seconds of audio at once, padded"
     )
-    parser.add_argument(
-        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32"
-    )
-    parser.add_argument(
-        "--max_excluded",
-        type=float,
-        default=0.2,
-        help="end with an error if a larger share cannot be used",
-    )
+    add_dtype(parser)
+    add_max_excluded(parser, 0.2)
     parser.add_argument(
         "--allow_pipes",
         type=parse_bool,
@@ -151,12 +149,8 @@ def open_data(args: argparse.Namespace) -> "DataDir":
 def open_store(args: argparse.Namespace) -> "TokenStore":
     """Open the output folder with the options that decide its content."""
     from espnet_taste.pipeline.token_store import TokenStore
-    from espnet_taste.weights.digests import identify_model
 
-    settings = {name: getattr(args, name) for name in SETTINGS}
-    settings["model"] = identify_model(args.model)
-    if args.asr_model_file is not None:
-        settings["asr_model_file"] = identify_model(args.asr_model_file)
+    settings = deciding(args, SETTINGS, models=("model", "asr_model_file"))
     return TokenStore(args.output_dir, settings)
 
 
@@ -193,11 +187,10 @@ def encode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
     part = store.part(job)
     recordings = read_recordings(args, keys, part, f"encode {job + 1}")
     for batch in in_batches_by_cost(recordings, lambda r: r.cost, args.batch_s):
-        results = encode_batch(tokenizer, batch, args)
-        part.add({k: r for k, r in results.items() if not isinstance(r, Exception)})
-        for key, result in results.items():
-            if isinstance(result, ExclusionError):
-                part.exclude(key, result)
+        results = spoil_no_other(
+            batch, lambda items: encode_batch(tokenizer, items, args), "not_encoded"
+        )
+        part.note(dict(zip((item.key for item in batch), results, strict=True)))
 
 
 def open_transcriber(args: argparse.Namespace, device: str) -> "EspnetAsr | None":
@@ -247,22 +240,20 @@ def read_recording(data: "DataDir", key: str, allow_pipes: bool) -> Recording:
 
 
 def encode_batch(
-    tokenizer: "TasteTokenizer", batch: list[Recording], args: argparse.Namespace
-) -> "dict[str, TasteTokens | ExclusionError]":
-    """Encode recordings; where that fails, each alone, so that one spoils no other.
-
-    Returns:
-        Utterance id to tokens, or to why there are none.
+    tokenizer: "TasteTokenizer", batch: Sequence[Recording], args: argparse.Namespace
+) -> "list[TasteTokens]":
+    """Encode recordings.
 
     Raises:
         OSError: If a GPU cannot hold the batch.
+        ValueError: If one of them cannot be encoded.
     """
     import torch
 
     # A long recording is encoded in windows of 30 s, so many at once.
     windows = int(args.batch_s // 30)
     try:
-        tokens = tokenizer.encode(
+        return tokenizer.encode(
             [item.wave for item in batch],
             [item.text for item in batch],
             word_times=args.word_times,
@@ -273,14 +264,6 @@ def encode_batch(
             f"the GPU cannot hold {len(batch)} recordings at once, from "
             f"'{batch[0].key}' on; lower --batch_s, now {args.batch_s:g}"
         ) from error
-    except ValueError as error:
-        if len(batch) == 1:
-            return {batch[0].key: ExclusionError("not_encoded", str(error))}
-        results: dict = {}
-        for item in batch:
-            results |= encode_batch(tokenizer, [item], args)
-        return results
-    return {item.key: row for item, row in zip(batch, tokens, strict=True)}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from espnet_taste.bin.command import run_command
+from espnet_taste.bin.token_work import (
+    add_max_excluded,
+    deciding,
+    open_tokens,
+    spoil_no_other,
+    tokens_parser,
+)
 from espnet_taste.data.exclusions import ExclusionError, Journal
 
 if TYPE_CHECKING:
@@ -36,13 +43,7 @@ Around = Mapping[str, Mapping[str, str] | None]  # name in AROUND to texts by id
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", required=True, help="experiment folder, packed zip or model tag"
-    )
-    parser.add_argument("--tokens", type=Path, required=True, help="tokens.jsonl")
-    parser.add_argument("--key_file", type=Path, help="subset; default: all")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser = tokens_parser(__doc__)
     parser.add_argument(
         "--transcripts",
         required=True,
@@ -70,12 +71,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch_size", type=int, default=8, help="utterances")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--max_excluded",
-        type=float,
-        default=0.0,
-        help="end with an error if a larger share cannot be scored",
-    )
+    add_max_excluded(parser, 0.0, "scored")
     return parser
 
 
@@ -86,25 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score_items(args: argparse.Namespace) -> None:
     """Score every utterance that is not done yet, then write the tables."""
-    from espnet_taste.data.data_dir import select_keys
     from espnet_taste.data.exclusions import check_share, summary_table, write_outcome
-    from espnet_taste.pipeline.interchange import TokenFile
-    from espnet_taste.weights.digests import identify_model
 
-    tokens = TokenFile(args.tokens)
-    keys = select_keys(tokens, args.key_file)
-    if not keys:
-        raise ValueError(f"{args.tokens}: no utterances")
+    tokens, keys = open_tokens(args)
     if args.batch_size < 1 or not args.window_s > 0:
         raise ValueError("--batch_size must be at least 1 and --window_s above 0")
     moments = read_moments(args.moments, keys)
     around = {name: read_texts(getattr(args, name), keys) for name in AROUND}
     if moments is not None and any(around.values()):
         raise ValueError("--moments is for spoken endings, without texts around them")
-    names = ("tokens", "transcripts", "moments", "window_s", *AROUND)
-    settings = {name: getattr(args, name) for name in names}
-    settings["model"] = identify_model(args.model)
-    journal = Journal(args.output_dir / JOURNAL, settings)
+    names = ("model", "tokens", "transcripts", "moments", "window_s", *AROUND)
+    journal = Journal(args.output_dir / JOURNAL, deciding(args, names))
     left = [key for key in keys if key not in journal.rows]
     if left:
         score_left(args, tokens, left, moments, around, journal)
@@ -180,7 +168,12 @@ def score_left(
     with progress(None, "likelihood", total=len(keys)) as bar:
         for batch in in_batches(keys, args.batch_size):
             rows = {key: tokens[key] for key in batch}
-            for key, result in score_batch(model, rows, around).items():
+            results = spoil_no_other(
+                batch,
+                lambda part: score_batch(model, {k: rows[k] for k in part}, around),
+                "not_scored",
+            )
+            for key, result in zip(batch, results, strict=True):
                 facts = {name: texts[key] for name, texts in around.items() if texts}
                 note(journal, key, result, rows[key], args, moments, facts)
             bar.update(len(batch))
@@ -190,26 +183,19 @@ def score_batch(
     model: "SpokenLMInference",
     rows: "Mapping[str, TasteTokens]",
     around: Around,
-) -> "dict[str, ItemLikelihood | ExclusionError]":
-    """Score utterances; where that fails, each alone, so that one spoils no other."""
+) -> "list[ItemLikelihood]":
+    """Score utterances at once.
+
+    Raises:
+        ValueError: If one of them cannot be scored.
+    """
     from espnet_taste.slm.conventions import ItemLikelihood
 
-    try:
-        texts = (
-            table and [table[key] for key in rows] for table in map(around.get, AROUND)
-        )
-        found = model.log_likelihoods(list(rows.values()), *texts)
-        return {
-            key: ItemLikelihood(**arrays)
-            for key, arrays in zip(rows, found, strict=True)
-        }
-    except ValueError as error:
-        if len(rows) == 1:
-            return dict.fromkeys(rows, ExclusionError("not_scored", str(error)))
-    results: dict = {}
-    for key, row in rows.items():
-        results |= score_batch(model, {key: row}, around)
-    return results
+    texts = (
+        table and [table[key] for key in rows] for table in map(around.get, AROUND)
+    )
+    found = model.log_likelihoods(list(rows.values()), *texts)
+    return [ItemLikelihood(**arrays) for arrays in found]
 
 
 def note(

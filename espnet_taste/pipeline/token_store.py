@@ -119,3 +119,16 @@ class TokenPart:
     def exclude(self, key: str, error: ExclusionError) -> None:
         """Note that an utterance is left out."""
         self.journal.exclude(key, error)
+
+    def note(self, outcomes: Mapping[str, TasteTokens | ExclusionError]) -> None:
+        """Write what there is of a batch, and why there is none of the others."""
+        self.add(
+            {
+                key: outcome
+                for key, outcome in outcomes.items()
+                if not isinstance(outcome, ExclusionError)
+            }
+        )
+        for key, outcome in outcomes.items():
+            if isinstance(outcome, ExclusionError):
+                self.exclude(key, outcome)

@@ -1,0 +1,115 @@
+"""What the commands over TASTE tokens share: options, resuming, and failing alone."""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from espnet_taste.data.exclusions import ExclusionError
+
+if TYPE_CHECKING:
+    from espnet_taste.pipeline.interchange import TokenFile
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add --model."""
+    parser.add_argument(
+        "--model", required=True, help="experiment folder, packed zip or model tag"
+    )
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add --dtype."""
+    parser.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32"
+    )
+
+
+def add_max_excluded(
+    parser: argparse.ArgumentParser, default: float, done: str = "used"
+) -> None:
+    """Add --max_excluded.
+
+    Args:
+        parser: Gets the option.
+        default: Its default share.
+        done: What cannot be done with the utterances in question.
+    """
+    parser.add_argument(
+        "--max_excluded",
+        type=float,
+        default=default,
+        help=f"end with an error if a larger share cannot be {done}",
+    )
+
+
+def tokens_parser(description: str | None) -> argparse.ArgumentParser:
+    """Build the parser of a command that goes over a file of tokens with a model."""
+    parser = argparse.ArgumentParser(description=description)
+    add_model(parser)
+    parser.add_argument("--tokens", type=Path, required=True, help="tokens.jsonl")
+    parser.add_argument("--key_file", type=Path, help="subset; default: all")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    return parser
+
+
+def open_tokens(args: argparse.Namespace) -> "tuple[TokenFile, list[str]]":
+    """Open what ``tokens_parser`` names, with the utterances to work on.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        ValueError: If there are no utterances, or a line is broken.
+    """
+    from espnet_taste.data.data_dir import select_keys
+    from espnet_taste.pipeline.interchange import TokenFile
+
+    tokens = TokenFile(args.tokens)
+    keys = select_keys(tokens, args.key_file)
+    if not keys:
+        raise ValueError(f"{args.tokens}: no utterances")
+    return tokens, keys
+
+
+def deciding(
+    args: argparse.Namespace, names: Iterable[str], models: Iterable[str] = ("model",)
+) -> dict[str, object]:
+    """Return the options that decide a result, to compare with those of a killed run.
+
+    Args:
+        args: All options.
+        names: The deciding ones.
+        models: Those that name a model, which is known by its weights, too.
+    """
+    from espnet_taste.weights.digests import identify_model
+
+    settings = {name: getattr(args, name) for name in names}
+    for name in models:
+        if getattr(args, name) is not None:
+            settings[name] = identify_model(getattr(args, name))
+    return settings
+
+
+def spoil_no_other(
+    items: Sequence[Item],
+    work: Callable[[Sequence[Item]], Sequence[Result]],
+    reason: str,
+) -> list[Result | ExclusionError]:
+    """Work on items at once; where that fails, on each alone.
+
+    Args:
+        items: At least one.
+        work: Returns one result an item, or raises ValueError.
+        reason: Under which an item is counted that fails alone.
+
+    Returns:
+        Per item its result, or why there is none.
+    """
+    try:
+        return list(work(items))
+    except ValueError as error:
+        if len(items) == 1:
+            return [ExclusionError(reason, str(error))]
+    return [spoil_no_other([item], work, reason)[0] for item in items]
