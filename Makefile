@@ -23,7 +23,7 @@ integration: setup ## recipe stages on a tiny configuration, as tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m recipe $(ARGS)
 
 bench: env ## the benchmarks, one table each
-	@shopt -s nullglob; for script in benchmarks/*.py; do \
+	@shopt -s nullglob; for script in benchmarks/bench_*.py; do \
 		echo "== $${script}"; $(BIN)/python "$${script}" $(ARGS) || exit 1; \
 	done
 

@@ -25,9 +25,7 @@ are encoded at 10 s of speech a second with the whole window, at 113 trimmed; of
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 # As in bench_packing.py: threads that spin take the cores from those that work.
@@ -35,6 +33,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from timing import (  # noqa: E402
+    add_machine_options,
+    autocast,
+    describe,
+    make_clock,
+)
 from torch import Tensor  # noqa: E402
 from transformers import WhisperConfig  # noqa: E402
 from transformers.models.whisper import modeling_whisper  # noqa: E402
@@ -64,7 +68,6 @@ TINY_EN = {
 }
 SIZES = {"default": (TINY_EN, 1, 64), "released": (DISTIL_LARGE_V3, 6, 256)}
 TOKENS_A_SECOND = 3.5
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def encoder_products(config: WhisperConfig, frames: int) -> float:
@@ -84,7 +87,7 @@ class Bench:
         torch.manual_seed(0)
         sizes, value_layer, codebook_dim = SIZES[args.size]
         self.args = args
-        self.clock = CLOCKS[args.clock]
+        self.now = make_clock(args)
         self.config = WhisperConfig(**sizes, attn_implementation="sdpa")
         encoder = modeling_whisper.WhisperEncoder(self.config)
         decoder = build_decoder(self.config)
@@ -102,13 +105,6 @@ class Bench:
         for module in (*self.encoders.values(), self.aggregator, quantizer):
             module.to(args.device).eval()
 
-    def autocast(self) -> AbstractContextManager:
-        """Return the context that computes in the wanted type."""
-        if self.args.dtype == "float32":
-            return nullcontext()
-        dtype = getattr(torch, self.args.dtype)
-        return torch.autocast(self.args.device.split(":")[0], dtype)
-
     def seconds(self, work: Callable[[], object]) -> float:
         """Return the median time of a piece of work, the first run left out."""
         times = []
@@ -117,12 +113,6 @@ class Bench:
             work()
             times.append(self.now() - start)
         return float(np.median(times[1:]))
-
-    def now(self) -> float:
-        """Let the device finish; return the time."""
-        if self.args.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return self.clock()
 
     @torch.inference_mode()
     def product_limit(self) -> float:
@@ -141,7 +131,7 @@ class Bench:
         encoder = self.encoders["full"]
         shape = (batch, 2 * encoder.max_frames, self.config.num_mel_bins)
         mel = torch.randn(shape, device=self.args.device)
-        with self.autocast():
+        with autocast(self.args):
             spent = self.seconds(lambda: encoder.encode_log_mel(mel))
         return batch * encoder_products(self.config, encoder.max_frames) / spent
 
@@ -163,7 +153,7 @@ class Bench:
             features = self.aggregator(tokens, counts, words, states)
             return self.quantizer(features, mask).codes
 
-        with self.autocast():
+        with autocast(self.args):
             return batch * audio_s / self.seconds(work)
 
 
@@ -202,14 +192,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--audio_s", type=float, nargs="+", default=[3.0, 10.0, 29.0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32"
-    )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: on a busy machine"
-    )
+    add_machine_options(parser, ("float32", "bfloat16", "float16"))
     parser.add_argument("--model", help="experiment folder: compare codes instead")
     parser.add_argument("--wav_scp", type=Path)
     parser.add_argument("--text", type=Path)
@@ -225,10 +208,7 @@ def main(argv: list[str] | None = None) -> int:
         compare_codes(args)
         return 0
     bench = Bench(args)
-    print(
-        f"{args.size} size, {args.device}, {args.threads} thread(s), "
-        f"{args.clock} time, {args.dtype}, median of {args.turns} turns"
-    )
+    print(f"{args.size} size, {describe(args)}, median of {args.turns} turns")
     limit = bench.product_limit()
     rates = {batch: bench.encoder_rate(batch) for batch in args.batches}
     limit = max(limit, bench.product_limit())

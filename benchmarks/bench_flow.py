@@ -22,7 +22,6 @@ On one H100 (float32, wall time): 2.0 to 2.1 for one row of 0.5 to 10 s, 1.9 to 
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from timing import add_machine_options, describe, make_clock  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from espnet_taste.decoder.flow import (  # noqa: E402
@@ -44,8 +44,6 @@ from espnet_taste.decoder.hift import (  # noqa: E402
     HiftGenerator,
     row_draws,
 )
-
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class TwoCalls(ConditionalFlow):
@@ -112,7 +110,6 @@ class Bench:
 
     def __init__(self, device: str, clock: Callable[[], float]):
         torch.manual_seed(0)
-        self.device = device
         self.clock = clock
         self.one = FlowMatching(FlowConfig()).to(device)
         with torch.device("meta"):
@@ -123,15 +120,9 @@ class Bench:
 
     def seconds(self, work: Callable[[], Tensor]) -> tuple[float, Tensor]:
         """Time one piece of work to its end."""
-        self._wait()
         start = self.clock()
         result = work()
-        self._wait()
         return self.clock() - start, result
-
-    def _wait(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
 
     @torch.inference_mode()
     def turn(self, inputs: Inputs, times: Times) -> float:
@@ -171,11 +162,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch", type=int, default=1, help="rows B")
     parser.add_argument("--turns", type=int, default=5, help="timed turns a length")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: on a busy machine"
-    )
+    add_machine_options(parser)
     return parser
 
 
@@ -183,11 +170,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
     args = get_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
-    bench = Bench(args.device, CLOCKS[args.clock])
-    print(
-        f"{args.device}, {args.threads} thread(s), {args.clock} time, float32, median "
-        f"of {args.turns} turns"
-    )
+    bench = Bench(args.device, make_clock(args))
+    print(f"{describe(args)}, float32, median of {args.turns} turns")
     for num_units in args.units:
         inputs = Inputs.make(args.batch, num_units, args.device)
         bench.turn(inputs, Times())  # warm up

@@ -12,7 +12,6 @@ the guide by ``logsumexp`` and lets ``scaled_dot_product_attention`` choose its 
 import argparse
 import os
 import statistics
-import time
 from contextlib import AbstractContextManager, nullcontext
 from unittest import mock
 
@@ -20,6 +19,7 @@ from unittest import mock
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
+from timing import add_machine_options, describe, make_clock  # noqa: E402
 from torch import Tensor  # noqa: E402
 from transformers import WhisperConfig  # noqa: E402
 
@@ -93,10 +93,11 @@ def step(aggregator: WhisperAggregator, batch: dict[str, Tensor]) -> float:
 def main() -> None:
     """Time both variants in turns and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
+    add_machine_options(parser, device=False)
     parser.add_argument("--rounds", type=int, default=5, help="steps of every shape")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    clock = make_clock(args)
     torch.manual_seed(0)
     decoder = build_decoder(WhisperConfig(**TINY_EN))
     aggregator = WhisperAggregator.from_module(decoder, [1, 2], freeze_embeddings=True)
@@ -111,12 +112,12 @@ def main() -> None:
         for name in seconds:
             with plain[0] if name == "plain" else nullcontext():
                 with plain[1] if name == "plain" else nullcontext():
-                    start = time.perf_counter()
+                    start = clock()
                     losses[name] = sum(step(aggregator, batch) for batch in batches)
                     if number:
-                        seconds[name].append(time.perf_counter() - start)
+                        seconds[name].append(clock() - start)
     ours, plainly = (statistics.median(seconds[name]) for name in ("ours", "plain"))
-    print(f"torch {torch.__version__}, {args.threads} threads, {len(SHAPES)} batches")
+    print(f"torch {torch.__version__}, {describe(args)}, {len(SHAPES)} batches")
     print(f"ours   {ours:.3f} s, guide's loss {losses['ours']:.4f}")
     print(f"plain  {plainly:.3f} s, guide's loss {losses['plain']:.4f}")
     print(f"plain / ours  {plainly / ours:.2f}")

@@ -12,7 +12,6 @@ runs in the data loader. Every batch is new, so shapes change as they do in trai
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,6 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from timing import add_machine_options, describe, make_clock  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from espnet_taste.data.spans import SPAN_SIZES, random_spans  # noqa: E402
@@ -34,7 +34,6 @@ from espnet_taste.types import IGNORE  # noqa: E402
 NUM_UNITS, VOCABULARY, TASTE_DIM, SPEAKER_DIM = 256, 1000, 384, 256
 WORDS, WORDS_DEVIATION = 17, 6  # words an utterance
 TOKENS_A_WORD, UNITS_A_WORD = 1.3, 8
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -178,14 +177,11 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=9, help="timed steps a variant")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--units", type=int, default=2000, help="units a batch")
     parser.add_argument(
         "--max_positions", type=int, default=384, help="longest block that rows share"
     )
-    parser.add_argument(
-        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: on a busy machine"
-    )
+    add_machine_options(parser, device=False)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--profile", action="store_true", help="profile packed bf16")
     return parser
@@ -211,11 +207,11 @@ def main(argv: list[str] | None = None) -> int:
     for _ in range(args.steps):
         batch = make_batch(args.units, rng)
         for variant in variants.values():
-            variant.run(batch, CLOCKS[args.clock])
+            variant.run(batch, make_clock(args))
 
     lengths = [3 + r.token_stop - r.token_start + len(r.units) for r in batch.rows]
     print(
-        f"{args.threads} thread(s), {args.clock} time, median of {args.steps} steps, "
+        f"{describe(args)}, median of {args.steps} steps, "
         f"{args.units} units a batch; last batch: {len(lengths)} rows of "
         f"{min(lengths)}..{max(lengths)} positions, mean {np.mean(lengths):.0f}"
     )

@@ -20,13 +20,13 @@ random weights of Llama-3.2-1B's size. Questions, each answered by a ratio of th
 import argparse
 import os
 import sys
-import time
 
 # As in bench_packing.py: threads that spin take the cores from those that work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from timing import add_machine_options, describe, make_clock  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from espnet_taste.layers.residual_vq import ResidualVQ  # noqa: E402
@@ -56,7 +56,6 @@ RELEASED = {
     "tie_word_embeddings": True,
 }
 TASTE_DIM, LATENT_DIM, CODEBOOK_SIZE, NUM_CODEBOOKS = 384, 64, 512, 4
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 TESTS = ("length", "batch", "cache", "setup")
 
 
@@ -66,7 +65,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace):
         torch.manual_seed(0)
         self.args = args
-        self.clock = CLOCKS[args.clock]
+        self.wait = make_clock(args)
         dtype = getattr(torch, args.dtype)
         if args.llm == "released":
             torch.set_default_dtype(dtype)
@@ -92,12 +91,6 @@ class Bench:
         return CompletionSettings(
             extra_words=10**6, max_tokens=num_tokens, text=Sampler(top_p=0.0)
         )
-
-    def wait(self) -> float:
-        """Let the device finish; return the time."""
-        if self.args.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return self.clock()
 
     def loop(self, num_tokens: int, batch: int = 1) -> CompletionLoop:
         """Begin a completion."""
@@ -197,17 +190,12 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--llm", default="HuggingFaceTB/SmolLM2-135M-Instruct")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--lengths", type=int, nargs=2, default=[20, 400])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--only", choices=TESTS, nargs="+", default=list(TESTS))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: on a busy machine"
-    )
+    add_machine_options(parser, ("bfloat16", "float32"))
     return parser
 
 
@@ -216,8 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     bench = Bench(args)
-    device = f"{args.device}, {args.threads} thread(s), {args.clock} time, {args.dtype}"
-    print(f"{args.llm}: {device}")
+    print(f"{args.llm}: {describe(args)}")
     if "length" in args.only:
         early, late = bench.step_times(args.lengths).values()
         print(

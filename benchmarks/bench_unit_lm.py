@@ -27,14 +27,18 @@ one of 8 together.
 import argparse
 import os
 import sys
-import time
-from contextlib import AbstractContextManager, nullcontext
 
 # As in bench_packing.py: threads that spin take the cores from those that work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from timing import (  # noqa: E402
+    add_machine_options,
+    autocast,
+    describe,
+    make_clock,
+)
 
 from espnet_taste.decoder.contracts import UnitSampling  # noqa: E402
 from espnet_taste.decoder.generation import (  # noqa: E402
@@ -51,7 +55,6 @@ RELEASED = {
     "taste_dim": 1280,
     "speaker_dim": 192,
 }
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Bench:
@@ -60,27 +63,14 @@ class Bench:
     def __init__(self, args: argparse.Namespace):
         torch.manual_seed(0)
         self.args = args
-        self.clock = CLOCKS[args.clock]
+        self.wait = make_clock(args)
         self.lm = UnitLM(**RELEASED).eval().to(args.device)
-
-    def autocast(self) -> AbstractContextManager:
-        """Return the context that computes in the wanted type."""
-        if self.args.dtype == "float32":
-            return nullcontext()
-        dtype = getattr(torch, self.args.dtype)
-        return torch.autocast(self.args.device.split(":")[0], dtype)
-
-    def wait(self) -> float:
-        """Let the device finish; return the time."""
-        if self.args.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return self.clock()
 
     @torch.inference_mode()
     def step_times(self, positions: list[int], batch: int) -> dict[int, float]:
         """Return the median seconds of one step at positions of a row."""
         length = max(positions) + self.args.steps + 1
-        with self.autocast():
+        with autocast(self.args):
             stepper = UnitStepper(self.lm, batch, length)
             for cache in stepper.caches:
                 cache.keys.normal_()
@@ -115,7 +105,7 @@ class Bench:
         taste = torch.randn(batch, num_tokens, RELEASED["taste_dim"], device=device)
         speaker = torch.randn(batch, RELEASED["speaker_dim"], device=device)
         rates = []
-        with self.autocast():
+        with autocast(self.args):
             for turn in range(self.args.turns + 1):
                 start = self.wait()
                 made = generate_units(
@@ -135,14 +125,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--units", type=int, default=300, help="units of a whole row")
     parser.add_argument("--steps", type=int, default=20, help="steps a timed turn")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32"
-    )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: on a busy machine"
-    )
+    add_machine_options(parser, ("float32", "bfloat16", "float16"))
     return parser
 
 
@@ -151,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     bench = Bench(args)
-    print(f"{args.device}, {args.threads} thread(s), {args.clock} time, {args.dtype}")
+    print(describe(args))
     for batch in args.batches:
         times = bench.step_times(args.positions, batch)
         first = times[args.positions[0]]

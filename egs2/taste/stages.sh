@@ -339,7 +339,8 @@ score_system() { # score_system <system>, on the set in dset
 
 score_slm() { # of the set in dset
     jobs "${aligned}/${dset}" "${exp}/slm/scores/${dset}" score_slm --device "${device}" \
-        --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}"
+        --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}" \
+        --train_codes_scp "${exp}/codes/${train_set}/codes.scp"
     score slm "${dset}" slm "${sizes[@]}" "${codes[@]}" \
         --slm_scores "${exp}/slm/scores/${dset}/slm_scores.jsonl" \
         --train_codes_scp "${exp}/codes/${train_set}/codes.scp"

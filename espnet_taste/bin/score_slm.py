@@ -21,6 +21,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser = utterance_parser(__doc__)
     parser.add_argument("--codes_dir", type=Path, required=True)
     parser.add_argument("--slm_file", type=Path, required=True)
+    parser.add_argument(
+        "--train_codes_scp",
+        type=Path,
+        help="codes of the training set, whose mean a predicted latent must beat",
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="utterances")
     parser.add_argument("--device", default="cpu")
     return parser
@@ -34,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def score(args: argparse.Namespace) -> None:
     """Write the scores of all utterances of the job."""
     from espnet_taste.data.jobs import next_utterances, read_keys
-    from espnet_taste.data.kaldi import atomic_write
+    from espnet_taste.data.kaldi import atomic_write, read_scp_arrays
     from espnet_taste.data.utterances import in_batches
     from espnet_taste.pipeline.slm import SpokenLMInference
 
@@ -42,11 +47,14 @@ def score(args: argparse.Namespace) -> None:
     model = SpokenLMInference(args.slm_file, device=args.device)
     utterances = model.open(args.data_dir, args.codes_dir)
     keys = read_keys(args.data_dir, args.key_file)
+    mean_latent = None
+    if args.train_codes_scp is not None:
+        mean_latent = model.mean_latent(read_scp_arrays(args.train_codes_scp))
     with atomic_write(args.output_dir / "slm_scores.jsonl") as stream:
         for number, batch in enumerate(in_batches(keys, args.batch_size)):
             own = [(key, utterances[key]) for key in batch]
             others = [(partner[key], utterances[partner[key]]) for key in batch]
-            for row in model.scores(own, others):
+            for row in model.scores(own, others, mean_latent):
                 stream.write(json.dumps(row) + "\n")
             if number % 20 == 0:
                 logging.info(f"{number * args.batch_size}/{len(keys)} utterances")

@@ -164,10 +164,30 @@ _ALL = (
         "lower",
     ),
     _metric(
+        "slm_exchanged_code_loss",
+        "code loss when the codes read are exchanged",
+        "slm_exchanged_code_loss_sum / slm_exchanged_code_count",
+        "lower",
+    ),
+    _metric(
         "slm_latent_loss",
         "latent loss (as trained, per word)",
         "slm_latent_loss_sum / slm_code_count",
         "lower",
+    ),
+    _metric(
+        "slm_latent_unexplained",
+        "squared error of the latent, of that of the training mean",
+        "slm_latent_error_sum / slm_latent_spread_sum",
+        "lower",
+        **PERCENT,
+    ),
+    _metric(
+        "slm_exchanged_latent_unexplained",
+        "the same when the codes read are exchanged",
+        "slm_exchanged_latent_error_sum / slm_exchanged_latent_spread_sum",
+        "lower",
+        **PERCENT,
     ),
     _metric(
         "slm_code_accuracy",

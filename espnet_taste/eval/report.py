@@ -47,7 +47,10 @@ SLM_ROWS = (
     "slm_exchanged_text_loss",
     "slm_code_loss",
     "unigram_code_loss",
+    "slm_exchanged_code_loss",
     "slm_latent_loss",
+    "slm_latent_unexplained",
+    "slm_exchanged_latent_unexplained",
     "slm_code_accuracy",
     "unigram_code_accuracy",
 )

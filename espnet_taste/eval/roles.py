@@ -109,5 +109,7 @@ SLM_PAIRS = (
     ("slm_alone_text_loss", "text_llm_loss"),
     ("slm_exchanged_text_loss", "slm_text_loss"),
     ("slm_code_loss", "unigram_code_loss"),
+    ("slm_exchanged_code_loss", "slm_code_loss"),
+    ("slm_exchanged_latent_unexplained", "slm_latent_unexplained"),
     ("slm_code_accuracy", "unigram_code_accuracy"),
 )

@@ -3,17 +3,21 @@
 File format (JSON lines), one line per utterance and condition::
 
     {"key": "utt1", "condition": "matched", "text_loss_sum": 93.1, "text_count": 31,
-     "latent_loss_sum": 12.5, "code_loss_sums": [80.1, 90.3], "code_hits": [3, 1],
-     "code_count": 24}
+     "latent_loss_sum": 12.5, "latent_error_sum": 16.7, "latent_spread_sum": 21.9,
+     "code_loss_sums": [80.1, 90.3], "code_hits": [3, 1], "code_count": 24}
 
 Losses are summed nats (``latent_loss_sum`` in the trained loss's own unit).
-``text_count`` counts predicted text tokens, ``code_count`` predicted words;
-``code_loss_sums`` and ``code_hits`` have one entry per codebook. A head that gives
-no distribution over codes leaves ``code_loss_sums`` out, a linear head leaves
-``latent_loss_sum`` out. Conditions: ``matched``; ``text_llm``, the same text under
-the text LLM with its adapters off and no speech; ``text_alone``, no speech either, but
-with them on; ``exchanged_codes``, with another utterance's codes as input. All but the
-first need only the text fields.
+``latent_error_sum`` is the squared error of the predicted latent, a dimension,
+``latent_spread_sum`` that of the training set's mean. ``text_count`` counts predicted
+text tokens, ``code_count`` predicted words; ``code_loss_sums`` and ``code_hits`` have
+one entry per codebook. A head that gives no distribution over codes leaves
+``code_loss_sums`` out, a linear head leaves the latent's sums out.
+
+Conditions: ``matched``; ``text_llm``, the same text under the text LLM with its
+adapters off and no speech; ``text_alone``, no speech either, but with them on;
+``exchanged_codes``, with another utterance's codes as input. All but the first need
+only the text fields; codes to predict are always the utterance's own, also where
+another's are read.
 """
 
 import math
@@ -50,7 +54,8 @@ def read_slm_scores(path: Path, keys: Collection[str]) -> dict[str, dict[str, fl
         Utterance id to fields: ``slm_text_loss_sum``, ``slm_text_count``,
         ``text_llm_text_loss_sum``, ... ; of the matched condition also
         ``slm_code_count``, ``slm_code_slots`` (words times codebooks),
-        ``slm_code_loss_sum``, ``slm_code_hits``, ``slm_latent_loss_sum`` where given.
+        ``slm_code_loss_sum``, ``slm_code_hits``, ``slm_latent_loss_sum``,
+        ``slm_latent_error_sum``, ``slm_latent_spread_sum`` where given.
 
     Raises:
         ValueError: If a line is broken, a number is not finite, or an utterance is
@@ -71,8 +76,8 @@ def read_slm_scores(path: Path, keys: Collection[str]) -> dict[str, dict[str, fl
         known.add(key)
         fields = items.setdefault(key, {})
         fields.update(_text_fields(row, where, _PREFIX[condition]))
-        if condition == MATCHED:
-            fields.update(_code_fields(row, where))
+        if condition == MATCHED or "code_count" in row:
+            fields.update(_code_fields(row, where, _PREFIX[condition]))
     if MATCHED not in seen:
         raise ValueError(f"{path}: no line with condition '{MATCHED}'")
     for condition, known in seen.items():
@@ -157,8 +162,8 @@ def _text_fields(row: dict[str, Any], where: str, prefix: str) -> dict[str, floa
     }
 
 
-def _code_fields(row: dict[str, Any], where: str) -> dict[str, float]:
-    """Return the code fields of one matched row."""
+def _code_fields(row: dict[str, Any], where: str, prefix: str) -> dict[str, float]:
+    """Return the code fields of one row."""
     for field in ("code_count", "code_hits"):
         if field not in row:
             raise ValueError(f"{where}: '{row['key']}' has no field ['{field}']")
@@ -169,14 +174,17 @@ def _code_fields(row: dict[str, Any], where: str) -> dict[str, float]:
             f"{where}: '{row['key']}': code_hits must be in 0..{count:g}, got {hits}"
         )
     fields = {
-        "slm_code_count": count,
-        "slm_code_slots": count * len(hits),
-        "slm_code_hits": sum(hits),
+        f"{prefix}_code_count": count,
+        f"{prefix}_code_slots": count * len(hits),
+        f"{prefix}_code_hits": sum(hits),
     }
     if "code_loss_sums" in row:
-        fields["slm_code_loss_sum"] = sum(_per_codebook(row, "code_loss_sums", where))
-    if "latent_loss_sum" in row:
-        fields["slm_latent_loss_sum"] = finite(row, "latent_loss_sum", where)
+        fields[f"{prefix}_code_loss_sum"] = sum(
+            _per_codebook(row, "code_loss_sums", where)
+        )
+    for name in ("latent_loss_sum", "latent_error_sum", "latent_spread_sum"):
+        if name in row:
+            fields[f"{prefix}_{name}"] = finite(row, name, where)
     return fields
 
 

@@ -4,7 +4,6 @@ Symbols: B batch, W words, Q codebooks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -68,34 +67,53 @@ class SpokenLMInference:
         return CodedUtterances(data_dir, codes_dir, self.preprocess)
 
     @torch.no_grad()
-    def scores(self, items: Sequence[Item], others: Sequence[Item]) -> list[dict]:
+    def mean_latent(self, codes: Mapping[str, np.ndarray]) -> Tensor:
+        """Return the mean summed code of words, (d,): the best constant prediction.
+
+        Args:
+            codes: Codes of utterances, each (W, Q); those of the training set.
+        """
+        rows = torch.from_numpy(np.concatenate(list(codes.values())).astype(np.int64))
+        return self.slm.codebooks.sum_codes(rows.to(self.device)).mean(0)
+
+    @torch.no_grad()
+    def scores(
+        self,
+        items: Sequence[Item],
+        others: Sequence[Item],
+        mean_latent: Tensor | None = None,
+    ) -> list[dict]:
         """Score utterances under all conditions, teacher forced.
 
         Args:
             items: Utterances.
             others: As many, whose codes are exchanged in (repeated to the number of
                 words).
+            mean_latent: What ``mean_latent`` returns, to compare a latent with.
 
         Returns:
             Rows as ``eval.slm_scores`` describes them, without the keys' order.
         """
         both = self._batch([*items, *others])
         batch = _rows_of(both, slice(0, len(items)))
-        exchanged = replace(batch, word_codes=_exchanged(both, len(items)))
         with self.model.autocast(self.device):
-            own, other = score(self.slm, batch), score(self.slm, exchanged)
+            own = score(self.slm, batch)
+            other = score(self.slm, batch, _exchanged(both, len(items)))
         text = {
             "matched": own.text_ce,
             "text_llm": own.text_llm_ce,
             "text_alone": own.text_alone_ce,
             "exchanged_codes": other.text_ce,
         }
+        coded = {"matched": own, "exchanged_codes": other}
         keys = [key for key, _ in items]
         rows = []
         for condition, sums in text.items():
             columns = {"text_loss_sum": sums, "text_count": own.num_tokens}
-            if condition == "matched":
-                columns |= self._code_sums(own)
+            if condition in coded:
+                columns |= self._code_sums(coded[condition])
+                if mean_latent is not None and "latent_error" in own.taste_terms:
+                    columns["latent_spread_sum"] = self._spread(batch, mean_latent)
             rows += _as_rows(keys, condition, columns)
         return rows
 
@@ -173,9 +191,16 @@ class SpokenLMInference:
         if "latent_mse" in terms:
             latent = (1 - share) * terms["latent_mse"] + share * terms["latent_kl"]
             sums["latent_loss_sum"] = latent
+            sums["latent_error_sum"] = terms["latent_error"]
         if "code_ce" in terms:
             sums["code_loss_sums"] = terms["code_ce"]
         return sums
+
+    def _spread(self, batch: DelayBatch, mean_latent: Tensor) -> Tensor:
+        """Return the squared errors of a constant prediction, summed by row, (B,)."""
+        error = self.slm.codebooks.sum_codes(batch.word_codes) - mean_latent
+        is_word = batch.word_codes[..., 0] != IGNORE
+        return error.square().mean(-1).masked_fill(~is_word, 0.0).sum(1)
 
     def continue_speech(
         self,

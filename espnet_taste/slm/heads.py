@@ -149,11 +149,18 @@ class LatentCodeHead(AbsCodeHead):
     def losses(
         self, prediction: Latent, codes: Tensor, codebooks: Codebooks
     ) -> CodeLosses:
-        """Return the mixture of ``latent_mse`` and ``latent_kl``, each (B, W)."""
-        mse, kl = latent_losses(prediction, codebooks.sum_codes(codes))
+        """Return the mixture of ``latent_mse`` and ``latent_kl``, each (B, W).
+
+        ``latent_error`` is the squared error of the mean, which is no part of the
+        loss: the value has the noise, or the offset, of the released model.
+        """
+        target = codebooks.sum_codes(codes)
+        mse, kl = latent_losses(prediction, target)
         mixed = (1 - self.kl_share) * mse + self.kl_share * kl
         loss = masked_mean(mixed, codes[..., 0] != IGNORE)
-        return CodeLosses(loss, {"latent_mse": mse, "latent_kl": kl})
+        error = (prediction.mu.detach() - target).square().mean(-1)
+        terms = {"latent_mse": mse, "latent_kl": kl, "latent_error": error}
+        return CodeLosses(loss, terms)
 
     def log_likelihoods(
         self, prediction: Latent, codes: Tensor, codebooks: Codebooks

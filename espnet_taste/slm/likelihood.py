@@ -7,7 +7,7 @@ Symbols: B batch, N positions that predict a token, W words, Q codebooks, S stre
 of codes that are predicted apart (Q, or 1 for the latent).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,12 +72,16 @@ def log_likelihoods(slm: SpokenLM, batch: DelayBatch) -> LogLikelihoods:
 
 
 @torch.no_grad()
-def score(slm: SpokenLM, batch: DelayBatch) -> SpokenLMScores:
+def score(
+    slm: SpokenLM, batch: DelayBatch, codes_read: Tensor | None = None
+) -> SpokenLMScores:
     """Score every utterance of a batch.
 
     Args:
         slm: The spoken LM, in eval mode.
         batch: Layouts and codes.
+        codes_read: What is read of each word instead of its own codes, which stay
+            what is to be predicted; (B, W, Q), int64.
 
     Returns:
         The sums.
@@ -86,7 +90,8 @@ def score(slm: SpokenLM, batch: DelayBatch) -> SpokenLMScores:
         ValueError: If ``slm`` is in train mode; its latent would be random.
     """
     _require_eval(slm)
-    hidden = slm.read(slm.embed(batch))
+    read = batch if codes_read is None else replace(batch, word_codes=codes_read)
+    hidden = slm.read(slm.embed(read))
     text_hidden, labels = slm.text_positions(hidden, batch)
     text = text_losses(text_hidden, labels, slm.output_layer)
     base, alone = (

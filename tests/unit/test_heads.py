@@ -66,7 +66,19 @@ def test_a_perfect_latent_has_squared_error_zero(codebooks, codes):
     result = head.losses(latent, codes, codebooks)
 
     assert float(result.loss) == 0
-    assert result.terms.keys() == {"latent_mse", "latent_kl"}
+    assert result.terms.keys() == {"latent_mse", "latent_kl", "latent_error"}
+    assert float(result.terms["latent_error"].abs().max()) == 0
+
+
+def test_the_error_of_a_latent_is_that_of_its_mean_not_of_its_value(codebooks, codes):
+    head = make_head("latent", codebooks)
+    target = codebooks.sum_codes(codes)
+    latent = Latent(target + 2, torch.zeros(target.size(-1)), target + 3)
+
+    terms = head.losses(latent, codes, codebooks).terms
+
+    assert terms["latent_error"].unique().tolist() == pytest.approx([4.0])
+    assert terms["latent_mse"].unique().tolist() == pytest.approx([9.0])
 
 
 def test_a_latent_is_quantized_where_it_is(codebooks):
@@ -136,7 +148,7 @@ def test_the_joint_head_learns_both_and_chooses_by_its_logits(codebooks, codes):
     two = head.linear.losses(logits, codes, codebooks)
 
     torch.testing.assert_close(joint.loss, (one.loss + two.loss) / 2)
-    assert set(joint.terms) == {"latent_mse", "latent_kl", "code_ce"}
+    assert set(joint.terms) == {"latent_mse", "latent_kl", "latent_error", "code_ce"}
     assert torch.equal(head.choose(prediction, codebooks), logits.argmax(-1))
     assert torch.equal(
         head.log_likelihoods(prediction, codes, codebooks),

@@ -64,6 +64,27 @@ def test_the_adapted_llm_is_scored_on_text_alone_too():
     assert torch.equal(plain.text_alone_ce, plain.text_llm_ce)
 
 
+@pytest.mark.parametrize("head", ["latent", "linear"])
+def test_codes_to_predict_stay_when_others_are_read(head):
+    slm, batch = make_slm(head=head), make_batch(SIZES)
+    read = make_batch(SIZES, seed=1).word_codes
+    swapped = DelayBatch(batch.tokens, batch.taste_words, batch.label_words, read)
+
+    own, other = score(slm, batch), score(slm, batch, read)
+
+    assert torch.equal(other.text_ce, score(slm, swapped).text_ce)
+    assert not torch.allclose(other.text_ce, own.text_ce)
+    name = "latent_error" if head == "latent" else "code_ce"
+    # The first word is predicted before any codes are read.
+    hidden = slm.read(slm.embed(swapped))
+    terms = slm.head.losses(
+        slm.predict_words(hidden, batch), batch.word_codes, slm.codebooks
+    ).terms[name]
+    torch.testing.assert_close(other.taste_terms[name][1], terms[1, 0])
+    torch.testing.assert_close(own.taste_terms[name][1], other.taste_terms[name][1])
+    assert not torch.allclose(own.taste_terms[name][2], other.taste_terms[name][2])
+
+
 def test_padding_gives_no_hit(monkeypatch):
     slm, batch = make_slm(), make_batch(SIZES)
     monkeypatch.setattr(

@@ -40,6 +40,20 @@ def test_conditions_become_fields(tmp_path):
     }
 
 
+def test_errors_of_a_latent_are_given_for_both_codes_that_it_may_read(tmp_path):
+    sums = {"latent_error_sum": 3.0, "latent_spread_sum": 4.0}
+    coded = {"code_count": 4, "code_hits": [0, 1], "latent_error_sum": 3.5}
+    path = write(tmp_path / "s.jsonl", row(**sums),
+                 row(condition="exchanged_codes", **coded))  # fmt: skip
+
+    fields = read_slm_scores(path, ["a"])["a"]
+
+    assert fields["slm_latent_error_sum"] == 3.0
+    assert fields["slm_latent_spread_sum"] == 4.0
+    assert fields["slm_exchanged_latent_error_sum"] == 3.5
+    assert fields["slm_exchanged_code_hits"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -225,3 +225,31 @@ def test_prompts_of_others_are_refused(lm, speech):
         lm.complete(speech[:0])
     with pytest.raises(ValueError, match="the prompt has no word; give None"):
         lm.complete("  ")
+
+
+def test_a_latent_is_measured_against_the_mean_of_the_training_codes(lm):
+    inference, quantizer = lm.inference, lm.inference.slm.codebooks
+    train = {"a": np.array([[0, 1], [2, 0]]), "b": np.array([[1, 1]])}
+    mean = inference.mean_latent(train)
+    sums = quantizer.sum_codes(torch.tensor([[0, 1], [2, 0], [1, 1]]))
+    torch.testing.assert_close(mean, sums.mean(0))
+
+    def utterance(text, codes):
+        return inference.preprocess("key", {"text": text, "codes": np.array(codes)})
+
+    items = [
+        ("a", utterance("one two", train["a"])),
+        ("b", utterance("on", train["b"])),
+    ]
+    rows = inference.scores(items, items[::-1], mean)
+
+    coded = {(r["condition"], r["key"]): r for r in rows if "code_count" in r}
+    assert {condition for condition, _ in coded} == {"matched", "exchanged_codes"}
+    spread = (sums - mean).square().mean(-1)
+    for condition in ("matched", "exchanged_codes"):
+        found = [coded[condition, key]["latent_spread_sum"] for key in "ab"]
+        assert found == pytest.approx([float(spread[:2].sum()), float(spread[2])])
+    # One word alone is predicted before any codes are read.
+    assert coded["matched", "b"]["latent_error_sum"] == pytest.approx(
+        coded["exchanged_codes", "b"]["latent_error_sum"]
+    )
