@@ -22,7 +22,7 @@ test-all: setup ## every test: also slow ones, downloaded weights and recipe sta
 integration: setup ## recipe stages on a tiny configuration, as tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m recipe $(ARGS)
 
-bench: env ## the benchmarks, one table each
+bench: env ## the benchmarks that need no trained model, one table each
 	@shopt -s nullglob; for script in benchmarks/bench_*.py; do \
 		echo "== $${script}"; $(BIN)/python "$${script}" $(ARGS) || exit 1; \
 	done
