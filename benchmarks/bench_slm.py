@@ -9,7 +9,7 @@ random weights of Llama-3.2-1B's size. Questions, each answered by a ratio of th
 * What does a batch bring? Tokens a second of equal completions, alone and together.
 * What does the cache bring? The same tokens by running the LLM over the whole sequence
   at every step, of which only the last position's logits are taken; tokens and codes
-  must come out the same.
+  must come out the same (in float32; in bfloat16 near ties may fall otherwise).
 * How long does it take to set up after the first call? The vocabulary is classified
   once a tokenizer (not with ``released``, which has none).
 
@@ -59,25 +59,33 @@ TASTE_DIM, LATENT_DIM, CODEBOOK_SIZE, NUM_CODEBOOKS = 384, 64, 512, 4
 TESTS = ("length", "batch", "cache", "setup")
 
 
+def build_slm(llm_name: str, dtype_name: str) -> SpokenLM:
+    """Put random adapters, codebooks, fusion and head around an LLM."""
+    torch.manual_seed(0)
+    dtype = getattr(torch, dtype_name)
+    if llm_name == "released":
+        torch.set_default_dtype(dtype)
+        llm = LlamaForCausalLM(LlamaConfig(**RELEASED)).eval()
+        torch.set_default_dtype(torch.float32)
+    else:
+        llm = load_llm(llm_name, dtype)
+    codebooks = ResidualVQ(TASTE_DIM, LATENT_DIM, CODEBOOK_SIZE, NUM_CODEBOOKS)
+    codebooks.initialise(
+        torch.randn(2000, TASTE_DIM),
+        num_iterations=1,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return SpokenLM(llm, codebooks, TASTE_DIM, lora={"r": 16, "alpha": 32})
+
+
 class Bench:
     """The spoken LM, a prompt and the clock."""
 
     def __init__(self, args: argparse.Namespace):
-        torch.manual_seed(0)
         self.args = args
         self.wait = make_clock(args)
-        dtype = getattr(torch, args.dtype)
-        if args.llm == "released":
-            torch.set_default_dtype(dtype)
-            llm = LlamaForCausalLM(LlamaConfig(**RELEASED)).eval()
-            torch.set_default_dtype(torch.float32)
-        else:
-            llm = load_llm(args.llm, dtype)
-        codebooks = ResidualVQ(TASTE_DIM, LATENT_DIM, CODEBOOK_SIZE, NUM_CODEBOOKS)
-        codebooks.initialise(torch.randn(2000, TASTE_DIM), num_iterations=1)
-        slm = SpokenLM(llm, codebooks, TASTE_DIM, lora={"r": 16, "alpha": 32})
-        self.slm = slm.eval().to(args.device)
-        size = slm.output_layer.weight.size(0)
+        self.slm = build_slm(args.llm, args.dtype).eval().to(args.device)
+        size = self.slm.output_layer.weight.size(0)
         # Every other token starts a word; no sentence ends.
         starts = torch.arange(size) % 2 == 0
         nothing = torch.zeros(size, dtype=torch.bool)

@@ -26,18 +26,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from timing import add_machine_options, describe, make_clock  # noqa: E402
+from bench_slm import (  # noqa: E402
+    CODEBOOK_SIZE,
+    LATENT_DIM,
+    NUM_CODEBOOKS,
+    build_slm,
+)
+from timing import add_machine_options, autocast, describe, make_clock  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
 from espnet_taste.layers.latent_head import Latent  # noqa: E402
-from espnet_taste.layers.residual_vq import ResidualVQ  # noqa: E402
 from espnet_taste.slm.delay import DelayBatch, collate, delay_words  # noqa: E402
 from espnet_taste.slm.model import SpokenLM  # noqa: E402
-from espnet_taste.slm.text import load_llm  # noqa: E402
 from espnet_taste.types import IGNORE  # noqa: E402
 
-TASTE_DIM, LATENT_DIM, CODEBOOK_SIZE, NUM_CODEBOOKS = 384, 64, 512, 4
 TOKENS_A_WORD = 1.3
 
 
@@ -106,12 +109,7 @@ def make_batch(args: argparse.Namespace, rng: np.random.Generator) -> DelayBatch
 
 def make_models(args: argparse.Namespace) -> dict[str, SpokenLM]:
     """Return both variants; they share every weight."""
-    torch.manual_seed(0)
-    llm = load_llm(args.llm, getattr(torch, args.dtype))
-    codebooks = ResidualVQ(TASTE_DIM, LATENT_DIM, CODEBOOK_SIZE, NUM_CODEBOOKS)
-    codebooks.initialise(torch.randn(2000, TASTE_DIM), num_iterations=1)
-    slm = SpokenLM(llm, codebooks, TASTE_DIM, lora={"r": 16, "alpha": 32})
-    slm = slm.to(args.device).train()
+    slm = build_slm(args.llm, args.dtype).to(args.device).train()
     looped = LoopedSpokenLM.__new__(LoopedSpokenLM)
     looped.__dict__ = slm.__dict__
     return {"index tensors": slm, "loop over words": looped}
@@ -132,7 +130,7 @@ def whole_step(slm: SpokenLM, batch: DelayBatch, noise: Tensor) -> Tensor:
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--llm", default="HuggingFaceTB/SmolLM2-135M")
+    parser.add_argument("--llm", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--words", type=int, default=17, help="mean words a row")
     parser.add_argument("--steps", type=int, default=5, help="timed steps a variant")
@@ -157,7 +155,8 @@ def main(argv: list[str] | None = None) -> int:
             losses = []
             for name, slm in models.items():
                 start = now()
-                loss = part(slm, batch, noise)
+                with autocast(args):
+                    loss = part(slm, batch, noise)
                 loss.backward()
                 slm.zero_grad(set_to_none=True)
                 spent[name].append(now() - start)

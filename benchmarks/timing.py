@@ -52,7 +52,9 @@ def describe(args: argparse.Namespace) -> str:
         f"{args.threads} thread(s)",
         f"{args.clock} time",
     ]
-    return ", ".join(words + [args.dtype] * hasattr(args, "dtype"))
+    if hasattr(args, "dtype"):
+        words.append(args.dtype)
+    return ", ".join(words)
 
 
 def autocast(args: argparse.Namespace) -> AbstractContextManager:
