@@ -112,7 +112,9 @@ class SpokenLMInference:
             columns = {"text_loss_sum": sums, "text_count": own.num_tokens}
             if condition in coded:
                 columns |= self._code_sums(coded[condition])
-                if mean_latent is not None and "latent_error" in own.taste_terms:
+                error = coded[condition].taste_terms.get("latent_error")
+                if mean_latent is not None and error is not None:
+                    columns["latent_error_sum"] = error
                     columns["latent_spread_sum"] = self._spread(batch, mean_latent)
             rows += _as_rows(keys, condition, columns)
         return rows
@@ -191,7 +193,6 @@ class SpokenLMInference:
         if "latent_mse" in terms:
             latent = (1 - share) * terms["latent_mse"] + share * terms["latent_kl"]
             sums["latent_loss_sum"] = latent
-            sums["latent_error_sum"] = terms["latent_error"]
         if "code_ce" in terms:
             sums["code_loss_sums"] = terms["code_ce"]
         return sums
