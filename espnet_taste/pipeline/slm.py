@@ -68,10 +68,13 @@ class SpokenLMInference:
 
     @torch.no_grad()
     def mean_latent(self, codes: Mapping[str, np.ndarray]) -> Tensor:
-        """Return the mean summed code of words, (d,): the best constant prediction.
+        """Return the mean summed code of words: the best constant prediction.
 
         Args:
             codes: Codes of utterances, each (W, Q); those of the training set.
+
+        Returns:
+            (d,), float32, on the device of the spoken LM.
         """
         rows = torch.from_numpy(np.concatenate(list(codes.values())).astype(np.int64))
         return self.slm.codebooks.sum_codes(rows.to(self.device)).mean(0)
@@ -89,7 +92,8 @@ class SpokenLMInference:
             items: Utterances.
             others: As many, whose codes are exchanged in (repeated to the number of
                 words).
-            mean_latent: What ``mean_latent`` returns, to compare a latent with.
+            mean_latent: What ``mean_latent`` returns, to compare a latent with; None
+                leaves out the errors of both.
 
         Returns:
             Rows as ``eval.slm_scores`` describes them, without the keys' order.

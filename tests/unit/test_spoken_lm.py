@@ -253,3 +253,5 @@ def test_a_latent_is_measured_against_the_mean_of_the_training_codes(lm):
     assert coded["matched", "b"]["latent_error_sum"] == pytest.approx(
         coded["exchanged_codes", "b"]["latent_error_sum"]
     )
+    alone = inference.scores(items, items[::-1])
+    assert not any("latent_error_sum" in row for row in alone)
