@@ -215,18 +215,36 @@ train_slm() {
 systems="text_only without_vq taste text_only_control without_vq_control"
 
 # Synthesis and judging cost more than all other scores, so a large test set may be
-# represented by utterances spread evenly over it.
+# represented by utterances spread evenly over it: by more of them for the original and
+# the units, whose word errors decide whether any other row means something. What the
+# judge hears in the original serves all, so the few are among the many.
 choose_audio_keys() { # choose_audio_keys <set>
-    key_subset=${exp}/audio_keys/$1
+    local most=$((max_topline_utts > max_audio_utts ? max_topline_utts : max_audio_utts))
+    local many few
+    many=$(audio_keys units_only "$1")
+    few=$(audio_keys taste "$1")
     "${dry_run}" && return
-    [ ! -s "${key_subset}" ] || return 0
-    mkdir -p "${exp}/audio_keys"
-    if [ "$(wc -l < "${aligned}/$1/wav.scp")" -gt "${max_audio_utts}" ]; then
-        utils/subset_scp.pl "${max_audio_utts}" "${aligned}/$1/wav.scp"
+    if [ ! -s "${many}" ] || [ ! -s "${few}" ]; then
+        mkdir -p "${exp}/audio_keys"
+        choose_evenly "${most}" "${aligned}/$1/wav.scp" "${many}"
+        choose_evenly "${max_audio_utts}" "${many}" "${few}"
+    fi
+}
+
+audio_keys() { # audio_keys <system> <set>
+    case $1 in
+        original | units_only) echo "${exp}/audio_keys/$2.topline" ;;
+        *) echo "${exp}/audio_keys/$2" ;;
+    esac
+}
+
+choose_evenly() { # choose_evenly <most> <file of keys> <new file>
+    if [ "$(wc -l < "$2")" -gt "$1" ]; then
+        utils/subset_scp.pl "$1" "$2"
     else
-        cat "${aligned}/$1/wav.scp"
-    fi | cut -d ' ' -f 1 > "${key_subset}.part"
-    mv "${key_subset}.part" "${key_subset}"
+        cat "$2"
+    fi | cut -d ' ' -f 1 > "$3.part"
+    mv "$3.part" "$3"
 }
 
 stage_reconstruct() {
@@ -236,12 +254,13 @@ stage_reconstruct() {
         trained=$(trained_systems)
         each reconstruct units_only ${trained}
     done
-    key_subset=
 }
 
 reconstruct() { # reconstruct <system>, of the set in dset
     local -a source=(--model_file "${exp}/$1/${inference_model}")
     [ "$1" != units_only ] || source=(--units_only)
+    local key_subset
+    key_subset=$(audio_keys "$1" "${dset}")
     jobs "${aligned}/${dset}" "${exp}/$1/audio/${dset}" reconstruct "${source[@]}" \
         --config "${config_dir}/${decode_config}" --device "${device}" \
         --vocoder_dir "${exp}/vocoder" --features_dir "${features}/${dset}"
@@ -303,16 +322,20 @@ score() { # score <system> <set> <kind> <options...>
 }
 
 score_audio() { # score_audio <system> <set> <options...>
-    score "$1" "$2" audio --key_file "${exp}/audio_keys/$2" "${@:3}"
+    score "$1" "$2" audio --key_file "$(audio_keys "$1" "$2")" "${@:3}"
 }
 
 stage_score() {
+    # First: the other systems read what the judge heard in the original.
+    each score_original ${test_sets}
     for dset in ${test_sets}; do
-        # First alone: the other systems read what the judge heard in the original.
-        score_audio original "${dset}"
         trained=$(trained_systems)
         each score_system units_only slm ${trained}
     done
+}
+
+score_original() { # score_original <set>
+    score_audio original "$1"
 }
 
 score_system() { # score_system <system>, on the set in dset

@@ -76,6 +76,7 @@ pair_kinds=          # pairs that score_pairs makes of the test sets, e.g.
 num_pairs=100        # of every kind and test set, at most
 pair_opts=           # further options of espnet_taste.bin.make_pairs
 max_audio_utts=50    # utterances of a test set that are synthesised and judged
+max_topline_utts=200 # likewise from the units alone, and of the original
 
 # shellcheck disable=SC2034  # read by parse_options.sh
 help_message="Usage: $0 --train_set NAME --valid_set NAME --test_sets \"NAMES\" [options]

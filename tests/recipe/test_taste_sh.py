@@ -223,6 +223,28 @@ def test_the_exclusion_limit_counts_over_all_jobs(tmp_path):
     assert status == 1
 
 
+@pytest.mark.parametrize(("few", "many", "chosen"), [(3, 10, 10), (12, 5, 12)])
+def test_the_few_that_are_judged_are_among_the_many(tmp_path, few, many, chosen):
+    """The original's transcripts, made for the many, serve every system."""
+    aligned = tmp_path / "dump" / "aligned" / "te"
+    aligned.mkdir(parents=True)
+    lines = [f"utt{number:02d} {number}.wav\n" for number in range(20)]
+    (aligned / "wav.scp").write_text("".join(lines))
+    (tmp_path / "utils").symlink_to(ESPNET / "egs2/TEMPLATE/asr1/utils")
+    options = f"max_audio_utts={few}; max_topline_utts={many}\n"
+
+    result = once(tmp_path, options + '. "$1"/stages.sh; choose_audio_keys te')
+
+    assert result.returncode == 0, result.stderr
+    all_rows, topline = (
+        (tmp_path / "exp" / "audio_keys" / name).read_text().split()
+        for name in ("te", "te.topline")
+    )
+    assert (len(all_rows), len(topline)) == (few, chosen)
+    assert set(all_rows) <= set(topline)
+    assert topline[-1] > "utt15"  # spread over the set
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 def test_each_handles_every_word_and_reports_a_failure(tmp_path, at_once):
     step = f"at_once={at_once}\nstep() {{ echo $1 >> log; [ $1 != bad ]; }}\n"
