@@ -237,7 +237,7 @@ def test_the_few_that_are_judged_are_among_the_many(tmp_path, few, many, chosen)
 
     assert result.returncode == 0, result.stderr
     all_rows, topline = (
-        (tmp_path / "exp" / "audio_keys" / name).read_text().split()
+        (tmp_path / "exp" / "t" / "audio_keys" / name).read_text().split()
         for name in ("te", "te.topline")
     )
     assert (len(all_rows), len(topline)) == (few, chosen)
