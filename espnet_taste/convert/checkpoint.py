@@ -19,8 +19,14 @@ from typing import Literal
 from espnet_taste.convert import to_official, to_ours
 from espnet_taste.convert.architecture import Backbone
 from espnet_taste.convert.folders import check_digests, digests_of, new_folder
+from espnet_taste.convert.names import VOCODER, Place
 from espnet_taste.convert.report import Report
-from espnet_taste.convert.tensors import Shape
+from espnet_taste.convert.tensors import SINGLE, Shape
+from espnet_taste.convert.voice_generator import (
+    RELEASED_FILE,
+    read_voice_generator,
+    write_voice_generator,
+)
 
 Layout = Literal["espnet_taste", "official"]
 
@@ -61,23 +67,39 @@ def convert(
     """
     _check_arguments(source, to, options)
     report = Report(to)
-    voice = (source, options.voice_generator, options.voice_shapes)
     if source is not None:
         check_digests(source, options.digests)
     with new_folder(target) as folder:
-        if to == "espnet_taste":
-            if source is not None:
-                backbone = options.backbone
-                to_ours.convert_checkpoint(source, folder, target, backbone, report)
-            to_ours.convert_voice_generator(*voice, folder, report)
-        else:
-            if source is not None:
-                limit = options.max_shard_bytes
-                to_official.convert_checkpoint(source, folder, limit, report)
-            to_official.convert_voice_generator(*voice, folder, report)
+        if source is not None and to == "espnet_taste":
+            backbone = options.backbone
+            to_ours.convert_checkpoint(source, folder, target, backbone, report)
+        elif source is not None:
+            limit = options.max_shard_bytes
+            to_official.convert_checkpoint(source, folder, limit, report)
+        _convert_voice_generator(source, folder, to, options, report)
         report.sha256 = digests_of(folder)
         report.write(folder)
     return report
+
+
+def _convert_voice_generator(
+    source: Path | None, folder: Path, to: Layout, options: Options, report: Report
+) -> None:
+    """Convert flow and HiFT, if they are given or lie in the source."""
+    old, new = RELEASED_FILE, Path(VOCODER) / SINGLE
+    if to == "official":
+        old, new = new, old
+    files = options.voice_generator
+    if not files and source is not None and (source / old).is_file():
+        files = [source / old]
+    if not files:
+        return
+    state = read_voice_generator(files, options.voice_shapes)
+    write_voice_generator(state, folder / new)
+    for name in state:
+        ours = str(Place(VOCODER, name))
+        pair = (name, ours) if to == "espnet_taste" else (ours, name)
+        report.consumed |= [pair]
 
 
 def _check_arguments(source: Path | None, to: str, options: Options) -> None:

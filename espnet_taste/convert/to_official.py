@@ -19,7 +19,6 @@ from espnet_taste.convert.names import (
     OURS_ALONE,
     SLM,
     TASTE,
-    VOCODER,
     WHISPER,
     WHY_UNUSED,
     Place,
@@ -36,18 +35,12 @@ from espnet_taste.convert.report import Report
 from espnet_taste.convert.tensors import (
     INDEX,
     SINGLE,
-    Shape,
     Stored,
     list_folder,
     num_bytes,
     read_tensors,
 )
 from espnet_taste.convert.to_ours import LLM_TOKENIZER, unused_of
-from espnet_taste.convert.voice_generator import (
-    RELEASED_FILE,
-    read_voice_generator,
-    write_voice_generator,
-)
 
 WHY_COPY = "a copy of the tokenizer's quantizer"
 # Of the LLM's folder, what belongs to its tokenizer.
@@ -91,35 +84,6 @@ def convert_checkpoint(
     _copy_tokenizer(source / LLM, folder / LLM_TOKENIZER)
     _fill_report(report, plan)
     report.missing = dict.fromkeys(unused_of(architecture), WHY_UNUSED)
-
-
-def convert_voice_generator(
-    source: Path | None,
-    files: Sequence[Path],
-    shapes: Mapping[str, Shape] | None,
-    folder: Path,
-    report: Report,
-) -> None:
-    """Convert flow and HiFT, if they are given or lie in the source.
-
-    Args:
-        source: Folder in our layout, or None.
-        files: See ``read_voice_generator``; none for the file in the source.
-        shapes: Their names and shapes; None for those of CosyVoice-300M.
-        folder: Folder to fill.
-        report: Is filled.
-
-    Raises:
-        FileNotFoundError: If a given file is absent.
-        CheckpointError: If something is wrong with a file.
-    """
-    if not files and source is not None and (source / VOCODER / SINGLE).is_file():
-        files = [source / VOCODER / SINGLE]
-    if not files:
-        return
-    state = read_voice_generator(files, shapes)
-    write_voice_generator(state, folder / RELEASED_FILE)
-    report.consumed |= {str(Place(VOCODER, name)): name for name in state}
 
 
 def _refuse_differing_copies(plan: Plan, stored: Mapping[Place, Stored]) -> None:

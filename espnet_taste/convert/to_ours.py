@@ -1,10 +1,8 @@
 """Released layout to ours; see ``checkpoint.py``."""
 
 import shutil
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable
 from pathlib import Path
-
-from safetensors.torch import save_file
 
 from espnet_taste.convert.architecture import (
     Architecture,
@@ -17,7 +15,6 @@ from espnet_taste.convert.names import (
     LLM,
     SLM,
     TASTE,
-    VOCODER,
     WHISPER,
     WHY_UNUSED,
     Place,
@@ -32,7 +29,6 @@ from espnet_taste.convert.plan import (
 )
 from espnet_taste.convert.report import Report
 from espnet_taste.convert.tensors import SINGLE, Shape, list_folder
-from espnet_taste.convert.voice_generator import RELEASED_FILE, read_voice_generator
 
 LLM_TOKENIZER = "llama_tokenizer"  # folder of the released layout
 
@@ -72,37 +68,6 @@ def convert_checkpoint(
             shutil.copyfile(source / name, folder / OFFICIAL / name)
     copy_files(source / LLM_TOKENIZER, folder / LLM)
     _fill_report(report, plan, unused, stored)
-
-
-def convert_voice_generator(
-    source: Path | None,
-    files: Sequence[Path],
-    shapes: Mapping[str, Shape] | None,
-    folder: Path,
-    report: Report,
-) -> None:
-    """Convert flow and HiFT, if they are given or lie in the source.
-
-    Args:
-        source: Folder in the released layout, or None.
-        files: See ``read_voice_generator``; none for the file in the source.
-        shapes: Their names and shapes; None for those of CosyVoice-300M.
-        folder: Folder to fill.
-        report: Is filled.
-
-    Raises:
-        FileNotFoundError: If a given file is absent.
-        CheckpointError: If something is wrong with a file.
-    """
-    if not files and source is not None and (source / RELEASED_FILE).is_file():
-        files = [source / RELEASED_FILE]
-    if not files:
-        return
-    state = read_voice_generator(files, shapes)
-    (folder / VOCODER).mkdir()
-    plain = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(plain, folder / VOCODER / SINGLE, metadata={"format": "pt"})
-    report.consumed |= {name: str(Place(VOCODER, name)) for name in state}
 
 
 def unused_of(architecture: Architecture) -> dict[str, Shape]:

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from espnet_taste.convert.errors import (
@@ -251,11 +251,16 @@ def load_tensors_only(path: Path) -> dict[str, Tensor]:
 
 
 def write_voice_generator(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write flow and HiFT as the released model has them.
+    """Write flow and HiFT.
 
     Args:
         state: Name, with its prefix, to tensor.
-        path: A ``.pth`` file; its folder is made.
+        path: A ``.pth`` file, as the released model has, or a ``.safetensors`` file,
+            as we have; its folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(state), path)
+    if path.suffix != ".safetensors":
+        torch.save(dict(state), path)
+        return
+    plain = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(plain, path, metadata={"format": "pt"})
