@@ -21,7 +21,7 @@ from espnet_taste.slm.likelihood import SpokenLMScores, log_likelihoods, score
 from espnet_taste.slm.prompt import Prompt
 from espnet_taste.slm.text import LlmText
 from espnet_taste.slm.vocabulary import Vocabulary, read_vocabulary
-from espnet_taste.tasks.slm import TasteSpokenLMTask
+from espnet_taste.tasks.slm_builder import SpokenLMBuilder
 from espnet_taste.tasks.tokenizer_model import repeat_to_width
 from espnet_taste.types import IGNORE
 from espnet_taste.words import split_words
@@ -45,12 +45,12 @@ class SpokenLMInference:
         device: str = "cpu",
     ):
         self.device = torch.device(device)
-        self.model, self.args = TasteSpokenLMTask.build_model_from_file(
+        self.model, self.args = SpokenLMBuilder.build_model_from_file(
             config_file, model_file, device
         )
         self.slm = self.model.slm
-        self.preprocess = TasteSpokenLMTask.build_preprocess_fn(self.args, train=False)
-        self.collate = TasteSpokenLMTask.build_collate_fn(self.args, train=False)
+        self.preprocess = SpokenLMBuilder.build_preprocess_fn(self.args, train=False)
+        self.collate = SpokenLMBuilder.build_collate_fn(self.args, train=False)
         self.text = LlmText(self.args.llm)
 
     @cached_property

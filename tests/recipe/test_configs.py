@@ -82,7 +82,8 @@ def test_the_released_decoder_has_the_size_of_the_released_decoder():
 def test_a_spoken_lm_config_fits(name):
     from espnet_taste.slm.lora import attach_lora
     from espnet_taste.slm.model import SpokenLM
-    from espnet_taste.tasks.slm import TasteSpokenLMTask, check_options
+    from espnet_taste.tasks.slm import TasteSpokenLMTask
+    from espnet_taste.tasks.slm_builder import check_options
 
     parser = TasteSpokenLMTask.get_parser()
     args = parser.parse_args(["--config", str(CONF / name)])

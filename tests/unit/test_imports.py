@@ -86,10 +86,11 @@ def test_there_are_commands():
     assert len(COMMANDS) > 15
 
 
-def test_using_a_tokenizer_does_not_wait_for_the_base_of_espnets_tasks():
+@pytest.mark.parametrize("module", ["tokenizer", "speech", "spoken_lm"])
+def test_using_a_model_does_not_wait_for_the_base_of_espnets_tasks(module):
     """It imports trainers, front-ends and text-to-speech: ten seconds a process."""
     code = (
-        "import sys, espnet_taste.pipeline.tokenizer, espnet_taste.pipeline.speech; "
+        f"import sys, espnet_taste.pipeline.{module}; "
         "print(*sorted(name for name in sys.modules if name.startswith('espnet2.')))"
     )
     result = subprocess.run(
