@@ -47,7 +47,7 @@ class PlainMissedAttention:
     """The loss as its definition reads."""
 
     @staticmethod
-    def apply(scores: Tensor, target: Tensor) -> Tensor:
+    def apply(scores: Tensor, target: Tensor, shares: Tensor) -> Tensor:
         """Return the loss of every query; see ``MissedAttention``."""
         aimed = scores.masked_fill(~target, torch.finfo(torch.float32).min)
         missed = scores.logsumexp(-1) - aimed.logsumexp(-1)

@@ -27,42 +27,37 @@ Sizes = tuple[tuple[int, int], ...]
 class MissedAttention(torch.autograd.Function):
     """Minus the log share of attention on a target, zero where there is none.
 
-    That is ``scores.logsumexp(-1) - scores[target].logsumexp(-1)``. Written by softmax
-    alone, because on a CPU the exponential function that logsumexp calls takes up to
-    twenty times as long on masked scores, and so did its gradient.
+    That is ``scores.logsumexp(-1) - scores[target].logsumexp(-1)``. Written by the
+    shares alone, which attention has made already: on a CPU the exponential function
+    that logsumexp calls takes up to twenty times as long on masked scores, and so did
+    its gradient. A share too small for float32 counts as the smallest there is.
     """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, target: Tensor, shares: Tensor) -> Tensor:
         """Return the loss of every query.
 
         Args:
             ctx: Of autograd.
-            scores: (..., L, T), float32; minus infinity where nothing is attended.
-            target: Broadcasts to them, bool.
+            scores: (..., L, T), float32; only their gradient is needed.
+            target: Broadcasts to them, bool; only where scores are finite.
+            shares: ``scores.softmax(-1)``; NaN where a query attends nothing.
 
         Returns:
             (..., L), float32.
         """
-        is_aimed = target.any(-1, keepdim=True)
-        # Where there is nothing to look at, the fill keeps both softmaxes finite.
-        fill = torch.finfo(torch.float32).min
-        aimed = scores.masked_fill(~target, fill)
-        shares, aimed_shares = scores.softmax(-1), aimed.softmax(-1)
-        missed = _log_sum(scores, shares) - _log_sum(aimed, aimed_shares)
-        ctx.save_for_backward(torch.where(is_aimed, shares - aimed_shares, 0.0))
-        return torch.where(is_aimed, missed, 0.0)[..., 0]
+        nothing = ~target.any(-1, keepdim=True)
+        aimed = shares.masked_fill(~target, 0.0)
+        total = aimed.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
+        slope = torch.addcmul(shares, aimed, -total.reciprocal())
+        ctx.save_for_backward(slope.masked_fill_(nothing, 0.0))
+        return -total.log().masked_fill(nothing, 0.0)[..., 0]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of the scores."""
         (slope,) = ctx.saved_tensors
-        return slope * grad[..., None], None
-
-
-def _log_sum(scores: Tensor, shares: Tensor) -> Tensor:
-    """Return logsumexp from what softmax has summed already, (..., L, 1)."""
-    return scores.amax(-1, keepdim=True) - shares.amax(-1, keepdim=True).log()
+        return slope * grad[..., None], None, None
 
 
 class AttentionGuide:
@@ -100,7 +95,9 @@ class AttentionGuide:
         """
         target = self.targets[group]
         scores = torch.baddbmm(bias[0], queries[0], keys[0].transpose(1, 2)).float()
-        self.losses.append(MissedAttention.apply(scores, target).sum())
+        with torch.no_grad():
+            shares = scores.softmax(-1)
+        self.losses.append(MissedAttention.apply(scores, target, shares).sum())
 
     def loss(self) -> Tensor:
         """Return minus the log share of attention on the right word, a mean, ()."""
@@ -121,9 +118,14 @@ class SpeechGuide:
         self.is_aimed = self.target.any(-1)  # (B, 1, L)
         self.losses: list[Tensor] = []
 
-    def read(self, scores: Tensor) -> None:
-        """Add one layer's scores, (B, H, L, T), minus infinity where masked."""
-        missed = MissedAttention.apply(scores.float(), self.target)
+    def read(self, scores: Tensor, shares: Tensor) -> None:
+        """Add one layer.
+
+        Args:
+            scores: (B, H, L, T), float32, minus infinity where masked.
+            shares: Their softmax.
+        """
+        missed = MissedAttention.apply(scores, self.target, shares.detach())
         count = self.is_aimed.sum().clamp(min=1) * scores.size(1)
         self.losses.append(missed.sum() / count)
 

@@ -94,13 +94,15 @@ class KeyValueAttention(nn.Module):
 
     def _watched(self, query: Tensor, key: Tensor, attention_mask: Tensor) -> Tensor:
         """Show the scores to who watches; return the attention, (B, H, L, T)."""
-        scores = query @ key.transpose(2, 3) * query.size(-1) ** -0.5
-        scores = scores.float().masked_fill(~attention_mask, float("-inf"))
+        # Queries are the fewer, so they are scaled; what the product made is ours.
+        query = query * query.size(-1) ** -0.5
+        scores = (query @ key.transpose(2, 3)).float()
+        scores = scores.masked_fill_(~attention_mask, float("-inf"))
         weights = scores.softmax(-1)
         if self.maps is not None:
             self.maps.append(weights)
         if self.guide is not None:
-            self.guide.read(scores)
+            self.guide.read(scores, weights)
         return weights
 
     def _heads(self, states: Tensor) -> Tensor:

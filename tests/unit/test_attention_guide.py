@@ -37,7 +37,7 @@ def test_missed_attention_is_a_difference_of_log_sums():
     target[1, 2, 0] = True
     ours, plain = (scores.clone().requires_grad_() for _ in range(2))
 
-    missed = MissedAttention.apply(ours, target)
+    missed = MissedAttention.apply(ours, target, ours.detach().softmax(-1))
     (missed * torch.arange(12).view(3, 4)).sum().backward()
 
     sums = plain.masked_fill(~target, -math.inf).logsumexp(-1)

@@ -24,7 +24,8 @@ def test_the_loss_is_the_log_share_of_attention():
     target = torch.tensor([[[True, True, False, False], [False] * 4]])
     guide = SpeechGuide(target)
 
-    guide.read(torch.tensor([[[[0.0, 0.0, 0.0, -math.inf]] * 2] * 3]))
+    scores = torch.tensor([[[[0.0, 0.0, 0.0, -math.inf]] * 2] * 3])
+    guide.read(scores, scores.softmax(-1))
 
     assert guide.loss().item() == pytest.approx(math.log(3 / 2))
 
