@@ -97,7 +97,7 @@ each() {
 }
 
 # aside <function> <words...>: with at_once above 1, run beside the stages that follow,
-# one at a time. A stage that needs what they make calls join_asides first.
+# one after the other. A stage that needs what they make calls join_asides first.
 asides=()
 aside_functions=()
 aside() {
@@ -105,12 +105,12 @@ aside() {
         "$@"
         return
     fi
-    mkdir -p "${exp}"
+    local -a before=("${asides[@]: -1}")
     set -m # a process group of its own, so that stop_asides reaches all of it
     (
-        flock 9
+        [ ${#before[@]} -eq 0 ] || tail --pid="${before[0]}" -f /dev/null
         "$@"
-    ) 9> "${exp}/.lock.aside" &
+    ) &
     set +m
     asides+=($!)
     aside_functions+=("$1")

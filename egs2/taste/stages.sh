@@ -155,6 +155,20 @@ train_vocoder() {
         --units_dir "${exp}/units" "${init[@]}"
 }
 
+# Judged before any tokenizer is trained: what the units lose, no tokenizer can say.
+stage_score_topline() {
+    aside score_topline
+}
+
+score_topline() {
+    for dset in ${test_sets}; do
+        choose_audio_keys "${dset}"
+        score_audio original "${dset}"
+        reconstruct units_only
+        score_audio units_only "${dset}" --wav_scp "${exp}/units_only/audio/${dset}/wav.scp"
+    done
+}
+
 train_tokenizer() { # train_tokenizer <name> <config> [<model to start from>]
     local init=()
     [ $# -lt 3 ] || init=(--init_from "${exp}/$3")
@@ -252,7 +266,7 @@ stage_reconstruct() {
     for dset in ${test_sets}; do
         choose_audio_keys "${dset}"
         trained=$(trained_systems)
-        each reconstruct units_only ${trained}
+        each reconstruct ${trained}
     done
 }
 
@@ -326,16 +340,10 @@ score_audio() { # score_audio <system> <set> <options...>
 }
 
 stage_score() {
-    # First: the other systems read what the judge heard in the original.
-    each score_original ${test_sets}
     for dset in ${test_sets}; do
         trained=$(trained_systems)
         each score_system units_only slm ${trained}
     done
-}
-
-score_original() { # score_original <set>
-    score_audio original "$1"
 }
 
 score_system() { # score_system <system>, on the set in dset
@@ -348,7 +356,6 @@ score_system() { # score_system <system>, on the set in dset
             ;;
         units_only)
             score "$1" "${dset}" codes --units_scp "${features}/${dset}/units.scp" "${sizes[@]}"
-            score_audio "$1" "${dset}" --wav_scp "${exp}/$1/audio/${dset}/wav.scp"
             return
             ;;
         taste) score "$1" "${dset}" codes "${codes[@]}" "${sizes[@]}" ;;

@@ -11,6 +11,7 @@ stages=(
     extract_features    # speaker embeddings, mel frames, Whisper encoder states
     train_units         # discrete speech units of this corpus, and those of all sets
     train_vocoder       # the way back from units to a waveform
+    score_topline       # the original and the units alone: what any model can reach
     train_text_only     # tokenizer sub-stage 1: decoder from text alone
     train_text_only_control   # the row of text alone, trained as long as the last one
     train_without_vq    # tokenizer sub-stage 2: aggregator, no quantizer

@@ -31,7 +31,7 @@ def stages_of(result):
 
 
 def test_a_stage_range_runs_those_stages_in_order():
-    result = dry("--stage", "train_text_only", "--stop_stage", "9")
+    result = dry("--stage", "train_text_only", "--stop_stage", "10")
 
     assert result.returncode == 0, result.stderr
     expected = ["train_text_only", "train_text_only_control", "train_without_vq"]
@@ -39,7 +39,7 @@ def test_a_stage_range_runs_those_stages_in_order():
 
 
 def test_stages_can_be_skipped_by_name():
-    result = dry("--stage", "14", "--skip_stages", "score report")
+    result = dry("--stage", "15", "--skip_stages", "score report")
 
     expected = ["reconstruct", "continue_speech", "score_pairs", "pack"]
     assert stages_of(result) == expected
@@ -60,6 +60,16 @@ def test_pairs_are_made_encoded_scored_and_counted_where_they_are_wanted():
     made = " ".join(commands[0])
     assert "--kinds speaker_switch topic_switch --num_pairs 7" in made
     assert "espnet_taste.bin" not in dry(*stage).stdout
+
+
+def test_the_topline_is_judged_before_any_tokenizer_is_trained():
+    out = dry("--stage", "score_topline", "--stop_stage", "train_text_only").stdout
+
+    first = out[: out.index("stage 8: train_text_only")]
+    for system in ("original", "units_only"):
+        assert f"--kind audio --system {system}" in first
+    assert "--key_file exp/mini_an4/audio_keys/test.topline" in first
+    assert "--units_only" in first
 
 
 def test_each_training_starts_from_the_one_before():
@@ -104,10 +114,10 @@ def test_transcripts_of_the_corpus_are_taken_as_they_are():
 
 
 def test_the_resume_hint_names_its_own_stage():
-    out = dry("--stage", "12", "--stop_stage", "12").stdout
+    out = dry("--stage", "13", "--stop_stage", "13").stdout
 
-    assert "stage 12: extract_codes" in out
-    assert out.splitlines()[0].endswith("--stage 12)")
+    assert "stage 13: extract_codes" in out
+    assert out.splitlines()[0].endswith("--stage 13)")
 
 
 @pytest.mark.parametrize(
