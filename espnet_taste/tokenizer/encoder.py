@@ -229,7 +229,10 @@ class WhisperEncoder(AbsEncoder):
         size = (NOISE_WINDOWS, self.max_frames * FRAME_SAMPLES)
         noise = NOISE_LEVEL * torch.randn(size, generator=source)
         mel = log_mel(noise.to(self.mel_filters), self.mel_filters)
-        return self.encode_log_mel(mel).values.mean(0)
+        hidden = self._embed(mel)
+        for layer in self.encoder.layers[: self.value_layer]:
+            hidden = layer(hidden, None)
+        return hidden.mean(0)
 
     def _count_frames(self, num_samples: Samples) -> Samples:
         """Return the frames that begun samples and the silence behind them take."""

@@ -3,10 +3,19 @@
 Source: Whisper (arXiv:2212.04356), section 2.3.
 """
 
+from functools import lru_cache
+from pathlib import Path
+
 from transformers import PreTrainedTokenizerBase, WhisperTokenizer
 
 from espnet_taste.tokenizer.whisper import is_multilingual, load_config
 from espnet_taste.weights import resolve
+
+
+@lru_cache
+def _load_tokenizer(folder: Path) -> WhisperTokenizer:
+    """Load once in a process: it takes a second, and several parts of a model ask."""
+    return WhisperTokenizer.from_pretrained(folder)
 
 
 class WhisperText:
@@ -19,7 +28,7 @@ class WhisperText:
     """
 
     def __init__(self, model: str = "openai/whisper-tiny.en", language: str = "en"):
-        tokenizer = WhisperTokenizer.from_pretrained(resolve(model))
+        tokenizer = _load_tokenizer(resolve(model))
         self._build(tokenizer, load_config(model).vocab_size, language)
 
     @classmethod
