@@ -35,8 +35,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # Threads that wait must sleep: spinning, they cost a busy machine up to 60 times.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 # A step needs the memory of the step before. Given back to the system in between, it is
-# cleared for every large tensor: a tenth of a training step on a CPU, and more in a
-# virtual machine.
+# cleared again for every large tensor: half of a CPU training's page faults.
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-33554432}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-17179869184}
 export NCCL_SOCKET_IFNAME="^lo,docker,virbr,vmnet,vboxnet"

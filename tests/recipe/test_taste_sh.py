@@ -233,7 +233,7 @@ def test_the_exclusion_limit_counts_over_all_jobs(tmp_path):
     assert status == 1
 
 
-@pytest.mark.parametrize(("few", "many", "chosen"), [(3, 10, 10), (12, 5, 12)])
+@pytest.mark.parametrize(("few", "many", "chosen"), [(7, 9, 9), (12, 5, 12)])
 def test_the_few_that_are_judged_are_among_the_many(tmp_path, few, many, chosen):
     """The original's transcripts, made for the many, serve every system."""
     aligned = tmp_path / "dump" / "aligned" / "te"
