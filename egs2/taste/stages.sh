@@ -288,6 +288,49 @@ trained_systems() { # the tokenizers that exist: controls may have been skipped
     done
 }
 
+score() { # score <system> <set> <kind> <options...>
+    local system=$1 dset=$2 kind=$3
+    shift 3
+    local dir=${exp}/${system}/eval/${dset}
+    # The cache of what the judge heard is no input: it only spares work.
+    once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" -- \
+        ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
+        --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" \
+        --reference_cache "${exp}/original/eval/${dset}/judge.jsonl" "$@"
+}
+
+score_audio() { # score_audio <system> <set> <options...>
+    score "$1" "$2" audio --key_file "$(audio_keys "$1" "$2")" "${@:3}"
+}
+
+# The spoken LM may still be trained while these are judged.
+stage_score_tokenizers() {
+    join_asides train_slm
+    for dset in ${test_sets}; do
+        trained=$(trained_systems)
+        each score_tokenizer units_only ${trained}
+    done
+}
+
+score_tokenizer() { # score_tokenizer <system>, on the set in dset
+    case $1 in
+        units_only)
+            score_codes "$1" --units_scp "${features}/${dset}/units.scp"
+            return
+            ;;
+        taste) score_codes "$1" --codes_scp "${exp}/codes/${dset}/codes.scp" ;;
+    esac
+    jobs "${aligned}/${dset}" "${exp}/$1/units/${dset}" score_units --device "${device}" \
+        --model_file "${exp}/$1/${inference_model}" --features_dir "${features}/${dset}"
+    score "$1" "${dset}" units --unit_scores "${exp}/$1/units/${dset}/unit_scores.jsonl"
+    score_audio "$1" "${dset}" --wav_scp "${exp}/$1/audio/${dset}/wav.scp" \
+        --generation_report "${exp}/$1/audio/${dset}/report.jsonl"
+}
+
+score_codes() { # score_codes <system> <options...>, of the set in dset
+    score "$1" "${dset}" codes "${@:2}" --train_config "${exp}/taste/config.yaml"
+}
+
 stage_continue_speech() {
     join_asides
     for dset in ${test_sets}; do
@@ -324,56 +367,19 @@ score_pairs_of() { # score_pairs_of <set>
         --max_skipped "${max_excluded}"
 }
 
-score() { # score <system> <set> <kind> <options...>
-    local system=$1 dset=$2 kind=$3
-    shift 3
-    local dir=${exp}/${system}/eval/${dset}
-    # The cache of what the judge heard is no input: it only spares work.
-    once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" -- \
-        ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
-        --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" \
-        --reference_cache "${exp}/original/eval/${dset}/judge.jsonl" "$@"
+stage_score_slm() {
+    join_asides
+    each score_slm ${test_sets}
 }
 
-score_audio() { # score_audio <system> <set> <options...>
-    score "$1" "$2" audio --key_file "$(audio_keys "$1" "$2")" "${@:3}"
-}
-
-stage_score() {
-    for dset in ${test_sets}; do
-        trained=$(trained_systems)
-        each score_system units_only slm ${trained}
-    done
-}
-
-score_system() { # score_system <system>, on the set in dset
-    local sizes=(--train_config "${exp}/taste/config.yaml")
-    local codes=(--codes_scp "${exp}/codes/${dset}/codes.scp")
-    case $1 in
-        slm)
-            score_slm
-            return
-            ;;
-        units_only)
-            score "$1" "${dset}" codes --units_scp "${features}/${dset}/units.scp" "${sizes[@]}"
-            return
-            ;;
-        taste) score "$1" "${dset}" codes "${codes[@]}" "${sizes[@]}" ;;
-    esac
-    jobs "${aligned}/${dset}" "${exp}/$1/units/${dset}" score_units --device "${device}" \
-        --model_file "${exp}/$1/${inference_model}" --features_dir "${features}/${dset}"
-    score "$1" "${dset}" units --unit_scores "${exp}/$1/units/${dset}/unit_scores.jsonl"
-    score_audio "$1" "${dset}" --wav_scp "${exp}/$1/audio/${dset}/wav.scp" \
-        --generation_report "${exp}/$1/audio/${dset}/report.jsonl"
-}
-
-score_slm() { # of the set in dset
-    jobs "${aligned}/${dset}" "${exp}/slm/scores/${dset}" score_slm --device "${device}" \
-        --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}" \
+score_slm() { # score_slm <set>
+    local -a codes=(--codes_scp "${exp}/codes/$1/codes.scp"
+        --train_codes_scp "${exp}/codes/${train_set}/codes.scp")
+    jobs "${aligned}/$1" "${exp}/slm/scores/$1" score_slm --device "${device}" \
+        --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/$1" \
         --train_codes_scp "${exp}/codes/${train_set}/codes.scp"
-    score slm "${dset}" slm "${sizes[@]}" "${codes[@]}" \
-        --slm_scores "${exp}/slm/scores/${dset}/slm_scores.jsonl" \
-        --train_codes_scp "${exp}/codes/${train_set}/codes.scp"
+    score slm "$1" slm --slm_scores "${exp}/slm/scores/$1/slm_scores.jsonl" "${codes[@]}" \
+        --train_config "${exp}/taste/config.yaml"
 }
 
 stage_report() {

@@ -20,9 +20,10 @@ stages=(
     extract_codes       # TASTE codes of all sets, arks and a readable table
     train_slm           # spoken LM, LoRA
     reconstruct         # test sets: text + codes -> units -> audio
+    score_tokenizers    # units, audio and rates of the tokenizers
     continue_speech     # spoken prompts of the test sets, continued
     score_pairs         # spoken LM on pairs of real speech that differ in one thing
-    score
+    score_slm           # losses of the spoken LM
     report              # results.json and RESULTS.md
     pack                # one loadable file
 )

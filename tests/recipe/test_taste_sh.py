@@ -39,7 +39,7 @@ def test_a_stage_range_runs_those_stages_in_order():
 
 
 def test_stages_can_be_skipped_by_name():
-    result = dry("--stage", "15", "--skip_stages", "score report")
+    result = dry("--stage", "15", "--skip_stages", "score_tokenizers score_slm report")
 
     expected = ["reconstruct", "continue_speech", "score_pairs", "pack"]
     assert stages_of(result) == expected
@@ -70,6 +70,19 @@ def test_the_topline_is_judged_before_any_tokenizer_is_trained():
         assert f"--kind audio --system {system}" in first
     assert "--key_file exp/mini_an4/audio_keys/test.topline" in first
     assert "--units_only" in first
+
+
+def test_tokenizers_are_judged_before_the_spoken_lm_has_to_be_ready():
+    result = dry("--stage", "train_slm", "--stop_stage", "score_slm")
+
+    stages = stages_of(result)
+    assert stages.index("score_tokenizers") < stages.index("continue_speech")
+    *_, tokenizers, continued, pairs, slm = result.stdout.split(" stage ")
+    for kind in ("units", "audio", "codes"):
+        assert f"--kind {kind} --system taste" in tokenizers
+    assert "--kind codes --system units_only" in tokenizers
+    assert "--kind slm --system slm --set test " in slm
+    assert "--kind" not in continued + pairs
 
 
 def test_each_training_starts_from_the_one_before():
