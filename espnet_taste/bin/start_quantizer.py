@@ -49,15 +49,11 @@ def start_quantizer(args: argparse.Namespace) -> None:
 
     from espnet_taste.pipeline.tokenizer import TokenizerInference
     from espnet_taste.tasks.checkpointing import atomic_torch_save, load_weights
-    from espnet_taste.tasks.tokenizer import TasteTokenizerTask
+    from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
 
     before = TokenizerInference(args.model_file, device=args.device)
     features = collect_features(before, args)
-    parser = TasteTokenizerTask.get_parser()
-    train_args = parser.parse_args(["--config", str(args.config)])
-    train_args.whisper = before.args.whisper
-    train_args.decoder_conf["num_units"] = before.args.decoder_conf["num_units"]
-    model = TasteTokenizerTask.build_model(train_args)
+    model = TokenizerBuilder.build_model(next_training(args.config, before.args))
     load_weights(model, args.model_file, allow_new=("quantizer",))
     logging.info(f"k-means on {len(features)} words")
     model.quantizer.initialise(
@@ -70,6 +66,29 @@ def start_quantizer(args: argparse.Namespace) -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_torch_save():
         torch.save(model.state_dict(), args.output)
+
+
+def next_training(config: Path, before: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments of a training that goes on with other parts.
+
+    The task's parser would tell them too, but it imports half of ESPnet.
+
+    Args:
+        config: YAML of the training to come.
+        before: Arguments of the one before, for what the YAML does not choose.
+    """
+    from espnet_taste.tasks.building import read_config
+    from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
+
+    wanted = vars(read_config(config))
+    args = vars(before) | {"init_from": None, "model_conf": {}}
+    for choices in TokenizerBuilder.class_choices_list:
+        args |= {choices.name: choices.default, f"{choices.name}_conf": {}}
+    args |= {key: value for key, value in wanted.items() if key in args}
+    num_units = {"num_units": before.decoder_conf["num_units"]}
+    return argparse.Namespace(
+        **args | {"decoder_conf": args["decoder_conf"] | num_units}
+    )
 
 
 def collect_features(before, args: argparse.Namespace):
