@@ -64,7 +64,8 @@ def make_slm(family="llama", *, llm=None, **options):
     torch.manual_seed(7)
     with torch.no_grad():
         for name, parameter in slm.named_parameters():
-            if "lora_B" in name or name.startswith("pad_") or "logvar" in name:
+            starts_idle = name.startswith(("pad_", "head_skip"))
+            if "lora_B" in name or "logvar" in name or starts_idle:
                 nn.init.normal_(parameter, std=0.3)
         for parameter in slm.fusion.parameters():
             nn.init.constant_(parameter, 0.0 if parameter.shape == (2,) else 0.3)

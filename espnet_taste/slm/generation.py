@@ -208,6 +208,8 @@ class CompletionLoop:
         self.texts: list[list[int]] = [[] for _ in prompts]
         self.seen = self._context(prompts)
         self.taste = slm.pad_taste.expand(len(prompts), -1)  # last generated one
+        # Read along with the last token; behind a prompt no codes are taken yet.
+        self.read = self.taste
         self.done = torch.zeros_like(has_prefix)
         self.cut = torch.zeros_like(has_prefix)
         self.history: list[tuple[Tensor, Step, Tensor]] = []
@@ -221,7 +223,7 @@ class CompletionLoop:
         hidden, self.past = self.slm.read_on(self.inputs, self.past, self.mask)
         tokens = self._draw_text(hidden)
         codes = self.slm.head.choose(
-            self.slm.run_head(hidden),
+            self.slm.run_head(hidden, taste=self.read),
             self.slm.codebooks,
             sampler=self.settings.codes,
             source=self.source,
@@ -272,9 +274,9 @@ class CompletionLoop:
         prefix = self.pending.gather(1, slot).squeeze(1)
         action = step.taste_action[:, None]
         # To wait is to read the pad, which is what prompts without TASTE have pending.
-        taste = torch.where(action == TasteAction.SAMPLE, self.taste, prefix)
+        self.read = torch.where(action == TasteAction.SAMPLE, self.taste, prefix)
         text = self.slm.embed_tokens(tokens)
-        self.inputs = self.slm.fuse(taste, text)[:, None]
+        self.inputs = self.slm.fuse(self.read, text)[:, None]
         if self.mask is not None:
             self.mask = F.pad(self.mask, (0, 1), value=True)
 

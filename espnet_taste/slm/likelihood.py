@@ -102,7 +102,7 @@ def score(
     )
 
     is_word = batch.word_codes[..., 0] != IGNORE
-    prediction = slm.predict_words(hidden, batch)
+    prediction = slm.predict_words(hidden, read)
     terms = slm.head.losses(prediction, batch.word_codes, slm.codebooks).terms
     codes = slm.head.choose(prediction, slm.codebooks)
     hits = (codes == batch.word_codes) & is_word[..., None]

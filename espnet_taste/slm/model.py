@@ -76,6 +76,9 @@ class SpokenLM(nn.Module):
         delay_level: What ``delay`` counts, ``"word"`` (released) or ``"token"``.
         head: ``"latent"`` (released), ``"linear"``, ``"both"``, or a head of your own.
         eval_latent: Point the latent head takes in eval mode, see ``LatentHead``.
+        head_skip: Add the TASTE that is read at a position to what the head sees there,
+            by a linear layer that starts at zero. The released model has none; without
+            it a short training hardly brings TASTE through a frozen LLM.
         fusion: ``"weighted_sum"`` (released), ``"gated"`` or ``"addition"``.
         lora: Options of ``attach_lora``; None adds no adapters.
         train_llm: Train the LLM's own layers instead; its embedding and its output
@@ -102,6 +105,7 @@ class SpokenLM(nn.Module):
         delay_level: DelayLevel = "word",
         head: str | AbsCodeHead = "latent",
         eval_latent: LatentEval = "mu_sigma",
+        head_skip: bool = False,
         fusion: str = "weighted_sum",
         lora: Mapping[str, Any] | None = None,
         train_llm: bool = False,
@@ -144,6 +148,10 @@ class SpokenLM(nn.Module):
         self.taste_projection = nn.Linear(taste_dim, width)
         self.fusion = build_fusion(fusion, width)
         self.head = build_head(head, width, codebooks, eval_latent, weights.latent_kl)
+        self.head_skip = None
+        if head_skip:
+            self.head_skip = nn.Linear(taste_dim, width, bias=False)
+            nn.init.zeros_(self.head_skip.weight)
         self.pad_text = nn.Parameter(torch.zeros(width))
         self.pad_taste = nn.Parameter(torch.zeros(taste_dim))
 
@@ -258,8 +266,7 @@ class SpokenLM(nn.Module):
             (B, L, D) or (B, L, d), float32; the learned pad where no word has arrived.
         """
         words = self.embed_codes(batch.word_codes)
-        index = batch.taste_words.clamp(min=0)[..., None]
-        taste = words.gather(1, index.expand(-1, -1, words.size(-1)))
+        taste = _gather_rows(words, batch.taste_words.clamp(min=0))
         return torch.where((batch.taste_words >= 0)[..., None], taste, self.pad_taste)
 
     def embed_codes(self, codes: Tensor) -> Tensor:
@@ -380,17 +387,38 @@ class SpokenLM(nn.Module):
 
         Args:
             hidden: (B, L + 1, H).
-            batch: Layouts and codes; of the codes only the shape is used.
+            batch: Layouts and codes, the ones that ``hidden`` has read.
             noise: (B, W, d) or None, see ``forward``.
 
         Returns:
             The head's prediction, one row a word, (B, W, ...).
         """
         outputs = word_outputs(batch.label_words, batch.word_codes.size(1))
-        index = outputs[..., None].expand(-1, -1, hidden.size(-1))
-        return self.run_head(hidden.gather(1, index), noise)
+        at_words = _gather_rows(hidden, outputs)
+        taste = None
+        if self.head_skip is not None:
+            # The first output has read the start symbol alone, and predicts no word.
+            taste = _gather_rows(self.lookup_taste(batch), (outputs - 1).clamp(min=0))
+        return self.run_head(at_words, noise, taste)
 
-    def run_head(self, hidden: Tensor, noise: Tensor | None = None) -> Any:
-        """Run the head in float32 on (..., H)."""
+    def run_head(
+        self, hidden: Tensor, noise: Tensor | None = None, taste: Tensor | None = None
+    ) -> Any:
+        """Run the head in float32.
+
+        Args:
+            hidden: LLM output, (..., H).
+            noise: As in ``forward``.
+            taste: What was read at the same positions, (..., D) or (..., d); not
+                needed without ``head_skip``.
+        """
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden.float(), noise)
+            seen = hidden.float()
+            if self.head_skip is not None:
+                seen = seen + self.head_skip(taste)
+            return self.head(seen, noise)
+
+
+def _gather_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """Choose rows of (B, N, C) by (B, M): (B, M, C)."""
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.size(-1)))

@@ -47,6 +47,22 @@ def test_the_text_llm_is_scored_without_adapters_and_speech():
 
 
 @torch.no_grad()
+def test_exchanged_codes_are_read_by_the_head_too():
+    batch, other = make_batch(SIZES), make_batch(SIZES, seed=1)
+    slm = make_slm(head_skip=True)
+    slm.taste_projection.weight.zero_()  # the LLM itself reads nothing of them
+    slm.taste_projection.bias.zero_()
+
+    own, exchanged = score(slm, batch), score(slm, batch, other.word_codes)
+
+    torch.testing.assert_close(own.text_ce, exchanged.text_ce)
+    errors = [s.taste_terms["latent_error"] for s in (own, exchanged)]
+    is_long = torch.tensor([len(sizes) > 1 for sizes in SIZES])
+    assert not torch.isclose(*errors)[is_long].any()
+    assert torch.isclose(*errors)[~is_long].all()  # nothing is read before one word
+
+
+@torch.no_grad()
 def test_the_adapted_llm_is_scored_on_text_alone_too():
     batch = make_batch(SIZES)
     slm = make_slm()

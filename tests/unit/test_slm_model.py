@@ -13,6 +13,7 @@ from tiny_slm import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from espnet_taste.slm.delay import word_outputs
 from espnet_taste.slm.heads import LinearCodeHead
 from espnet_taste.slm.losses import LossWeights
 from espnet_taste.slm.model import SpokenLM
@@ -105,6 +106,43 @@ def test_the_llm_may_read_latents_before_the_projection(batch):
     is_word = batch.taste_words >= 0
     expected = embedding.lookup_taste(batch)[is_word]
     torch.testing.assert_close(slm.codebooks.project_out(read[is_word]), expected)
+
+
+@pytest.mark.parametrize("taste_input", ["embedding", "latent"])
+@pytest.mark.parametrize(("delay", "level"), [(1, "word"), (2, "word"), (2, "token")])
+@torch.no_grad()
+def test_the_head_sees_what_is_read_where_it_stands(delay, level, taste_input):
+    slm = make_slm(
+        head_skip=True, delay=delay, delay_level=level, taste_input=taste_input
+    )
+    batch = make_batch([[1, 2, 1], [2], [1, 1, 1, 3]], delay=delay, level=level)
+    hidden = torch.randn(*batch.label_words.shape, 16)
+    words = slm.embed_codes(batch.word_codes)
+
+    found = slm.predict_words(hidden, batch).mu
+
+    outputs = word_outputs(batch.label_words, batch.word_codes.size(1))
+    for row, word in (batch.word_codes[..., 0] != IGNORE).nonzero().tolist():
+        place = int(outputs[row, word])
+        owner = int(batch.taste_words[row, place - 1])
+        # Never its own TASTE, which it has to predict, nor that of a word behind it.
+        assert owner < word
+        read = slm.pad_taste if owner < 0 else words[row, owner]
+        seen = hidden[row, place] + slm.head_skip.weight @ read
+        torch.testing.assert_close(found[row, word], slm.head(seen).mu)
+        assert not torch.allclose(found[row, word], slm.head(hidden[row, place]).mu)
+
+
+def test_the_sight_of_the_head_starts_at_nothing_and_is_trained(batch):
+    codebooks, llm = make_codebooks(), make_llm()
+    fresh = SpokenLM(llm, codebooks, TASTE_DIM, head_skip=True).train()
+    plain = make_slm()
+
+    fresh(batch).loss.backward()
+
+    assert not fresh.head_skip.weight.any() and fresh.head_skip.weight.grad.any()
+    assert plain.head_skip is None
+    assert not any("skip" in name for name in plain.state_dict())
 
 
 def test_an_end_is_predicted_behind_the_last_token_of_every_row(batch):
