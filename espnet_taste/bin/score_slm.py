@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_taste.bin.command import run_command, utterance_parser
+from espnet_taste.bin.command import parse_bool, run_command, utterance_parser
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -25,6 +25,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--train_codes_scp",
         type=Path,
         help="codes of the training set, whose mean a predicted latent must beat",
+    )
+    parser.add_argument(
+        "--untrained",
+        type=parse_bool,
+        default=False,
+        help="score what that training started from instead: fresh adapters and head",
     )
     parser.add_argument("--batch_size", type=int, default=8, help="utterances")
     parser.add_argument("--device", default="cpu")
@@ -41,10 +47,9 @@ def score(args: argparse.Namespace) -> None:
     from espnet_taste.data.jobs import next_utterances, read_keys
     from espnet_taste.data.kaldi import atomic_write, read_scp_arrays
     from espnet_taste.data.utterances import in_batches
-    from espnet_taste.pipeline.slm import SpokenLMInference
 
     partner = next_utterances(args.data_dir)
-    model = SpokenLMInference(args.slm_file, device=args.device)
+    model = open_model(args)
     utterances = model.open(args.data_dir, args.codes_dir)
     keys = read_keys(args.data_dir, args.key_file)
     mean_latent = None
@@ -58,6 +63,21 @@ def score(args: argparse.Namespace) -> None:
                 stream.write(json.dumps(row) + "\n")
             if number % 20 == 0:
                 logging.info(f"{number * args.batch_size}/{len(keys)} utterances")
+
+
+def open_model(args: argparse.Namespace):
+    """Return the trained spoken LM, or the one before its first step."""
+    from espnet_taste.pipeline.slm import SpokenLMInference
+
+    if not args.untrained:
+        return SpokenLMInference(args.slm_file, device=args.device)
+    import torch
+
+    from espnet_taste.tasks.building import read_config
+
+    config = args.slm_file.parent / "config.yaml"
+    torch.manual_seed(read_config(config).seed)  # as the training did
+    return SpokenLMInference(None, config, device=args.device)
 
 
 if __name__ == "__main__":

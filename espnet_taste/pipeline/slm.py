@@ -33,14 +33,15 @@ class SpokenLMInference:
     """A trained spoken LM.
 
     Args:
-        model_file: Checkpoint of a spoken LM training.
+        model_file: Checkpoint of a spoken LM training; None for fresh adapters and
+            head, around the quantizer at the path that the config names.
         config_file: Its ``config.yaml``; None for the one beside the checkpoint.
         device: Torch device.
     """
 
     def __init__(
         self,
-        model_file: str | Path,
+        model_file: str | Path | None,
         config_file: str | Path | None = None,
         device: str = "cpu",
     ):
