@@ -133,6 +133,7 @@ stop_asides() {
     done
 }
 
+behind=() # in front of jobs, to let trainings that run beside them go first
 # jobs <data dir> <output dir> <module> <options...>
 # Split the utterances over parallel jobs and merge what they wrote. With the variable
 # key_subset, only the utterances of that file.
@@ -150,7 +151,7 @@ split_jobs() {
         --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
     local num_jobs
     num_jobs=$(cat "${parts}/num_jobs")
-    ${job_cmd} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
+    "${behind[@]}" ${job_cmd} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
         ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \
         --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "$@" \
         || { show_error "${parts}"/log.*; return 1; }

@@ -9,6 +9,8 @@ features=${dumpdir}/features
 all_sets=$(printf '%s\n' ${train_set} ${valid_set} ${test_sets} | awk '!seen[$0]++')
 device=cpu
 job_cmd=${train_cmd}
+# Jobs and scores beside a training give way to it: more waits for the training.
+[ "${at_once}" -le 1 ] || behind=(nice -n 10)
 if "${gpu_inference}"; then
     device=cuda
     job_cmd="${cuda_cmd} --gpu 1"
@@ -294,7 +296,7 @@ score() { # score <system> <set> <kind> <options...>
     local dir=${exp}/${system}/eval/${dset}
     # The cache of what the judge heard is no input: it only spares work.
     once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" -- \
-        ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
+        "${behind[@]}" ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
         --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" \
         --reference_cache "${exp}/original/eval/${dset}/judge.jsonl" "$@"
 }

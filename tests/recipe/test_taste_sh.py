@@ -85,6 +85,16 @@ def test_tokenizers_are_judged_before_the_spoken_lm_has_to_be_ready():
     assert "--kind" not in continued + pairs
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_jobs_and_scores_give_way_to_trainings_that_run_beside_them(at_once):
+    stage = ("--stage", "score_slm", "--stop_stage", "score_slm")
+
+    out = dry("--at_once", str(at_once), *stage).stdout
+
+    (score,) = [line for line in out.splitlines() if "bin.score --kind slm" in line]
+    assert score.startswith("nice -n 10 python3" if at_once > 1 else "python3")
+
+
 def test_each_training_starts_from_the_one_before():
     out = dry("--stage", "train_taste", "--stop_stage", "train_taste").stdout
 
@@ -159,7 +169,8 @@ def test_an_unknown_corpus_lists_the_known_ones(before):
 
 ONCE = """
 set -euo pipefail
-expdir=exp; tag=t; corpus=c; dumpdir=dump; train_set=tr; valid_set=cv; test_sets=te
+expdir=exp; tag=t; corpus=c; dumpdir=dump; at_once=1
+train_set=tr; valid_set=cv; test_sets=te
 train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
 fail() { echo "fail: $*" >&2; exit 2; }
 log() { echo "$*"; }
