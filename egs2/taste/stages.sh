@@ -137,7 +137,11 @@ extract_unit_states() { # extract_unit_states <set>: other layers than the aggre
 extract_units() { # extract_units <set>
     # Not among the marks of features or units: it is made from both.
     local jobs_marker=${exp}/extracted_units/.done.$1
-    jobs "${aligned}/$1" "${features}/$1" extract_units --units_dir "${exp}/units"
+    local -a states=()
+    if [ "$(units_kind)" = whisper_vq ] && [[ " ${train_set} ${valid_set} " == *" $1 "* ]]; then
+        states=(--states_scp "${features}/$1/unit_states/encoder_states.scp") # kept for training
+    fi
+    jobs "${aligned}/$1" "${features}/$1" extract_units --units_dir "${exp}/units" "${states[@]}"
 }
 
 stage_train_vocoder() {

@@ -8,13 +8,13 @@ in it.
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_taste.bin.command import run_command, utterance_parser
 from espnet_taste.data.audio import read_audio
 from espnet_taste.data.jobs import read_keys, write_lengths
-from espnet_taste.data.kaldi import ArkWriter, read_table
+from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays, read_table
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -22,6 +22,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser = utterance_parser(__doc__)
     parser.add_argument(
         "--units_dir", type=Path, required=True, help="folder of the stage train_units"
+    )
+    parser.add_argument(
+        "--states_scp",
+        type=Path,
+        help="encoder states to make the units of, where they were kept for training "
+        "them (units: whisper_vq); default: those of the audio",
     )
     return parser
 
@@ -35,24 +41,53 @@ def extract(args: argparse.Namespace) -> None:
     """Extract the units of all utterances that are not done yet."""
     import numpy as np
 
-    from espnet_taste.units.build import load_units
-
-    extractor = load_units(args.units_dir)
-    wav = read_table(args.data_dir / "wav.scp")
+    units_of = open_extractor(args)
     keys = read_keys(args.data_dir, args.key_file)
     with ArkWriter(args.output_dir, "units") as writer:
         for number, key in enumerate(keys):
             if key in writer.done:
                 continue
-            speech = read_audio(wav[key], folder=args.data_dir)
             try:
-                (units,) = extractor.extract([speech])
+                units = units_of(key)
             except ValueError as error:
                 raise ValueError(f"'{key}': {error}") from error
             writer(key, units.astype(np.float32))
             if number % 100 == 0:
                 logging.info(f"{number}/{len(keys)} utterances")
     write_lengths(writer.scp, args.output_dir / "units_shape")
+
+
+def open_extractor(args: argparse.Namespace) -> Callable:
+    """Return what makes the units, (S,), of an utterance id.
+
+    Raises:
+        ValueError: If states are given for units that are made of audio.
+    """
+    from espnet_taste.units.build import load_units
+    from espnet_taste.units.whisper_vq import WhisperVQ
+
+    extractor = load_units(args.units_dir)
+    if args.states_scp is None:
+        wav = read_table(args.data_dir / "wav.scp")
+        folder = args.data_dir
+        return lambda key: extractor.extract([read_audio(wav[key], folder=folder)])[0]
+    if not isinstance(extractor, WhisperVQ):
+        raise ValueError(
+            f"--states_scp: the units of {args.units_dir} are not made of states that "
+            "are kept; leave it out"
+        )
+    import torch
+
+    kept = read_scp_arrays(args.states_scp)
+    num_samples = read_table(args.data_dir / "utt2num_samples")
+
+    def units_of_kept(key: str):
+        if key not in kept:
+            raise ValueError(f"no states in {args.states_scp}")
+        states = torch.tensor(kept[key])
+        return extractor.units_of_states(states, int(num_samples[key]))
+
+    return units_of_kept
 
 
 if __name__ == "__main__":

@@ -97,15 +97,39 @@ class WhisperVQ(AbsUnitExtractor):
         size = self.encoder.max_frames * FRAME_SAMPLES
         parts = torch.from_numpy(np.array(speech, np.float32)).split(size)
         states = torch.cat([self._encode(part) for part in parts])
+        return self.units_of_states(states, len(speech))
+
+    @torch.no_grad()
+    def units_of_states(self, states: Tensor, num_samples: int) -> np.ndarray:
+        """Return the units of one utterance whose encoder states are at hand.
+
+        Args:
+            states: Packed states by the encoder of ``config``, (T, E), float32; those
+                of the silence that the encoder puts behind the audio may follow.
+            num_samples: Samples of the audio.
+
+        Returns:
+            (S,), int64, S >= 1.
+
+        Raises:
+            ValueError: If the states are of another width, or too few for a unit.
+        """
+        width = self.config.unit_encoder_conf["input_dim"]
+        if states.size(1) != width:
+            raise ValueError(
+                f"states are {states.size(1)} wide, these units are made of {width}; "
+                "extract them with the encoder_conf of the units"
+            )
+        states = states[: _num_frames(num_samples)]
         if len(states) < self.unit_encoder.frames_per_unit:
-            raise too_short(len(speech), self.unit_rate_hz)
+            raise too_short(num_samples, self.unit_rate_hz)
         lengths = torch.tensor([len(states)])
         return self.unit_encoder(centre_states(states)[None], lengths).units[0].numpy()
 
     def _encode(self, speech: Tensor) -> Tensor:
         """Return the packed states of the audio itself, (N,) -> (T, E)."""
         packed = self.encoder(speech[None], torch.tensor([len(speech)])).pack()[0]
-        return packed[: -(-len(speech) // FRAME_SAMPLES)]
+        return packed[: _num_frames(len(speech))]
 
     def save(self, folder: Path) -> None:
         """Write what ``load`` needs; see ``AbsUnitExtractor``."""
@@ -138,3 +162,8 @@ class WhisperVQ(AbsUnitExtractor):
             folder, config.whisper, extractor.model_sha256, facts["model_sha256"]
         )
         return extractor
+
+
+def _num_frames(num_samples: int) -> int:
+    """Return how many frames hold audio."""
+    return -(-num_samples // FRAME_SAMPLES)

@@ -12,6 +12,8 @@ RECIPE = Path(__file__).parents[2] / "egs2" / "taste"
 ROOT = RECIPE.parents[1]
 ESPNET = Path(os.environ.get("ESPNET_ROOT", ROOT / ".espnet"))
 
+CONF = ("--config_dir", "conf")
+
 pytestmark = pytest.mark.skipif(
     not (ESPNET / "egs2/TEMPLATE/asr1/utils/parse_options.sh").exists(),
     reason="no ESPnet tree; run tools/get_espnet.sh or set ESPNET_ROOT",
@@ -105,7 +107,7 @@ def test_each_training_starts_from_the_one_before():
 def test_released_units_and_vocoder_are_chosen_in_yaml():
     released = dry(
         *("--stage", "extract_features", "--stop_stage", "train_vocoder"),
-        *("--units_config", "released/units.yaml", "--config_dir", "conf"),
+        *("--units_config", "released/units.yaml", *CONF),
         *("--vocoder_config", "released/vocoder.yaml"),
         *("--speaker_model", "downloads/cosyvoice"),
     )
@@ -118,6 +120,23 @@ def test_released_units_and_vocoder_are_chosen_in_yaml():
     assert "unit_to_mel_train" not in released.stdout
     assert "install_vocoder" not in ours.stdout and "--model dow" not in ours.stdout
     assert "unit_to_mel_train" in ours.stdout
+
+
+def test_units_of_what_they_were_learned_from_are_made_of_the_kept_states():
+    stage = ("--stage", "train_units", "--stop_stage", "train_units")
+
+    def steps(*options):
+        out = dry(*stage, *options).stdout.replace("split_jobs", "\nsplit_jobs")
+        lines = [line for line in out.splitlines() if " extract_units " in line]
+        return {line.split()[1].split("/")[-1]: line for line in lines}
+
+    learned, clustered = steps(), steps("--units_config", "units.yaml", *CONF)
+
+    kept = "--states_scp dump/features/train_dev/unit_states/encoder_states.scp"
+    assert kept in learned["train_dev"]
+    assert "--states_scp" in learned["train_nodev"]
+    assert "--states_scp" not in learned["test"] + "".join(clustered.values())
+    assert len(clustered) == len(learned) == 3
 
 
 def test_transcripts_are_made_between_formatting_and_alignment():

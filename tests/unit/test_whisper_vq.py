@@ -2,11 +2,13 @@
 
 import argparse
 
+import kaldiio
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from espnet_taste.bin import export_units
+from espnet_taste.bin import export_units, extract_units
 from espnet_taste.data.mel_crops import MelCropCollate, StateMelPreprocessor
 from espnet_taste.decoder.unit_to_mel import UnitToMel
 from espnet_taste.decoder.vocoder import TRAINED_PART
@@ -171,6 +173,55 @@ def test_extraction(extractor):
     np.testing.assert_array_equal(short, extractor.extract([noise(0.5)])[0])
     with pytest.raises(ValueError, match="10 samples are too short"):
         extractor.extract([noise(1)[:10]])
+
+
+def write_set(folder, audio):
+    folder.mkdir()
+    for key, signal in audio.items():
+        soundfile.write(folder / f"{key}.wav", signal, 16000, subtype="FLOAT")
+    lines = [f"{key} {folder / key}.wav\n" for key in audio]
+    (folder / "wav.scp").write_text("".join(lines))
+    lines = [f"{key} {len(signal)}\n" for key, signal in audio.items()]
+    (folder / "utt2num_samples").write_text("".join(lines))
+
+
+def units_by_command(tmp_path, name, *options):
+    required = ["--data_dir", tmp_path / "data", "--units_dir", tmp_path / "units"]
+    command = [*required, "--output_dir", tmp_path / name, *options]
+    status = extract_units.main([str(word) for word in command])
+    scp = tmp_path / name / "units.scp"
+    return status, dict(kaldiio.load_scp(str(scp))) if scp.exists() else {}
+
+
+def test_kept_states_make_the_units_of_the_audio(extractor, tmp_path, capsys):
+    audio = {"a": noise(1.3), "b": noise(0.7)}
+    write_set(tmp_path / "data", audio)
+    extractor.save(tmp_path / "units")
+    kept = str(tmp_path / "states.scp")
+    with kaldiio.WriteHelper(f"ark,scp:{tmp_path / 'states.ark'},{kept}") as writer:
+        for key, signal in audio.items():
+            speech = torch.from_numpy(signal)[None]
+            states = extractor.encoder(speech, torch.tensor([len(signal)])).pack()[0]
+            assert len(states) > len(signal) / 320 + 1  # silence behind it is kept too
+            writer(key, states.numpy())
+
+    _, plain = units_by_command(tmp_path, "plain")
+    status, found = units_by_command(tmp_path, "kept", "--states_scp", kept)
+
+    assert status == 0 and set(found) == set(plain) == {"a", "b"}
+    for key in plain:
+        np.testing.assert_array_equal(found[key], plain[key])
+    write_scp = (tmp_path / "states.scp").read_text().splitlines()[:1]
+    (tmp_path / "states.scp").write_text(write_scp[0] + "\n")
+    status, _ = units_by_command(tmp_path, "less", "--states_scp", kept)
+    assert status == 1 and "'b': no states in" in capsys.readouterr().err
+
+
+def test_states_that_are_not_the_units_own_are_refused(extractor):
+    with pytest.raises(ValueError, match="31 wide, these units are made of 32"):
+        extractor.units_of_states(torch.zeros(5, 31), 1600)
+    with pytest.raises(ValueError, match="too short"):
+        extractor.units_of_states(torch.zeros(5, 32), 320)
 
 
 def test_save_and_load(extractor, tmp_path):
