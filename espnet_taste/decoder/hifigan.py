@@ -68,6 +68,17 @@ def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
     )
 
 
+def _convolve_exactly(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """Apply a convolution in float32 under autocast too.
+
+    For the two that are hardly any work: the first reads log-mel frames, which bfloat16
+    rounds by up to 0.03, and the last writes the waveform. With both in float32 what
+    the others lose in bfloat16 is 37 dB below the speech, else 25 (real weights).
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return _convolve(conv, x.to(conv.weight.dtype))
+
+
 def _upsample(conv: nn.ConvTranspose1d, x: Tensor) -> Tensor:
     """Apply a one-dimensional transposed convolution to (B, channels, 1, N)."""
     return functional.conv_transpose2d(
@@ -212,7 +223,7 @@ class HifiGanGenerator(nn.Module):
         mask = mask[:, None, None]
         # (B, M, C) in memory is (B, C, 1, M) with the channels innermost.
         x = mel.contiguous().transpose(1, 2)[:, :, None]
-        x = _convolve(self.conv_pre, _masked(x, mask))
+        x = _convolve_exactly(self.conv_pre, _masked(x, mask))
         num_kernels = len(self.config.resblock_kernel_sizes)
         for stage, up in enumerate(self.ups):
             x = _upsample(up, _masked(functional.leaky_relu(x, SLOPE), mask))
@@ -220,8 +231,8 @@ class HifiGanGenerator(nn.Module):
             blocks = self.resblocks[stage * num_kernels : (stage + 1) * num_kernels]
             x = sum(block(x, mask) for block in blocks) / num_kernels
         x = _masked(functional.leaky_relu(x, LAST_SLOPE), mask)
-        x = torch.tanh(_convolve(self.conv_post, x))
-        return _masked(x, mask)[:, 0, 0].float()
+        x = torch.tanh(_convolve_exactly(self.conv_post, x))
+        return _masked(x, mask)[:, 0, 0]
 
 
 def reach_frames(config: HifiGanConfig) -> int:

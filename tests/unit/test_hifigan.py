@@ -57,6 +57,22 @@ def test_padding_frames_do_not_reach_the_samples(generator):
         assert not batch[1, 4 * 32 :].any()
 
 
+def test_under_autocast_the_first_and_last_layer_stay_exact(generator, monkeypatch):
+    dtypes, convolve = [], torch.nn.functional.conv2d
+
+    def record(x, *args, **options):
+        result = convolve(x, *args, **options)
+        dtypes.append(result.dtype)
+        return result
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", record)
+    with torch.autocast("cpu", torch.bfloat16):
+        speech = generator(torch.randn(1, 5, 6))
+
+    assert speech.dtype == dtypes[0] == dtypes[-1] == torch.float32
+    assert set(dtypes[1:-1]) == {torch.bfloat16}
+
+
 def test_windows_equal_the_whole(generator, monkeypatch):
     """Also where rows meet inside a window, and with rows of no frames."""
     monkeypatch.setattr(hifigan, "WINDOW_FRAMES", 40)
