@@ -134,6 +134,42 @@ class SpeechGuide:
         return torch.stack(self.losses).mean()
 
 
+class GuidedSteps:
+    """Which steps of a training are guided: the first ones, then one of several.
+
+    Counts on the host from the first step that it is asked for, so that no other step
+    waits for the device.
+
+    Args:
+        every: One step of so many is guided, 1 or more.
+        first: Steps at the start that all are.
+
+    Raises:
+        ValueError: If ``every`` is below 1.
+    """
+
+    def __init__(self, every: int = 1, first: int = 0):
+        if every < 1:
+            raise ValueError(
+                f"of every {every} steps none can be guided; give 1 or more"
+            )
+        self.every = every
+        self.first = first
+        self.step: int | None = None
+
+    def is_next(self, num_steps: Tensor) -> bool:
+        """Tell whether the step that begins is guided; to be asked once a step.
+
+        Args:
+            num_steps: Steps before this one, (), int64; read at the first call only.
+        """
+        if self.step is None:
+            self.step = int(num_steps)
+        is_guided = self.step < self.first or self.step % self.every == 0
+        self.step += 1
+        return is_guided
+
+
 def frames_of_times(
     times: Tensor, num_frames: Tensor, width: int, frame_rate_hz: float
 ) -> Tensor:

@@ -22,7 +22,11 @@ from torch import Tensor
 
 from espnet_taste.decoder.contracts import AbsUnitDecoder
 from espnet_taste.decoder.layout import UnitLMLayout, whole_rows
-from espnet_taste.layers.attention_guide import AttentionGuide, SpeechGuide
+from espnet_taste.layers.attention_guide import (
+    AttentionGuide,
+    GuidedSteps,
+    SpeechGuide,
+)
 from espnet_taste.tasks.attention_tap import AttentionTap
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tokenizer.contracts import AbsAggregator, AbsEncoder, AbsQuantizer
@@ -81,6 +85,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         commitment_warmup_steps: Steps over which that weight grows from 0.
         listening_weight: Weight with which the aggregator's heads are taught in
             training to listen to a token's own word (reference: 0).
+        listening_every: Teach it at one of so many steps, which costs less on a CPU.
+        listening_first: Steps at the start that all teach.
         alignment_weight: Weight with which heads of the decoder are taught in training
             to look at the word that is spoken, where its time is known (reference: 0).
         amp_dtype: "bfloat16" or "float16" to run under autocast on any device;
@@ -99,6 +105,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         commitment_warmup_steps: int = 0,
         alignment_weight: float = 0.0,
         listening_weight: float = 0.0,
+        listening_every: int = 1,
+        listening_first: int = 0,
         amp_dtype: str | None = None,
         extract_feats_in_collect_stats: bool = False,
     ):
@@ -127,6 +135,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         self.commitment_warmup_steps = commitment_warmup_steps
         self.alignment_weight = alignment_weight
         self.listening_weight = listening_weight
+        self.listening_steps = GuidedSteps(listening_every, listening_first)
         self.amp_dtype = AMP_DTYPES.get(amp_dtype)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
         frozen = [] if encoder is None else ["encoder"]
@@ -226,7 +235,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         if self.aggregator is None:
             return None, None
         states, guide = self._encoder_states(**speech), None
-        if self.training and self.listening_weight and token_times is not None:
+        teaches = self.training and self.listening_weight and token_times is not None
+        if teaches and self.listening_steps.is_next(self.num_steps):
             guide = self.aggregator.guide(token_times, states)
         features = self._aggregate(batch, states, guide)
         return self.quantizer(features, batch.mask), guide

@@ -1,5 +1,7 @@
 """The joint tokenizer model: losses, gradients, reliance, small batches of truth."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -123,6 +125,61 @@ def test_a_step_trains_all_that_is_trained(kind):
         assert all("taste" in n or "mask" in n or "fusion" in n for n in silent)
     else:
         assert silent == []
+
+
+class TaughtAggregator(MeanAggregator):
+    """Says when it is taught, and what that costs."""
+
+    def forward(self, tokens, token_lengths, words, states, guide=None):
+        return super().forward(tokens, token_lengths, words, states)
+
+    def guide(self, token_times, states):
+        return SimpleNamespace(loss=lambda: self.linear.weight.square().mean())
+
+
+def taught(**options):
+    model = build(listening_weight=0.5, **options)
+    model.aggregator = TaughtAggregator()
+    return model.train()
+
+
+def guided_steps(model, count):
+    data = batch() | {"token_times": torch.ones(2, 3, 2)}
+    return [int("loss_listening" in model(**data)[1]) for _ in range(count)]
+
+
+def test_listening_is_taught_at_first_and_then_now_and_again():
+    every, first = {"listening_every": 4}, {"listening_first": 3}
+
+    assert guided_steps(taught(), 3) == [1, 1, 1]
+    assert guided_steps(taught(**every), 9) == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert guided_steps(taught(**every, **first), 9) == [1, 1, 1, 0, 1, 0, 0, 0, 1]
+    assert guided_steps(taught(**every).eval(), 2) == [0, 0]
+    with pytest.raises(ValueError, match="every 0 steps"):
+        taught(listening_every=0)
+
+
+def test_a_resumed_training_is_taught_at_the_steps_of_an_unbroken_one():
+    options = {"listening_every": 3, "listening_first": 2}
+    unbroken, broken, resumed = (taught(**options) for _ in range(3))
+
+    expected = guided_steps(unbroken, 8)
+    found = guided_steps(broken, 4)
+    resumed.load_state_dict(broken.state_dict())
+    found += guided_steps(resumed, 4)
+
+    assert found == expected
+
+
+def test_a_step_that_is_not_taught_has_the_loss_of_reconstruction_alone():
+    data = batch() | {"token_times": torch.ones(2, 3, 2)}
+    model = taught(listening_every=2)
+
+    (first, stats, _), (second, _, _) = model(**data), model(**data)
+
+    weighted = 0.5 * model.aggregator.linear.weight.square().mean()
+    torch.testing.assert_close(stats["loss_listening"][0] * 0.5, weighted.detach())
+    torch.testing.assert_close(first - weighted, second)
 
 
 def test_the_encoder_is_frozen_and_not_saved():
