@@ -72,6 +72,30 @@ def freeze(module: nn.Module) -> None:
     module.eval()
 
 
+def unfreeze_llm(llm: PreTrainedModel | PeftModel, text_kl: float) -> None:
+    """Let an LLM without adapters be trained, but for its embedding and output layer.
+
+    Args:
+        llm: Frozen LLM.
+        text_kl: Share of the divergence in the text loss.
+
+    Raises:
+        ValueError: If it has adapters, or there is a divergence: no reference is left.
+    """
+    if isinstance(llm, PeftModel):
+        raise ValueError("train_llm trains the LLM itself; set lora: null")
+    if text_kl > 0:
+        raise ValueError(
+            "train_llm leaves no text LLM to compare with; set weights: "
+            "{text_kl: 0}, or train adapters (lora)"
+        )
+    llm.requires_grad_(True)
+    # The chunked text loss gives the output layer no gradient, and the embedding is
+    # often the same table.
+    llm.get_output_embeddings().requires_grad_(False)
+    llm.get_input_embeddings().requires_grad_(False)
+
+
 def set_adapter_mode(llm: nn.Module, training: bool) -> None:
     """Switch the adapters' dropout, and keep the base in eval mode.
 

@@ -52,6 +52,23 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class SpokenLMOutput:
+    """Loss of a batch and everything it is made of; means are over the batch."""
+
+    loss: Tensor  # (), the weighted total; has the gradient
+    text_loss: Tensor  # (), mixture of the next two
+    text_ce: Tensor  # (), nats per token
+    text_kl: Tensor  # (), nats per token; 0 if its share is 0
+    taste_loss: Tensor  # (), of the head
+    taste_terms: dict[str, Tensor]  # the head's terms: name to () or (Q,)
+    text_accuracy: Tensor  # (), share of tokens that are the best one, 0..1
+    code_accuracy: Tensor  # (Q,), share of codes that are the chosen one, 0..1
+    num_tokens: Tensor  # (), int64, predicted tokens
+    num_words: Tensor  # (), int64, predicted words
+    codes: Tensor  # (B, W, Q) int64, the chosen codes; any value on padding
+
+
+@dataclass(frozen=True)
 class TextLosses:
     """Text terms of a batch."""
 

@@ -14,7 +14,6 @@ Source: TASTE (arXiv:2504.07053), text-aligned spoken language model.
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,31 +32,21 @@ from espnet_taste.slm.delay import (
     word_outputs,
 )
 from espnet_taste.slm.heads import AbsCodeHead, build_head
-from espnet_taste.slm.lora import adapt, adapters_disabled, freeze, set_adapter_mode
+from espnet_taste.slm.lora import (
+    adapt,
+    adapters_disabled,
+    freeze,
+    set_adapter_mode,
+    unfreeze_llm,
+)
 from espnet_taste.slm.losses import (
     LossWeights,
+    SpokenLMOutput,
     masked_mean,
     refuse_scaled_logits,
     text_losses,
 )
 from espnet_taste.types import IGNORE
-
-
-@dataclass(frozen=True)
-class SpokenLMOutput:
-    """Loss of a batch and everything it is made of; means are over the batch."""
-
-    loss: Tensor  # (), the weighted total; has the gradient
-    text_loss: Tensor  # (), mixture of the next two
-    text_ce: Tensor  # (), nats per token
-    text_kl: Tensor  # (), nats per token; 0 if its share is 0
-    taste_loss: Tensor  # (), of the head
-    taste_terms: dict[str, Tensor]  # the head's terms: name to () or (Q,)
-    text_accuracy: Tensor  # (), share of tokens that are the best one, 0..1
-    code_accuracy: Tensor  # (Q,), share of codes that are the chosen one, 0..1
-    num_tokens: Tensor  # (), int64, predicted tokens
-    num_words: Tensor  # (), int64, predicted words
-    codes: Tensor  # (B, W, Q) int64, the chosen codes; any value on padding
 
 
 class SpokenLM(nn.Module):
@@ -138,7 +127,7 @@ class SpokenLM(nn.Module):
         self.trains_llm = train_llm
         self.llm = adapt(llm, lora)
         if train_llm:
-            self._unfreeze_llm()
+            unfreeze_llm(self.llm, weights.text_kl)
         self.codebooks = codebooks
         freeze(codebooks)
 
@@ -170,20 +159,6 @@ class SpokenLM(nn.Module):
         """Positions in the LLM's context; None if it sets no limit."""
         config = self.causal_lm.config.get_text_config()
         return getattr(config, "max_position_embeddings", None)
-
-    def _unfreeze_llm(self) -> None:
-        if self.has_adapters:
-            raise ValueError("train_llm trains the LLM itself; set lora: null")
-        if self.weights.text_kl > 0:
-            raise ValueError(
-                "train_llm leaves no text LLM to compare with; set weights: "
-                "{text_kl: 0}, or train adapters (lora)"
-            )
-        self.llm.requires_grad_(True)
-        # The chunked text loss gives the output layer no gradient, and the embedding
-        # is often the same table.
-        self.output_layer.requires_grad_(False)
-        self.llm.get_input_embeddings().requires_grad_(False)
 
     @property
     def output_layer(self) -> nn.Linear:
