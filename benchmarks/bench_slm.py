@@ -89,7 +89,7 @@ class Bench:
         # Every other token starts a word; no sentence ends.
         starts = torch.arange(size) % 2 == 0
         nothing = torch.zeros(size, dtype=torch.bool)
-        self.vocabulary = Vocabulary(starts, nothing, nothing, nothing)
+        self.vocabulary = Vocabulary(starts, *[nothing] * 5)
         codes = np.zeros((10, NUM_CODEBOOKS), dtype=np.int64)
         tokens = torch.randint(100, 4000, (20,)).tolist()
         self.prompt = Prompt(tokens, np.arange(20) // 2, codes)

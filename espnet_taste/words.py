@@ -53,6 +53,7 @@ def split_words(text: str, keep_empty: bool = False) -> list[str]:
 _SIGNS = "\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf"
 _SIGNS += "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNSPACED = re.compile(f"([{_SIGNS}])")
+MARKS = ("Mn", "Mc", "Lm")  # Unicode categories
 
 
 def space_signs(text: str) -> str:
@@ -71,18 +72,21 @@ def space_signs(text: str) -> str:
     spaced = _UNSPACED.sub(r" \1", text)
     pieces: list[str] = []
     for piece in spaced.split():
-        head = piece[0]
-        is_mark = unicodedata.combining(head) or unicodedata.category(head) in (
-            "Mn",
-            "Mc",
-            "Lm",
-        )
         is_behind_sign = pieces and _UNSPACED.match(pieces[-1])
-        if is_behind_sign and is_mark and _UNSPACED.match(head):
+        if is_behind_sign and _is_mark(piece[0]) and _UNSPACED.match(piece):
             pieces[-1] += piece
         else:
             pieces.append(piece)
     return " ".join(pieces)
+
+
+def starts_with_sign(text: str) -> bool:
+    """Whether a text begins with a sign that is a word by ``space_signs``."""
+    return _UNSPACED.match(text) is not None and not _is_mark(text[0])
+
+
+def _is_mark(sign: str) -> bool:
+    return unicodedata.combining(sign) > 0 or unicodedata.category(sign) in MARKS
 
 
 def encode_words(

@@ -13,7 +13,7 @@ recorded runs (greedy, prompts of speech, of text, and none).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -170,7 +170,8 @@ def complete_words(
         if bool(step.take[0]):
             word = np.asarray(drawn[num_heard], dtype=np.int64)
             num_heard += 1
-            yield GeneratedWord(word, codes[0].cpu().numpy())
+            if not _is_blank(word, loop.vocabulary):
+                yield GeneratedWord(word, codes[0].cpu().numpy())
         if action == Action.TERMINATE:
             return
 
@@ -210,6 +211,8 @@ class CompletionLoop:
         self.taste = slm.pad_taste.expand(len(prompts), -1)  # last generated one
         # Read along with the last token; behind a prompt no codes are taken yet.
         self.read = self.taste
+        # The last token was a lone blank: the next one goes on with its word.
+        self.behind_blank = torch.zeros_like(has_prefix)
         self.done = torch.zeros_like(has_prefix)
         self.cut = torch.zeros_like(has_prefix)
         self.history: list[tuple[Tensor, Step, Tensor]] = []
@@ -234,14 +237,16 @@ class CompletionLoop:
         # The released machine starts its flush anew at every stop token, and misses
         # the last word's codes if that token starts no word.
         stop = self.vocabulary.stop[tokens] & ~self.machine.ended
+        starts = self.vocabulary.word_start[tokens] | self.vocabulary.sign[tokens]
         step = self.machine.step(
-            self.vocabulary.word_start[tokens] | stop,
+            (starts & ~self.behind_blank) | stop,
             self.vocabulary.sentence_end[tokens],
             stop,
         )
         self.history.append((tokens, step, codes))
         self.done = self.done | (step.action == Action.TERMINATE)
         self.seen = self.seen.scatter(1, tokens[:, None], True)
+        self.behind_blank = self.vocabulary.blank[tokens]
         self._prepare(tokens, step, codes)
         if self.settings.until is not None:
             self._ask(tokens, step)
@@ -256,14 +261,16 @@ class CompletionLoop:
             for name in ("action", "taste_action", "take")
         ]
         cut = self.cut.cpu().tolist()
-        return [
+        found = [
             _completion(tokens[row], codes[row], *(s[row] for s in steps), cut[row])
             for row in range(len(tokens))
         ]
+        return [_without_blank_end(result, self.vocabulary) for result in found]
 
     def _draw_text(self, hidden: Tensor) -> Tensor:
         logits = self.slm.output_layer(hidden).float()
-        logits = remove(logits, self.vocabulary.banned)
+        empties = self.behind_blank[:, None] & self.vocabulary.word_start
+        logits = remove(logits, self.vocabulary.banned | empties)
         return self.settings.text.choose(logits, self.seen, source=self.source)
 
     def _prepare(self, tokens: Tensor, step: Step, codes: Tensor) -> None:
@@ -348,3 +355,20 @@ def _completion(
         )
     trace = Trace(tokens, actions, taste_actions[:length], codes)
     return Completion(tokens[kept], words, codes[take], was_cut, trace)
+
+
+def _is_blank(tokens: np.ndarray, vocabulary: Vocabulary) -> bool:
+    """Whether a word is a lone blank: its text was cut before anything was said."""
+    return len(tokens) == 1 and bool(vocabulary.blank[int(tokens[0])])
+
+
+def _without_blank_end(completion: Completion, vocabulary: Vocabulary) -> Completion:
+    last = len(completion.codes) - 1
+    if not _is_blank(completion.tokens[completion.words == last], vocabulary):
+        return completion
+    return replace(
+        completion,
+        tokens=completion.tokens[:-1],
+        words=completion.words[:-1],
+        codes=completion.codes[:-1],
+    )

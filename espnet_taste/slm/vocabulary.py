@@ -1,8 +1,11 @@
 """What the completion loop knows about every token of the LLM.
 
-Three questions, answered once per tokenizer and kept as masks: does the token start
-a word, does it end a sentence, must it never be drawn. Answering them takes one call
-of the tokenizer for every id, seconds for a large vocabulary.
+Questions answered once per tokenizer and kept as masks: does the token start a word,
+does it end a sentence, must it never be drawn. Answering them takes one call of the
+tokenizer for every id, seconds for a large vocabulary.
+
+Many tokenizers cut a blank off what follows it, a numeral or a sign of Chinese: the
+blank is then a token of its own, the first of its word, and must not be forbidden.
 
 Source: TASTE (arXiv:2504.07053); rules of the reference's sampler.
 """
@@ -17,6 +20,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from espnet_taste.words import space_signs, starts_with_sign
+
 BanRule = Literal["released", "unspeakable"]
 # The released ban list allows only what has one of these.
 RELEASED_ALLOWED = re.compile(r"[A-Za-z0-9.,']")
@@ -26,7 +31,9 @@ RELEASED_ALLOWED = re.compile(r"[A-Za-z0-9.,']")
 class Vocabulary:
     """Masks over the LLM's logits."""
 
-    word_start: Tensor  # (V,) bool
+    word_start: Tensor  # (V,) bool; by a leading blank
+    sign: Tensor  # (V,) bool; starts a word unless a lone blank is in front of it
+    blank: Tensor  # (V,) bool; a lone blank: the rest of its word must follow
     sentence_end: Tensor  # (V,) bool
     banned: Tensor  # (V,) bool; never drawn
     stop: Tensor  # (V,) bool; ends a completion at once
@@ -49,7 +56,8 @@ def build_vocabulary(
 ) -> Vocabulary:
     """Classify the tokens of an LLM.
 
-    A token starts a word if it begins with a blank or is special.
+    A token starts a word if it begins with a blank or is special, or with a sign of a
+    script that is written without blanks (see ``words.space_signs``).
 
     Args:
         texts: Text of every id as it reads behind another token, V of them.
@@ -57,8 +65,8 @@ def build_vocabulary(
         special_ids: Ids that are no text.
         stop_ids: Ids that end a completion; never banned.
         banned_ids: Further ids that must not be drawn.
-        ban: ``"unspeakable"`` bans special ids, and tokens that are blank or have
-            whitespace other than a leading blank (they would hide a word).
+        ban: ``"unspeakable"`` bans special ids, and tokens that hide a word: several
+            signs, or whitespace other than one leading blank.
             ``"released"`` bans what has no letter a-z, digit, full stop, comma or
             apostrophe, or has a newline: no ``?``, ``!``, ``-`` on their own and
             nothing in another script. It judges special ids by their text alone.
@@ -89,8 +97,18 @@ def build_vocabulary(
             f"the rule '{ban}' bans all {len(texts)} tokens; nothing could be said"
         )
     starts = [text.startswith(" ") or i in special for i, text in enumerate(texts)]
-    is_end = [ends.search(text) is not None for text in texts]
-    return Vocabulary(_as_mask(starts, size), _as_mask(is_end, size), banned, stop)
+    starts_word = _as_mask(starts, size)
+    blank = _as_mask([text == " " for text in texts], size) & ~banned
+    if bool((banned | starts_word).all()):  # nothing could follow a lone blank
+        banned, blank = banned | blank, torch.zeros_like(blank)
+    return Vocabulary(
+        word_start=starts_word,
+        sign=_as_mask([starts_with_sign(text) for text in texts], size),
+        blank=blank,
+        sentence_end=_as_mask([ends.search(text) is not None for text in texts], size),
+        banned=banned,
+        stop=stop,
+    )
 
 
 def _as_mask(flags: list[bool], size: int) -> Tensor:
@@ -108,7 +126,10 @@ def _is_banned_as_released(text: str) -> bool:
 
 
 def _is_unspeakable(text: str) -> bool:
-    return not text.strip() or re.search(r"\s", text.removeprefix(" ")) is not None
+    rest = text.removeprefix(" ")
+    if text == " ":
+        return False
+    return not rest or re.search(r"\s", rest) is not None or " " in space_signs(rest)
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,8 @@
 
 import pytest
 import sentencepiece
+import torch
+import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
 from espnet_taste.slm.text import LlmText
@@ -95,9 +97,28 @@ def test_generation_counts_the_words_that_were_encoded(text, sentence):
     vocabulary = read_vocabulary(text.tokenizer)
     encoded = encode_words(sentence.split(), text.encode)
 
-    starts = vocabulary.word_start[encoded.tokens].tolist()
+    check_that_it_can_be_said(vocabulary, encoded)
+
+
+def check_that_it_can_be_said(vocabulary, encoded):
+    """Every token may be drawn where it stands, and starts a word where one starts."""
+    tokens = torch.tensor(encoded.tokens)
+    behind = F.pad(vocabulary.blank[tokens], (1, -1))
+    starts = (vocabulary.word_start | vocabulary.sign)[tokens] & ~behind
     firsts = [w != v for v, w in zip([-1, *encoded.words], encoded.words)]
-    assert starts == firsts
+    assert starts.tolist() == firsts
+    assert not vocabulary.banned[tokens].any()
+    assert not (vocabulary.word_start[tokens] & behind).any()
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_real_llm_can_say_numerals_and_signs(sentence):
+    """SmolLM2 cuts " 1999" into a blank and four digits."""
+    text = LlmText("HuggingFaceTB/SmolLM2-135M-Instruct")
+    encoded = encode_words(sentence.split(), text.encode)
+
+    check_that_it_can_be_said(read_vocabulary(text.tokenizer), encoded)
 
 
 def test_what_looks_special_is_spelled_out():

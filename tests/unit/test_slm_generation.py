@@ -27,13 +27,20 @@ GREEDY = Sampler(top_p=0.0)
 SPEECH = Prompt([4, 9, 8], [0, 0, 1], np.array([[1, 2, 3], [4, 5, 6]]))
 
 
-def make_vocabulary(starts=(), ends=(), banned=(), stops=()):
+def make_vocabulary(starts=(), ends=(), banned=(), stops=(), signs=(), blanks=()):
     def mask(ids):
         flags = torch.zeros(VOCAB_SIZE, dtype=torch.bool)
         flags[list(ids)] = True
         return flags
 
-    return Vocabulary(mask(starts), mask(ends), mask(banned), mask(stops))
+    return Vocabulary(
+        word_start=mask(starts),
+        sign=mask(signs),
+        blank=mask(blanks),
+        sentence_end=mask(ends),
+        banned=mask(banned),
+        stop=mask(stops),
+    )
 
 
 EVEN = make_vocabulary(starts=range(0, VOCAB_SIZE, 2))
@@ -127,6 +134,49 @@ def test_latents_say_what_embeddings_say_through_the_same_map():
 
     assert result.tokens.tolist() == expected.tokens.tolist()
     assert np.array_equal(result.codes, expected.codes)
+
+
+@pytest.mark.parametrize(
+    "ending", [{}, {"max_words": 3}, {"until": lambda t: len(t) == 4}]
+)
+def test_a_lone_blank_is_the_beginning_of_a_word(slm, ending):
+    """As in 1999, which many tokenizers cut into a blank and digits."""
+    blank, start, digit = 3, 4, 5
+    vocabulary = make_vocabulary(
+        [blank, start], banned=only(blank, start, digit), blanks=[blank]
+    )
+    lengths = set()
+    for seed in range(20):
+        source = torch.Generator().manual_seed(seed)
+        options = CompletionSettings(
+            max_tokens=9, extra_words=9, text=Sampler(temperature=9.0), **ending
+        )
+        (result,) = complete(slm, [SPEECH], vocabulary, settings=options, source=source)
+        source.manual_seed(seed)
+        heard = list(
+            complete_words(slm, SPEECH, vocabulary, settings=options, source=source)
+        )
+
+        words = [result.tokens[result.words == w] for w in range(len(result.codes))]
+        assert [w.tokens.tolist() for w in heard] == [w.tolist() for w in words]
+        assert np.array_equal([w.codes for w in heard], result.codes)
+        assert all(set(word.tolist()) - {blank} for word in words)  # something is said
+        later = [token for word in words for token in word[1:].tolist()]
+        assert blank not in later
+        assert all(w[1] == digit for w in words if w[0] == blank)
+        lengths |= {len(w) for w in words if w[0] == blank}
+    assert lengths
+
+
+def test_a_sign_is_a_word_with_or_without_its_blank(slm):
+    blank, sign = 3, 4
+    vocabulary = make_vocabulary(
+        [blank], banned=only(blank, sign), signs=[sign], blanks=[blank]
+    )
+    result = run(slm, SPEECH, vocabulary, text=Sampler(temperature=9.0))
+
+    words = [result.tokens[result.words == w] for w in range(len(result.codes))]
+    assert {tuple(word.tolist()) for word in words} == {(blank, sign), (sign,)}
 
 
 @pytest.mark.parametrize("delay", [1, 2])

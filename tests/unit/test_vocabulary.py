@@ -47,8 +47,28 @@ def test_the_released_rule_judges_special_tokens_by_their_text():
 def test_the_default_bans_only_what_cannot_be_spoken_as_a_word():
     vocabulary = build_vocabulary(TEXTS, special_ids=[EOS], sentence_end=".?!")
 
-    assert chosen(vocabulary.banned) == ["ok\n", "\n", " ", " a b", "<eos>"]
+    assert chosen(vocabulary.banned) == ["ok\n", "\n", " a b", "<eos>"]
+    assert chosen(vocabulary.blank) == [" "]
     assert chosen(vocabulary.sentence_end) == [".", " end.", " ?", "!"]
+
+
+def test_signs_of_unspaced_scripts_are_words_and_none_is_hidden():
+    texts = ["世", " 世", "世界", "a世", " ひー", "ー", "s", " "]
+    vocabulary = build_vocabulary(texts)
+
+    def named(mask):
+        return [texts[i] for i in mask.nonzero().flatten()]
+
+    assert named(vocabulary.sign) == ["世", "世界"]
+    assert named(vocabulary.word_start) == [" 世", " ひー", " "]
+    assert named(vocabulary.banned) == ["世界", "a世"]
+
+
+def test_a_blank_that_nothing_could_follow_is_banned():
+    vocabulary = build_vocabulary([" ", " cat"])
+
+    assert vocabulary.banned.tolist() == [True, False]
+    assert not vocabulary.blank.any()
 
 
 def test_a_stop_token_is_not_banned():
