@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 from espnet_taste.bin.command import parse_bool, run_command
 from espnet_taste.bin.token_work import (
     add_max_excluded,
+    add_released,
     deciding,
+    open_spoken_lm,
     open_tokens,
     spoil_no_other,
     tokens_parser,
@@ -48,6 +50,8 @@ SETTINGS = (
     "temperature",
     "repetition_penalty",
     "seed",
+    "llm",
+    "whisper",
 )
 
 
@@ -77,6 +81,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1986)
     parser.add_argument("--batch_size", type=int, default=8, help="prompts at once")
     parser.add_argument("--device", default="cpu")
+    add_released(parser)
     add_max_excluded(parser, 0.0, "continued")
     return parser
 
@@ -162,9 +167,8 @@ def complete_left(
     """Continue prompts, and write every batch at once."""
     from espnet_taste.bin.progress import progress
     from espnet_taste.data.utterances import in_batches
-    from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 
-    model = TasteSpokenLM.from_pretrained(args.model, device=args.device)
+    model = open_spoken_lm(args)
     store.require_same_tokenizer(model.tokenizer.models)
     part = store.part(0)
     with progress(None, "complete", total=len(keys)) as bar:

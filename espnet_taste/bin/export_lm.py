@@ -19,6 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", required=True, help="experiment folder, packed zip or model tag"
     )
+    parser.add_argument("--llm", help="of a released checkpoint: the LLM it adapts")
     parser.add_argument("--kind", choices=["adapters", "merged"], required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument(
@@ -37,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export(args: argparse.Namespace) -> None:
     """Write the folder; it appears under its name only when complete."""
     from espnet_taste.pipeline.lm_export import write_adapters, write_merged
-    from espnet_taste.pipeline.packed import find_files
+    from espnet_taste.pipeline.spoken_lm import open_inference
 
     if args.kind == "adapters" and args.dtype is not None:
         raise ValueError("--dtype is for --kind merged; adapters stay as trained")
-    model = find_files(args.model).spoken_lm()
+    model = open_inference(args.model, llm=args.llm)
     if args.kind == "adapters":
         write_adapters(model, args.output_dir)
     else:

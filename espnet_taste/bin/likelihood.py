@@ -7,7 +7,8 @@ conventions (see ``slm/conventions.py``). One forward pass an item; a killed run
 where it was. What cannot be scored is counted in ``excluded.jsonl``.
 
 A text may stand before the speech (--text_before) or follow it, and is then what is
-scored (--text_after): stories whose beginning or ending is written.
+scored (--text_after): stories whose beginning or ending is written. --normalise true
+reads what is scored once more by itself and takes that off.
 """
 
 import argparse
@@ -17,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from espnet_taste.bin.command import run_command
+from espnet_taste.bin.command import parse_bool, run_command
 from espnet_taste.bin.token_work import (
     add_max_excluded,
+    add_released,
     deciding,
+    open_spoken_lm,
     open_tokens,
     spoil_no_other,
     tokens_parser,
@@ -31,7 +32,7 @@ from espnet_taste.data.exclusions import ExclusionError, Journal
 
 if TYPE_CHECKING:
     from espnet_taste.pipeline.interchange import TokenFile
-    from espnet_taste.pipeline.slm import SpokenLMInference
+    from espnet_taste.pipeline.scoring import ScoredItem
     from espnet_taste.pipeline.tokens import TasteTokens
     from espnet_taste.slm.conventions import ItemLikelihood
 
@@ -69,8 +70,15 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         help="table of utterance ids and texts that follow: only they are scored",
     )
+    parser.add_argument(
+        "--normalise",
+        type=parse_bool,
+        default=False,
+        help="score also by what the part is worth less without what stands before it",
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="utterances")
     parser.add_argument("--device", default="cpu")
+    add_released(parser)
     add_max_excluded(parser, 0.0, "scored")
     return parser
 
@@ -91,7 +99,13 @@ def score_items(args: argparse.Namespace) -> None:
     around = {name: read_texts(getattr(args, name), keys) for name in AROUND}
     if moments is not None and any(around.values()):
         raise ValueError("--moments is for spoken endings, without texts around them")
+    if args.normalise and moments is None and not any(around.values()):
+        raise ValueError(
+            "--normalise needs something that stands before: --moments, --text_before "
+            "or --text_after"
+        )
     names = ("model", "tokens", "transcripts", "moments", "window_s", *AROUND)
+    names += ("normalise", "llm", "whisper")
     journal = Journal(args.output_dir / JOURNAL, deciding(args, names))
     left = [key for key in keys if key not in journal.rows]
     if left:
@@ -156,94 +170,63 @@ def score_left(
     """Score utterances and note every outcome at once."""
     from espnet_taste.bin.progress import progress
     from espnet_taste.data.utterances import in_batches
-    from espnet_taste.pipeline.packed import find_files
     from espnet_taste.pipeline.tokens import require_same_tokenizer
-    from espnet_taste.weights.digests import sha256_of
 
-    files = find_files(args.model)
-    require_same_tokenizer(
-        tokens[keys[0]], {"tokenizer": sha256_of(files.model_file)}, "score"
-    )
-    model = files.spoken_lm(args.device)
+    lm = open_spoken_lm(args)
+    require_same_tokenizer(tokens[keys[0]], lm.tokenizer.models, "score")
     with progress(None, "likelihood", total=len(keys)) as bar:
         for batch in in_batches(keys, args.batch_size):
-            rows = {key: tokens[key] for key in batch}
+            items = {
+                key: item_of(tokens[key], key, moments, around, args.window_s)
+                for key in batch
+            }
             results = spoil_no_other(
                 batch,
-                lambda part: score_batch(model, {k: rows[k] for k in part}, around),
+                lambda part: lm.item_likelihoods(
+                    [items[k] for k in part], args.normalise
+                ),
                 "not_scored",
             )
             for key, result in zip(batch, results, strict=True):
-                facts = {name: texts[key] for name, texts in around.items() if texts}
-                note(journal, key, result, rows[key], args, moments, facts)
+                if isinstance(result, ExclusionError):
+                    journal.exclude(key, result)
+                else:
+                    row = row_of(items[key], *result)
+                    journal.add(key, {**row, "transcripts": args.transcripts})
             bar.update(len(batch))
 
 
-def score_batch(
-    model: "SpokenLMInference",
-    rows: "Mapping[str, TasteTokens]",
-    around: Around,
-) -> "list[ItemLikelihood]":
-    """Score utterances at once.
-
-    Raises:
-        ValueError: If one of them cannot be scored.
-    """
-    from espnet_taste.slm.conventions import ItemLikelihood
-
-    texts = (
-        table and [table[key] for key in rows] for table in map(around.get, AROUND)
-    )
-    found = model.log_likelihoods(list(rows.values()), *texts)
-    return [ItemLikelihood(**arrays) for arrays in found]
-
-
-def note(
-    journal: Journal,
+def item_of(
+    tokens: "TasteTokens",
     key: str,
-    result: "ItemLikelihood | ExclusionError",
-    tokens: "TasteTokens",
-    args: argparse.Namespace,
     moments: Mapping[str, float] | None,
-    facts: Mapping[str, str],
-) -> None:
-    """Write the outcome of one utterance into the journal."""
-    if not isinstance(result, ExclusionError):
-        try:
-            scores = scores_of(result, tokens, moments and moments[key], args.window_s)
-        except ValueError as error:
-            result = ExclusionError("not_localised", str(error))
-    if isinstance(result, ExclusionError):
-        journal.exclude(key, result)
-        return
-    row: dict[str, Any] = {
-        "text": tokens.text,
-        **facts,
-        "transcripts": args.transcripts,
-        "scores": scores,
-        "num_tokens": result.tokens.size,
-        "num_words": len(result.codes),
-        "tokens": result.tokens.round(DIGITS).tolist(),
-        "token_words": result.token_words.tolist(),
-        "codes": result.codes.round(DIGITS).tolist(),
-    }
-    journal.add(key, row)
-
-
-def scores_of(
-    item: "ItemLikelihood",
-    tokens: "TasteTokens",
-    from_s: float | None,
+    around: Around,
     window_s: float,
-) -> dict[str, float]:
-    """Return the score of every convention by its name."""
-    from espnet_taste.slm.conventions import CONVENTIONS, localised
+) -> "ScoredItem":
+    """Say which part of an utterance is scored."""
+    from espnet_taste.pipeline.scoring import ScoredItem
 
-    scores = {name: score(item) for name, score in CONVENTIONS.items()}
-    if from_s is not None:
-        times = tokens.times if tokens.times is not None else np.zeros((0, 2))
-        scores["localised"] = localised(item, times, from_s, window_s)
-    return scores
+    texts = [table[key] if table else "" for table in map(around.get, AROUND)]
+    return ScoredItem(tokens, *texts, moments and moments[key], window_s)
+
+
+def row_of(
+    item: "ScoredItem", found: "ItemLikelihood", alone: "ItemLikelihood | None"
+) -> dict[str, Any]:
+    """Return the line of one utterance."""
+    row: dict[str, Any] = {
+        "text": item.tokens.text,
+        **{name: text for name in AROUND if (text := getattr(item, name[5:]))},
+        "scores": item.scores(found, alone),
+        "num_tokens": found.tokens.size,
+        "num_words": len(found.codes),
+        "tokens": found.tokens.round(DIGITS).tolist(),
+        "token_words": found.token_words.tolist(),
+        "codes": found.codes.round(DIGITS).tolist(),
+    }
+    if item.from_s is not None and (why := item.why_not_localised()) is not None:
+        row["not_localised"] = why
+    return row
 
 
 def write_results(folder: Path, outcomes: Mapping[str, Mapping[str, Any]]) -> None:

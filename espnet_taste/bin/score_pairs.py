@@ -58,7 +58,7 @@ def score(args: argparse.Namespace) -> None:
             "their scores cannot be compared"
         )
     results = {}
-    for name in args.conventions or common_conventions(rows):
+    for name in args.conventions or usual_conventions(rows):
         scores = scores_by(rows, name, args.likelihoods)
         results[name] = score_pairs(pairs, scores)
     check_skipped(results, args.max_skipped)
@@ -89,28 +89,36 @@ def read_likelihoods(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def common_conventions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the conventions that all items were scored by, in their order."""
-    first, *others = (row["scores"] for row in rows.values())
-    return [name for name in first if all(name in row for row in others)]
+def usual_conventions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the conventions that most items were scored by, in their order.
+
+    An item may lack one, e.g. ``localised`` where no word begins in its window; its
+    pair is then left out and counted.
+    """
+    counts: dict[str, int] = {}
+    for row in rows.values():
+        for name in row["scores"]:
+            counts[name] = counts.get(name, 0) + 1
+    return [name for name, count in counts.items() if 2 * count > len(rows)]
 
 
 def scores_by(
     rows: Mapping[str, Mapping[str, Any]], convention: str, path: Path
 ) -> dict[str, float]:
-    """Return the score of every item by one convention.
+    """Return the scores by one convention, of the items that have one.
 
     Raises:
-        ValueError: If an item was not scored by it, or its score is not finite.
+        ValueError: If no item was scored by it, or a score is not finite.
     """
     from espnet_taste.eval.json_lines import finite
 
     scores = {}
     for key, row in rows.items():
-        if convention not in row["scores"]:
-            known = sorted(row["scores"])
-            raise ValueError(f"{path}: '{key}' has no '{convention}', only {known}")
-        scores[key] = finite({"key": key, **row["scores"]}, convention, str(path))
+        if convention in row["scores"]:
+            scores[key] = finite({"key": key, **row["scores"]}, convention, str(path))
+    if not scores:
+        known = sorted({name for row in rows.values() for name in row["scores"]})
+        raise ValueError(f"{path}: nothing has a '{convention}' score, only {known}")
     return scores
 
 

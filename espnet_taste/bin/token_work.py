@@ -9,6 +9,7 @@ from espnet_taste.data.exclusions import ExclusionError
 
 if TYPE_CHECKING:
     from espnet_taste.pipeline.interchange import TokenFile
+    from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,6 +20,38 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="experiment folder, packed zip or model tag"
     )
+
+
+def add_released(parser: argparse.ArgumentParser) -> None:
+    """Add what a released checkpoint does not say about itself."""
+    parser.add_argument(
+        "--llm",
+        help="of a released checkpoint: LLM whose text tokenizer it needs, name or "
+        "folder",
+    )
+    parser.add_argument(
+        "--whisper", help="of a released checkpoint: the Whisper it was cut from"
+    )
+
+
+def open_spoken_lm(args: argparse.Namespace) -> "TasteSpokenLM":
+    """Open the spoken LM that --model names, with its tokenizer.
+
+    Raises:
+        FileNotFoundError: If a part of the model is absent.
+        ValueError: If a part does not fit.
+    """
+    from espnet_taste.pipeline.released import find_released
+    from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
+
+    given = {"llm": args.llm, "whisper": args.whisper}
+    options = {name: value for name, value in given.items() if value is not None}
+    if options and find_released(args.model) is None:
+        raise ValueError(
+            f"--{next(iter(options))} is for released checkpoints; {args.model} names "
+            "its own"
+        )
+    return TasteSpokenLM.from_pretrained(args.model, device=args.device, **options)
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 The checkpoint holds no text tokenizer: it comes from the LLM that was adapted.
 """
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -48,6 +49,7 @@ class ReleasedSpokenLM(SpokenLMInference):
         )
         self.model = TasteSpokenLMModel(slm).eval()
         self.slm = slm
+        self.args = argparse.Namespace(llm=llm)
         self.text = LlmText(llm)
         num_logits = slm.output_layer.weight.size(0)
         if len(self.text.tokenizer) > num_logits:

@@ -24,7 +24,7 @@ from espnet_taste.slm.vocabulary import Vocabulary, read_vocabulary
 from espnet_taste.tasks.slm_builder import SpokenLMBuilder
 from espnet_taste.tasks.tokenizer_model import repeat_to_width
 from espnet_taste.types import IGNORE
-from espnet_taste.words import split_words
+from espnet_taste.words import space_signs, split_words
 
 Item = tuple[str, Mapping[str, np.ndarray]]
 
@@ -174,6 +174,7 @@ class SpokenLMInference:
     ) -> tuple[Item, tuple[int, int, bool]]:
         """Join spoken and written words; return which ones are scored, and as what."""
         name = tokens.text[:40]
+        before, after = space_signs(before), space_signs(after)
         if tokens.codes is None:
             raise ValueError(f"'{name}' has no codes, only embeddings")
         written = [len(split_words(text)) for text in (before, after)]

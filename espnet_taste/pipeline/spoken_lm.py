@@ -24,6 +24,7 @@ from espnet_taste.pipeline.chat import Content, read_chat
 from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.released import find_released
 from espnet_taste.pipeline.released_lm import ReleasedSpokenLM
+from espnet_taste.pipeline.scoring import OF_A_PART, ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
@@ -32,7 +33,7 @@ from espnet_taste.slm.continuation import SpokenContinuer
 from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.prompt import Prompt
-from espnet_taste.words import encode_words, split_words
+from espnet_taste.words import encode_words, space_signs, split_words
 
 SpokenPrompt = TasteTokens | str | None
 """Speech, text, or nothing to go on from."""
@@ -74,14 +75,7 @@ class TasteSpokenLM:
             ValueError: If a part does not fit.
         """
         tokenizer = TasteTokenizer.from_pretrained(source, device=device, **options)
-        folder = find_released(source)
-        if folder is not None:
-            names = {} if llm is None else {"llm": llm}
-            inference = ReleasedSpokenLM(folder, device=device, **names)
-            return TasteSpokenLM(inference, tokenizer)
-        if llm is not None:
-            raise ValueError(f"llm: {source} names its own LLM; leave it out")
-        return TasteSpokenLM(find_files(source).spoken_lm(device), tokenizer)
+        return TasteSpokenLM(open_inference(source, device, llm), tokenizer)
 
     # --- generation -----------------------------------------------------------
 
@@ -218,7 +212,9 @@ class TasteSpokenLM:
         if prompt is None:
             return Prompt()
         if isinstance(prompt, str):
-            encoded = encode_words(split_words(prompt), self.inference.text.encode)
+            encoded = encode_words(
+                split_words(space_signs(prompt)), self.inference.text.encode
+            )
             if not encoded.tokens:
                 raise ValueError("the prompt has no word; give None for no prompt")
             return Prompt(encoded.tokens, encoded.words)
@@ -226,11 +222,13 @@ class TasteSpokenLM:
         encoded = encode_words(prompt.words, self.inference.text.encode)
         return Prompt(encoded.tokens, encoded.words, prompt.codes)
 
-    def _check(self, tokens: TasteTokens, purpose: str) -> None:
+    def _check(
+        self, tokens: TasteTokens, purpose: str, may_be_empty: bool = False
+    ) -> None:
         require_same_tokenizer(tokens, self.tokenizer.models, purpose)
         if tokens.codes is None:
             raise ValueError(f"'{tokens.text[:40]}' has no codes, only embeddings")
-        if len(tokens) == 0:
+        if len(tokens) == 0 and not may_be_empty:
             raise ValueError(f"cannot {purpose} speech without a word")
         self.tokenizer.check_codes(tokens.codes, f"'{tokens.text[:40]}'")
 
@@ -279,8 +277,8 @@ class TasteSpokenLM:
         """
         many = not isinstance(tokens, TasteTokens)
         rows = list(tokens) if many else [tokens]
-        for row in rows:
-            self._check(row, "score")
+        for number, row in enumerate(rows):
+            self._check(row, "score", may_be_empty=bool(after and after[number]))
         found = []
         for start in range(0, len(rows), batch_size):
             part = slice(start, start + batch_size)
@@ -295,6 +293,8 @@ class TasteSpokenLM:
         tokens: TasteTokens | Sequence[TasteTokens],
         convention: str = "taste",
         *,
+        from_s: float | Sequence[float] | None = None,
+        window_s: float = float("inf"),
         batch_size: int = 8,
     ) -> float | list[float]:
         """Return one number an utterance: how likely it is, higher is likelier.
@@ -302,17 +302,88 @@ class TasteSpokenLM:
         Args:
             tokens: One utterance or a list.
             convention: How token and code likelihoods are added up, a name in
-                ``slm.conventions.CONVENTIONS``; scores of two cannot be compared.
+                ``slm.conventions.CONVENTIONS``, ``"localised"`` or ``"normalised"``;
+                scores of two cannot be compared.
+            from_s: For the last two: score what is said from this moment on, in s on
+                the clock of the recording; one for all, or a list.
+            window_s: Seconds after it that count.
             batch_size: Utterances at once.
 
         Raises:
-            ValueError: As ``likelihoods``, or if the convention is unknown.
+            ValueError: As ``likelihoods``; if the convention is unknown, or no word is
+                known to begin in a window, or nothing stands before it.
         """
-        if convention not in CONVENTIONS:
-            raise ValueError(
-                f"convention must be one of {sorted(CONVENTIONS)}, got '{convention}'"
-            )
-        found = self.likelihoods(tokens, batch_size=batch_size)
-        if isinstance(found, ItemLikelihood):
-            return CONVENTIONS[convention](found)
-        return [CONVENTIONS[convention](item) for item in found]
+        if convention not in (*CONVENTIONS, *OF_A_PART):
+            known = sorted([*CONVENTIONS, *OF_A_PART])
+            raise ValueError(f"convention must be one of {known}, got '{convention}'")
+        many = not isinstance(tokens, TasteTokens)
+        rows = list(tokens) if many else [tokens]
+        moments = [from_s] * len(rows) if np.ndim(from_s) == 0 else list(from_s)
+        items = [
+            ScoredItem(row, from_s=moment, window_s=window_s)
+            for row, moment in zip(rows, moments, strict=True)
+        ]
+        found = self.scores(items, convention == "normalised", batch_size=batch_size)
+        for item, scores in zip(items, found):
+            if convention not in scores:
+                why = item.why_not_localised() or "no word stands before the moment"
+                raise ValueError(
+                    f"'{item.tokens.text[:40]}' has no '{convention}' score: {why}"
+                )
+        numbers = [scores[convention] for scores in found]
+        return numbers if many else numbers[0]
+
+    def scores(
+        self,
+        items: Sequence[ScoredItem],
+        normalise: bool = False,
+        *,
+        batch_size: int = 8,
+    ) -> list[dict[str, float]]:
+        """Return the scores of items by all conventions that fit.
+
+        Args:
+            items: Utterances, and which part of each counts.
+            normalise: Read what counts a second time, without what stands before it.
+            batch_size: Utterances at once.
+
+        Raises:
+            ValueError: As ``likelihoods``.
+        """
+        found = self.item_likelihoods(items, normalise, batch_size=batch_size)
+        return [item.scores(*pair) for item, pair in zip(items, found, strict=True)]
+
+    def item_likelihoods(
+        self,
+        items: Sequence[ScoredItem],
+        normalise: bool = False,
+        *,
+        batch_size: int = 8,
+    ) -> list[tuple[ItemLikelihood, ItemLikelihood | None]]:
+        """Return how likely items are, and what counts of them by itself; see above."""
+        others = [item.alone() if normalise else None for item in items]
+        every = [*items, *(other for other in others if other is not None)]
+        found = self.likelihoods(
+            [item.tokens for item in every],
+            before=[item.before for item in every],
+            after=[item.after for item in every],
+            batch_size=batch_size,
+        )
+        alone = iter(found[len(items) :])
+        return [
+            (one, None if other is None else next(alone))
+            for one, other in zip(found, others)
+        ]
+
+
+def open_inference(
+    source: str | Path, device: str = "cpu", llm: str | None = None
+) -> SpokenLMInference:
+    """Open a spoken LM without its tokenizer; see ``TasteSpokenLM.from_pretrained``."""
+    folder = find_released(source)
+    if folder is not None:
+        names = {} if llm is None else {"llm": llm}
+        return ReleasedSpokenLM(folder, device=device, **names)
+    if llm is not None:
+        raise ValueError(f"llm: {source} names its own LLM; leave it out")
+    return find_files(source).spoken_lm(device)

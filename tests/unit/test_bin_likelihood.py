@@ -14,15 +14,14 @@ from tiny_slm import CODEBOOK_SIZE, NUM_CODEBOOKS, VOCAB_SIZE, make_slm
 from espnet_taste.bin import likelihood
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
-from espnet_taste.pipeline import packed
 from espnet_taste.pipeline.interchange import write_tokens
 from espnet_taste.pipeline.slm import SpokenLMInference
+from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
 from espnet_taste.slm.delay import PAD, collate, delay_words
 from espnet_taste.slm.likelihood import log_likelihoods
 from espnet_taste.types import IGNORE
-from espnet_taste.weights.digests import sha256_of
 
 TEXTS = {"a": "one two three", "b": "four", "c": "five six", "d": "seven eight nine"}
 
@@ -76,11 +75,14 @@ def folder(tmp_path):
 @pytest.fixture
 def model(folder, monkeypatch):
     model = Model()
-    (folder / "model.pth").write_bytes(b"tokenizer")
-    files = SimpleNamespace(
-        model_file=folder / "model.pth", spoken_lm=lambda device: model
-    )
-    monkeypatch.setattr(packed, "find_files", lambda source: files)
+
+    def check_codes(codes, where):
+        if codes.size and codes.max() >= CODEBOOK_SIZE:
+            raise ValueError(f"{where}: code {codes.max()}")
+
+    tokenizer = SimpleNamespace(models={"tokenizer": "mine"}, check_codes=check_codes)
+    lm = TasteSpokenLM(model, tokenizer)
+    monkeypatch.setattr(TasteSpokenLM, "from_pretrained", lambda *_, **options: lm)
     return model
 
 
@@ -218,13 +220,73 @@ def test_a_likelihood_that_is_not_finite_is_counted(folder, model):
 
 
 def test_codes_of_another_tokenizer_stop_the_run(folder, model, capsys):
-    mine = {"tokenizer": sha256_of(folder / "model.pth")}
-    for models, status in ((mine, 0), ({"tokenizer": "other"}, 1)):
+    for name, status in (("mine", 0), ("other", 1)):
         path = folder / "tokens.jsonl"
         path.unlink()
-        write_tokens(path, {"x": make_tokens("one two", models)})
+        write_tokens(path, {"x": make_tokens("one two", {"tokenizer": name})})
         assert run(folder, "--output_dir", str(folder / f"out{status}")) == status
     assert "its codes are of tokenizer other" in capsys.readouterr().err
+
+
+def test_rows_of_another_tokenizer_and_codes_out_of_range_are_counted(folder, model):
+    """Also where they stand behind good rows; a code too large is no crash."""
+    path = folder / "tokens.jsonl"
+    path.unlink()
+    far = make_tokens("three")
+    rows = {
+        "a": make_tokens("one two", {"tokenizer": "mine"}),
+        "b": make_tokens("four", {"tokenizer": "other"}),
+        "c": replace(far, codes=far.codes + CODEBOOK_SIZE),
+        "d": make_tokens("five six"),
+    }
+    write_tokens(path, rows)
+
+    assert run(folder, "--max_excluded", "0.5") == 0
+
+    assert list(rows_of(folder)) == ["a", "d"]
+    excluded = (folder / "out" / "excluded.jsonl").read_text()
+    assert "its codes are of tokenizer other" in excluded
+    assert "'three': code" in excluded
+
+
+def test_what_has_no_word_in_the_window_keeps_its_other_scores(folder, model):
+    moments = folder / "moments"
+    moments.write_text("a 0.5\nb 9\nc 0.4\nd 0.9\n")
+    assert run(folder, "--moments", str(moments)) == 0
+
+    rows = rows_of(folder)
+    assert "localised" not in rows["b"]["scores"] and "taste" in rows["b"]["scores"]
+    assert "no word begins" in rows["b"]["not_localised"]
+    assert "localised" in rows["a"]["scores"] and "not_localised" not in rows["a"]
+
+
+@pytest.mark.parametrize("kind", ["moments", "text_before", "text_after"])
+def test_the_normalised_score_is_the_gain_by_what_stands_before(folder, model, kind):
+    table = {"moments": "0.5", "text_before": "so many", "text_after": "and more"}
+    (folder / kind).write_text("".join(f"{key} {table[kind]}\n" for key in "acd"))
+    (folder / "keys").write_text("a\nc\nd\n")
+    only = ("--key_file", str(folder / "keys"), f"--{kind}", str(folder / kind))
+    assert run(folder, *only, "--normalise", "true") == 0
+
+    for key, row in rows_of(folder).items():
+        tokens = make_tokens(TEXTS[key])
+        nothing = tokens[:0]
+        if kind == "moments":
+            with_it, alone = row["scores"]["localised"], ([tokens[1:]],)
+        elif kind == "text_before":
+            with_it, alone = row["scores"]["taste"], ([tokens],)
+        else:
+            with_it, alone = row["scores"]["taste"], ([nothing], [""], ["and more"])
+        (arrays,) = model.log_likelihoods(*alone)
+        without = CONVENTIONS["taste"](ItemLikelihood(**arrays))
+        expected = pytest.approx(with_it - without, abs=1e-4)
+        assert row["scores"]["normalised"] == expected
+        assert abs(row["scores"]["normalised"]) > 1e-3
+
+
+def test_nothing_to_normalise_by_is_refused(folder, model, capsys):
+    assert run(folder, "--normalise", "true") == 1
+    assert "needs something that stands before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -220,10 +220,25 @@ def test_missing_halves_stop_the_command_unless_allowed(folder, capsys):
     assert "of 3 pairs, 1 left out" in capsys.readouterr().out
 
 
+def test_an_item_without_a_convention_is_left_out_of_that_one(folder, capsys):
+    """A moment behind which nothing is said gives no ``localised`` score."""
+    lines = [json.loads(line) for line in (folder / "l.jsonl").open()]
+    del lines[0]["scores"]["taste"]
+    (folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+    assert run(folder) == 0
+
+    found = json.loads((folder / "out" / "pairs.json").read_text())["conventions"]
+    assert found["sum"]["one"]["num_scored"] == 4
+    assert found["taste"]["one"]["num_scored"] == 3
+    assert found["taste"]["one"]["skipped"] == {"0": "0p"}
+    assert "of 3 pairs, 1 left out" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({}, ["--conventions", "mean"], "has no 'mean', only"),
+        ({}, ["--conventions", "mean"], "nothing has a 'mean' score, only"),
         ({"sum": None}, [], "has sum None; expected a finite number"),
     ],
 )

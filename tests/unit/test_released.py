@@ -1,5 +1,6 @@
 """A released checkpoint, opened as the tokenizer that users have."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,18 +9,20 @@ import torch
 from tiny_released import BACKBONE, WHISPER, released_state, write_checkpoint
 from tiny_taste import noise
 
+from espnet_taste.bin import likelihood
 from espnet_taste.convert.checkpoint import Options, convert
 from espnet_taste.convert.errors import WrongDigest
 from espnet_taste.convert.load import load_released
 from espnet_taste.layers.word_pooling import first_of_words
 from espnet_taste.pipeline import released, released_lm
+from espnet_taste.pipeline.interchange import write_tokens
 from espnet_taste.pipeline.released import (
     RELEASED,
     ReleasedInference,
     find_released,
     find_speaker_model,
 )
-from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
+from espnet_taste.pipeline.spoken_lm import TasteSpokenLM, open_inference
 from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.vocabulary import build_vocabulary
@@ -226,6 +229,30 @@ def test_a_released_spoken_lm_goes_on_from_speech(spoken):
     whole = spoken.tokenizer.inference.model.quantizer.state_dict()
     for name, tensor in spoken.slm.codebooks.state_dict().items():
         assert torch.equal(tensor, whole[name]), name
+
+
+def test_a_released_spoken_lm_scores_pairs_of_speech(spoken, converted, tmp_path):
+    """By the command, which is how a benchmark is run on the published model."""
+    speech = spoken.tokenizer.encode(noise(2000), "ab c", word_times=False)
+    write_tokens(tmp_path / "tokens.jsonl", {"a": speech})
+    options = f"--tokens {tmp_path}/tokens.jsonl --output_dir {tmp_path}/out"
+    options += f" --model {converted} --llm small --transcripts given"
+
+    assert likelihood.main(options.split()) == 0
+
+    (row,) = map(json.loads, (tmp_path / "out" / "likelihoods.jsonl").open())
+    assert row["scores"]["taste"] == pytest.approx(spoken.log_likelihood(speech))
+    assert open_inference(converted, llm="small").args.llm == "small"
+
+
+def test_options_of_released_checkpoints_are_for_those(tmp_path, spoken, capsys):
+    speech = spoken.tokenizer.encode(noise(2000), "ab c", word_times=False)
+    write_tokens(tmp_path / "tokens.jsonl", {"a": speech})
+    options = f"--tokens {tmp_path}/tokens.jsonl --output_dir {tmp_path}/out"
+    options += f" --model {tmp_path} --whisper tiny --transcripts given"
+
+    assert likelihood.main(options.split()) == 1
+    assert "--whisper is for released checkpoints" in capsys.readouterr().err
 
 
 def test_an_llm_with_more_tokens_than_the_checkpoint_is_refused(spoken, converted):

@@ -10,6 +10,7 @@ from tiny_taste import SPEAKER_DIM, WIDTH, letters, noise, tiny_tokenizer
 
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
+from espnet_taste.pipeline.scoring import ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 from espnet_taste.pipeline.tokens import TasteTokens
@@ -152,6 +153,53 @@ def test_likelihoods_by_their_conventions(lm, speech):
     assert pair[1] == pytest.approx(lm.log_likelihood(speech[:2]))
     with pytest.raises(ValueError, match="convention must be one of .*, got 'best'"):
         lm.log_likelihood(speech, "best")
+
+
+def test_what_is_said_from_a_moment_on_is_scored_by_itself(lm, speech):
+    starts = np.array([0.0, 0.3, 0.6], dtype=np.float32)
+    timed = replace(speech, times=np.stack([starts, starts + 0.2], 1), span_s=(0, 0.8))
+    part = lm.likelihoods(timed).words(1, 3)
+
+    found = lm.log_likelihood([timed, timed], "localised", from_s=[0.1, 0.5])
+    assert found[0] == pytest.approx(CONVENTIONS["taste"](part))
+    last = lm.likelihoods(timed).words(2, 3)
+    assert found[1] == pytest.approx(CONVENTIONS["taste"](last))
+    short = lm.log_likelihood(timed, "localised", from_s=0.1, window_s=0.3)
+    assert short == pytest.approx(CONVENTIONS["taste"](part.words(0, 1)))
+
+    gain = lm.log_likelihood(timed, "normalised", from_s=0.1)
+    without = lm.log_likelihood(timed[1:])
+    assert gain == pytest.approx(found[0] - without, abs=1e-5)
+    assert abs(gain) > 1e-4
+    # In one batch, an item that nothing stands before leaves the other alone.
+    items = [ScoredItem(timed, from_s=moment) for moment in (0.0, 0.1)]
+    first, second = lm.scores(items, normalise=True)
+    assert "normalised" not in first and second["normalised"] == pytest.approx(gain)
+
+
+@pytest.mark.parametrize(
+    ("convention", "from_s", "message"),
+    [
+        ("localised", None, "no moment is given"),
+        ("localised", 0.7, "no word begins within inf s after 0.7 s"),
+        ("normalised", 0.0, "no word stands before the moment"),
+    ],
+)
+def test_a_moment_that_cannot_be_scored_is_named(
+    lm, speech, convention, from_s, message
+):
+    starts = np.array([0.0, 0.3, 0.6], dtype=np.float32)
+    timed = replace(speech, times=np.stack([starts, starts + 0.2], 1))
+    with pytest.raises(ValueError, match=f"'one two three' has no .*{message}"):
+        lm.log_likelihood(timed, convention, from_s=from_s)
+    with pytest.raises(ValueError, match="not known when its words were said"):
+        lm.log_likelihood(speech, "localised", from_s=0.1)
+
+
+def test_a_written_prompt_of_an_unspaced_script_has_a_word_a_sign(lm):
+    prompt = lm._prompt("世界 ok")
+
+    assert max(prompt.words) + 1 == 3
 
 
 def test_codes_change_the_likelihood(lm, speech):
