@@ -342,7 +342,7 @@ stage_continue_speech() {
     for dset in ${test_sets}; do
         jobs "${aligned}/${dset}" "${exp}/slm/continuations/${dset}" continue_speech \
             --config "${config_dir}/${decode_config}" --device "${device}" \
-            --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/${dset}" \
+            --slm_file "${exp}/slm/${inference_model}" \
             --tokenizer_file "${exp}/taste/${inference_model}" \
             --features_dir "${features}/${dset}" --vocoder_dir "${exp}/vocoder"
     done

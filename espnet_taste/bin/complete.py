@@ -3,9 +3,11 @@
 
 Reads tokens.jsonl (espnet_taste.bin.encode) and writes tokens.jsonl with the words and
 codes that follow; espnet_taste.bin.decode makes them audible. A prompt is the whole
-utterance, or its beginning up to a word near --prompt_s seconds; examples may stand
-before it (--shots), or an instruction around it (--instruction). A killed run goes on
-where it was. What cannot be continued is counted in ``excluded.jsonl``.
+utterance, or its beginning up to a word near --prompt_s seconds; the codes then know
+what followed in the recording (prompts of espnet_taste.bin.cut_prompts do not).
+Examples may stand before it (--shots), or an instruction around it (--instruction). A
+killed run goes on where it was. What cannot be continued is counted in
+``excluded.jsonl``.
 """
 
 import argparse
@@ -238,19 +240,12 @@ def put_behind(shots: Path | None, prompt: "TasteTokens") -> "TasteTokens":
 
 
 def cut_prompt(tokens: "TasteTokens", prompt_s: float | None) -> "TasteTokens":
-    """Return the words up to the word end that is nearest to a moment.
+    """Return the words up to the word end that is nearest to a moment, or all.
 
     Raises:
         ValueError: If it is not known when the words were spoken.
     """
-    import numpy as np
-
-    if prompt_s is None:
-        return tokens
-    if tokens.times is None:
-        raise ValueError("a prompt is cut by its word times, which are not known")
-    ends = tokens.times[:, 1] - tokens.span_s[0]
-    return tokens[: int(np.abs(ends - prompt_s).argmin()) + 1]
+    return tokens if prompt_s is None else tokens.up_to(prompt_s)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Continue spoken prompts: the first words of every utterance, to new speech.
 
+Only the audio of these words is heard, so that nothing tells what really followed.
+
 Writes audio of prompt and continuation together, ``wav.scp``, ``report.jsonl`` (prompt,
 continuation, how it ended) and ``text``.
 """
@@ -17,7 +19,6 @@ def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
     parser = utterance_parser(__doc__)
     parser.add_argument("--features_dir", type=Path, required=True)
-    parser.add_argument("--codes_dir", type=Path, required=True)
     parser.add_argument("--slm_file", type=Path, required=True)
     parser.add_argument("--tokenizer_file", type=Path, required=True)
     parser.add_argument("--vocoder_dir", type=Path, required=True)
@@ -53,9 +54,7 @@ def continue_all(args: argparse.Namespace) -> None:
             TokenizerInference(args.tokenizer_file, device=args.device),
             UnitSynthesizer(vocoder, args.device),
         )
-        return SpeechContinuer(
-            parts, args.data_dir, args.codes_dir, args.features_dir, options
-        )
+        return SpeechContinuer(parts, args.data_dir, args.features_dir, options)
 
     AudioOutput(args.output_dir).fill(keys, options.batch_size, open_source)
 

@@ -10,7 +10,12 @@ import numpy as np
 
 from espnet_taste.data.audio import AudioError, read_audio
 from espnet_taste.data.exclusions import ExclusionError, check_share, summary_table
-from espnet_taste.data.kaldi import read_table, write_table
+from espnet_taste.data.kaldi import (
+    find_file,
+    read_table,
+    split_ark_place,
+    write_table,
+)
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 Span = tuple[str, float, float]  # recording, start and end in s (end < 0: its end)
@@ -31,6 +36,19 @@ class DataDir:
         """All ids, sorted: those with audio and those that stand in text only."""
         with_audio = self.wav if self.segments is None else self.segments
         return sorted(with_audio.keys() | (self.text or {}).keys())
+
+    def place_of(self, recording: str) -> str | None:
+        """Return where a recording lies, valid from any folder; None if nowhere.
+
+        Commands are returned as they are.
+        """
+        value = self.wav.get(recording)
+        if value is None or value.endswith("|"):
+            return value
+        place = split_ark_place(value)
+        if place is None:
+            return str(find_file(value, self.folder).resolve())
+        return f"{find_file(place[0], self.folder).resolve()}:{place[1]}"
 
     def read(self, key: str, *, allow_pipes: bool = False) -> np.ndarray:
         """Read the audio of one utterance.

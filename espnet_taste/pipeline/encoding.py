@@ -140,6 +140,28 @@ class TasteEncoder:
         return self._tokens(_Heard(wave, words, times), np.concatenate(embeds), joined)
 
     @torch.no_grad()
+    def word_codes(
+        self, waves: list[np.ndarray], words: list[list[str]]
+    ) -> list[np.ndarray]:
+        """Return the codes of the words of recordings of at most 30 s.
+
+        Args:
+            waves: Recordings, each (N,), float32, 16 kHz.
+            words: Their words, at least one each.
+
+        Returns:
+            (W, Q) int64 a recording.
+
+        Raises:
+            ValueError: If this tokenizer has no quantizer, or too many words are said
+                to be in a recording.
+        """
+        _, codes = self._quantize(self._states(waves), words)
+        if codes[0] is None:
+            raise ValueError("this tokenizer has no quantizer, hence no codes")
+        return codes
+
+    @torch.no_grad()
     def hear_words(
         self, wave: np.ndarray, words: Sequence[str]
     ) -> tuple[np.ndarray, str]:

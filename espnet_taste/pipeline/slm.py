@@ -209,6 +209,10 @@ class SpokenLMInference:
         is_word = batch.word_codes[..., 0] != IGNORE
         return error.square().mean(-1).masked_fill(~is_word, 0.0).sum(1)
 
+    def prompt(self, key: str, words: Sequence[str], codes: np.ndarray) -> Item:
+        """Prepare words with their codes, (W, Q) int64, to be continued."""
+        return key, self.preprocess(key, {"text": " ".join(words), "codes": codes})
+
     def continue_speech(
         self,
         prompts: Sequence[Item],
@@ -265,12 +269,6 @@ class CodedUtterances:
         if key not in self.codes:
             raise ValueError(f"{self.codes.scp}: no codes of '{key}'")
         return self.preprocess(key, {"text": self.text[key], "codes": self.codes[key]})
-
-    def prompt(self, key: str, num_words: int) -> dict[str, np.ndarray]:
-        """Return the arrays of the first words of an utterance."""
-        text = " ".join(self.text[key].split()[:num_words])
-        codes = self.codes[key][:num_words]
-        return self.preprocess(key, {"text": text, "codes": codes})
 
 
 def _rows_of(batch: DelayBatch, rows: slice) -> DelayBatch:

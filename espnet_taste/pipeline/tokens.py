@@ -136,6 +136,17 @@ class TasteTokens:
             **{n: None if r is None else r[start:stop] for n, r in rows.items()},
         )
 
+    def up_to(self, duration_s: float) -> "TasteTokens":
+        """Return the words up to the word end nearest to so many s, at least one.
+
+        Raises:
+            ValueError: If it is not known when the words were spoken.
+        """
+        if self.times is None or len(self) == 0:
+            raise ValueError("words are cut by their times, which are not known")
+        ends = self.times[:, 1] - self.span_s[0]
+        return self[: int(np.abs(ends - duration_s).argmin()) + 1]
+
     def _edge_s(self, word: int) -> float:
         """Return where a word begins; the ends of the span at its ends."""
         if word == 0 or self.times is None and word < len(self):

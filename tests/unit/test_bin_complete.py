@@ -198,7 +198,7 @@ def test_too_many_exclusions_end_with_an_error(folder, model, capsys):
 
 
 def test_without_word_times_a_prompt_cannot_be_cut():
-    with pytest.raises(ValueError, match="word times, which are not known"):
+    with pytest.raises(ValueError, match="by their times, which are not known"):
         command.cut_prompt(make_tokens("one two", times=None), 3.0)
 
 
