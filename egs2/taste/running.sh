@@ -14,6 +14,7 @@ run() {
 # A finished step is skipped. One that was finished with other options, or on other
 # inputs, is not overwritten: its successors may have been built on it. Two runs never
 # work on the same step: what a killed run has left running still holds the lock.
+# The command sees the signature, for begin.
 once() {
     local marker=$1
     shift
@@ -38,14 +39,31 @@ once() {
     if [ -f "${marker}" ]; then
         exec {lock}>&-
         [ "${signature}" != "$(cat "${marker}")" ] || return 0
-        diff "${marker}" <(echo "${signature}") >&2 || true
-        fail "$(dirname "${marker}") was made with what is marked '<' above;" \
-            "remove it to make it again, or choose another --tag or --dumpdir"
+        refuse "$(dirname "${marker}")" made "${marker}"
     fi
     "$@"
     echo "${signature}" > "${marker}.part"
     mv "${marker}.part" "${marker}"
     exec {lock}>&-
+}
+
+# begin <folder> <what a killed run has left in it to go on with, if anything>
+# Only the step that began it may go on with it: with other options or on other inputs
+# half would be of one kind and half of the other. What has no mark is taken on trust.
+begin() {
+    local begun=$1/.begun
+    if [ -n "$2" ] && [ -f "${begun}" ] && [ "${signature}" != "$(cat "${begun}")" ]; then
+        refuse "$1" begun "${begun}"
+    fi
+    mkdir -p "$1"
+    echo "${signature}" > "${begun}.part"
+    mv "${begun}.part" "${begun}"
+}
+
+refuse() { # refuse <folder> <made|begun> <file of the signature with which it was>
+    diff "$3" <(echo "${signature}") >&2 || true
+    fail "$1 was $2 with what is marked '<' above;" \
+        "remove it to make it again, or choose another --tag or --dumpdir"
 }
 
 signature_of() { # words, settings in YAML files, checksums of the steps before
@@ -147,6 +165,7 @@ split_jobs() {
     local data=$1 output=$2 module=$3
     shift 3
     local parts=${output}/.parts.${module}
+    begin "${parts}" "$(find "${parts}" -mindepth 2 -type f -print -quit 2> /dev/null)"
     ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
         --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
     local num_jobs
@@ -178,6 +197,7 @@ train() {
 launch() {
     local dir=$1 module=$2
     shift 2
+    begin "${dir}" "$(find "${dir}" -maxdepth 1 -name checkpoint.pth 2> /dev/null)"
     ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir}/train.log" \
         --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
         --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true -- \

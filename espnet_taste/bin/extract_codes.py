@@ -40,7 +40,7 @@ def extract(args: argparse.Namespace) -> None:
     from espnet_taste.pipeline.tokenizer import TokenizerInference
 
     keys = read_keys(args.data_dir, args.key_file)
-    with ArkWriter(args.output_dir, "codes") as writer:
+    with ArkWriter(args.output_dir, "codes", keys=keys) as writer:
         todo = [key for key in keys if key not in writer.done]
         if todo:
             model = TokenizerInference(args.model_file, device=args.device)

@@ -34,7 +34,7 @@ def extract(args: argparse.Namespace) -> None:
     rate_hz = log_mel.config.sample_rate_hz
     wav = read_table(args.data_dir / "wav.scp")
     keys = read_keys(args.data_dir, args.key_file)
-    with ArkWriter(args.output_dir, "mel") as writer:
+    with ArkWriter(args.output_dir, "mel", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:
                 continue

@@ -36,7 +36,7 @@ def extract(args: argparse.Namespace) -> None:
     encoder = open_speaker_encoder(args.model)
     wav = read_table(args.data_dir / "wav.scp")
     keys = read_keys(args.data_dir, args.key_file)
-    with ArkWriter(args.output_dir, "spembs") as writer:
+    with ArkWriter(args.output_dir, "spembs", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:
                 continue

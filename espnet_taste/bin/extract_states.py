@@ -47,11 +47,10 @@ def extract(args: argparse.Namespace) -> None:
 
     encoder = build_encoder(args.config, args.whisper).to(args.device)
     wav = read_table(args.data_dir / "wav.scp")
-    with ArkWriter(args.output_dir, "encoder_states") as writer:
-        keys = [
-            k for k in read_keys(args.data_dir, args.key_file) if k not in writer.done
-        ]
-        for number, batch_keys in enumerate(in_batches(keys, args.batch_size)):
+    keys = read_keys(args.data_dir, args.key_file)
+    with ArkWriter(args.output_dir, "encoder_states", keys=keys) as writer:
+        todo = [key for key in keys if key not in writer.done]
+        for number, batch_keys in enumerate(in_batches(todo, args.batch_size)):
             items = [
                 (key, {"speech": read_audio(wav[key], folder=args.data_dir)})
                 for key in batch_keys
@@ -62,7 +61,7 @@ def extract(args: argparse.Namespace) -> None:
             for key, row, length in zip(batch_keys, packed, states.lengths.tolist()):
                 writer(key, row[:length].numpy())
             if number % 20 == 0:
-                logging.info(f"{number * args.batch_size}/{len(keys)} utterances")
+                logging.info(f"{number * args.batch_size}/{len(todo)} utterances")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def extract(args: argparse.Namespace) -> None:
 
     units_of = open_extractor(args)
     keys = read_keys(args.data_dir, args.key_file)
-    with ArkWriter(args.output_dir, "units") as writer:
+    with ArkWriter(args.output_dir, "units", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:
                 continue

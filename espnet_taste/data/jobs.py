@@ -152,7 +152,10 @@ def _merge_tables(paths: list[Path], output: Path) -> None:
         table = read_table(path) if path.exists() else {}
         twice = joined.keys() & table.keys()
         if twice:
-            raise ValueError(f"{path}: '{min(twice)}' was also written by another job")
+            raise ValueError(
+                f"{path}: '{min(twice)}' was also written by another job; remove "
+                f"{path.parent.parent} to make it again"
+            )
         joined.update(table)
     write_table(output, joined)
 

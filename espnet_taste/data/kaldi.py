@@ -241,6 +241,9 @@ class ArkWriter:
         chunk: Arrays a file holds; at most so many are lost by a kill.
         max_wait_s: Also write when the oldest array has waited so long, so that slow
             extractors do not lose hours.
+        keys: What the script file may list of what an earlier run left; None for all.
+            A job among several gives its part: with another number of jobs, what it
+            finds may be another one's to list.
     """
 
     def __init__(
@@ -250,6 +253,7 @@ class ArkWriter:
         chunk: int = 64,
         *,
         max_wait_s: float = 30.0,
+        keys: Iterable[str] | None = None,
     ):
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}")
@@ -257,6 +261,7 @@ class ArkWriter:
         self.name = name
         self.chunk = chunk
         self.max_wait_s = max_wait_s
+        self._keys = None if keys is None else frozenset(keys)
         self._waiting_since = 0.0
         self.scp = self.directory / f"{name}.scp"
         self._pending: dict[str, np.ndarray] = {}
@@ -311,6 +316,8 @@ class ArkWriter:
     def close(self) -> None:
         """Write the rest and the complete script file."""
         self.flush()
+        if self._keys is not None:
+            self._places = {k: v for k, v in self._places.items() if k in self._keys}
         write_table(self.scp, self._places)
         for part in self._files("scp"):
             part.unlink()
@@ -371,30 +378,3 @@ def _check_array(key: str, array: np.ndarray, scp: Path) -> None:
     if not np.isfinite(array).all():
         bad = int(np.size(array) - np.isfinite(array).sum())
         raise ValueError(f"{scp}: '{key}': {bad} of {array.size} values are not finite")
-
-
-def merge_tables(paths: Iterable[str | Path], output: str | Path) -> int:
-    """Join tables with different keys, for instance the parts made by several jobs.
-
-    Args:
-        paths: Tables or script files.
-        output: Joined and sorted table.
-
-    Returns:
-        Number of rows.
-
-    Raises:
-        ValueError: If a key is in two of the tables.
-    """
-    rows: dict[str, str] = {}
-    for path in paths:
-        table = read_table(path)
-        repeated = rows.keys() & table.keys()
-        if repeated:
-            raise ValueError(
-                f"{path}: {len(repeated)} ids are also in an earlier table, for "
-                f"instance '{min(repeated)}'"
-            )
-        rows.update(table)
-    write_table(output, rows)
-    return len(rows)

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from espnet_taste.align.contracts import AbsAligner, uniform_times
-from espnet_taste.bin import align, format_audio
+from espnet_taste.bin import align, extract_mel, format_audio
 from espnet_taste.data.data_dir import finish_joined
 from espnet_taste.data.jobs import merge_jobs, split_keys, utterance_ids
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
@@ -57,6 +57,22 @@ def counts_of(folder):
     if "seconds_kept" in summary:
         summary["seconds_kept"] = round(summary["seconds_kept"], 2)
     return summary
+
+
+@pytest.mark.parametrize("numbers", [(3, 2), (2, 4)])
+def test_a_run_goes_on_with_another_number_of_jobs(tmp_path, numbers):
+    """What a job finds of the former split is another one's to list."""
+    data = folder_of(tmp_path / "data")
+    (data / "text").unlink()  # every utterance has audio
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
+    soundfile.write(data / "u4.wav", samples, 16000)
+
+    for number in numbers:
+        in_jobs(number, extract_mel.main, data, tmp_path / "mel")
+
+    keys = utterance_ids(data)
+    assert list(read_scp_arrays(tmp_path / "mel" / "mel.scp")) == keys
+    assert list(read_table(tmp_path / "mel" / "mel_shape")) == keys
 
 
 @pytest.mark.parametrize("number", [1, 3, 4])

@@ -1,6 +1,7 @@
 """The recipe driver: order, range, refusals and resumption, without real stages."""
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -230,6 +231,53 @@ def test_a_step_made_from_something_else_is_not_overwritten(tmp_path, change):
 
     assert result.returncode == 2
     assert "out was made with what is marked '<'" in result.stderr
+
+
+FAKE_PYTHON = """#!/usr/bin/env bash
+# Splits into one job; jobs and trainings leave half of their work and are killed.
+while [ "$1" != -m ]; do shift; done
+module=$2
+while [ "$1" != --output_dir ]; do shift; done
+mkdir -p "$2"
+case ${module} in
+    *split_keys) echo 1 > "$2/num_jobs" ;;
+    *launch) touch "$2/${leaves:-checkpoint.pth}"; exit 1 ;;
+    *merge_jobs) ;;
+    *) [ -n "${leaves-x}" ] && touch "$2/chunk1.ark"; exit 1 ;;
+esac
+"""
+JOBS = 'job_cmd=here; here() { shift 2; "${@//JOB/1}"; }; jobs data out extract --b '
+TRAINING = "config_dir=.; sets() { :; }; train taste tokenizer_train c.yaml sets --b "
+
+
+@pytest.mark.parametrize(
+    ("step", "half", "nothing"),
+    [(JOBS, "out/.parts.extract", ""), (TRAINING, "exp/taste", "train.log")],
+)
+def test_half_made_work_is_gone_on_with_only_by_what_began_it(
+    tmp_path, step, half, nothing
+):
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    options = "python=$PWD/python; nj=1; ngpu=0; num_nodes=1; inference_model=x\n"
+    (tmp_path / "c.yaml").write_text("max_epoch: 1\n")
+
+    def refusal(value, leaves=None):
+        found = "" if leaves is None else f"export leaves={leaves}\n"
+        result = once(tmp_path, options + found + step + value)
+        assert result.returncode != 0
+        return result.stderr if "begun" in result.stderr else None
+
+    # What died before it made anything may be begun otherwise.
+    assert refusal("9", nothing) is None
+    assert refusal("8") is None and refusal("8") is None
+    told = refusal("9")
+    assert f"{half} was begun with what is marked '<' above; remove it" in told
+    assert "< 8" in told and "> 9" in told
+
+    shutil.rmtree(tmp_path / half)
+    assert refusal("9") is None
 
 
 @pytest.mark.parametrize(

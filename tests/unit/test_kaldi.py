@@ -11,7 +11,6 @@ from espnet_taste.data import kaldi
 from espnet_taste.data.kaldi import (
     ArkWriter,
     atomic_write,
-    merge_tables,
     read_scp_arrays,
     read_table,
     write_table,
@@ -196,6 +195,19 @@ def test_a_chunk_without_its_index_is_thrown_away(tmp_path):
     assert not (tmp_path / "x.chunk2.ark").exists()
 
 
+def test_only_the_keys_of_a_job_are_listed_when_the_split_is_another(tmp_path):
+    with ArkWriter(tmp_path, "x", chunk=2) as writer:
+        for key in "abcd":
+            writer(key, vector(ord(key)))
+
+    with ArkWriter(tmp_path, "x", keys=["b", "e"]) as writer:
+        assert writer.done == set("abcd")
+        writer("e", vector(5))
+
+    arrays = read_scp_arrays(tmp_path / "x.scp")
+    assert {key: arrays[key].tolist() for key in arrays} == {"b": [98], "e": [5]}
+
+
 def test_slow_arrays_do_not_wait_for_a_full_chunk(tmp_path, monkeypatch):
     now = iter([0.0, 29.0, 31.0, 32.0, 40.0])
     monkeypatch.setattr(kaldi.time, "monotonic", lambda: next(now))
@@ -245,13 +257,3 @@ def test_membership_does_not_read_the_array(tmp_path):
         arrays["b"]
     with pytest.raises(FileNotFoundError):
         arrays["a"]
-
-
-def test_merged_tables_are_sorted_and_refuse_shared_ids(tmp_path):
-    write_table(tmp_path / "1", {"b": "1"})
-    write_table(tmp_path / "2", {"a": "2"})
-
-    assert merge_tables([tmp_path / "1", tmp_path / "2"], tmp_path / "all") == 2
-    assert list(read_table(tmp_path / "all")) == ["a", "b"]
-    with pytest.raises(ValueError, match="for instance 'b'"):
-        merge_tables([tmp_path / "1", tmp_path / "all"], tmp_path / "again")
