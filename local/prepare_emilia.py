@@ -44,7 +44,7 @@ def prepare(args: argparse.Namespace) -> None:
     )
     shares = {"valid": args.valid_share, "test": args.test_share}
     rows = read_corpus(corpus_dir)
-    write_sets(args.data_root, split_by_hash(rows, shares, seed=args.seed))
+    write_sets(args.data_root, split_by_hash(rows, shares, seed=args.seed), "emilia")
 
 
 def read_corpus(corpus_dir: Path) -> Iterator[Utterance]:

@@ -64,7 +64,7 @@ def prepare(args: argparse.Namespace) -> None:
         sets[name] = list(join_folders(paths, args.default_speaker))
     if not sets:
         raise ValueError("nothing to prepare; give --set NAME=DIR or --split DIR")
-    write_sets(args.data_root, sets)
+    write_sets(args.data_root, sets, "kaldi_dir")
 
 
 def join_folders(

@@ -51,7 +51,7 @@ def prepare(args: argparse.Namespace) -> None:
     }
     for part in args.test:
         sets[part.replace("-", "_")] = read_parts(corpus_dir, [part], lower)
-    write_sets(args.data_root, sets)
+    write_sets(args.data_root, sets, "librispeech")
 
 
 def read_parts(

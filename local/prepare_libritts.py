@@ -48,7 +48,7 @@ def prepare(args: argparse.Namespace) -> None:
     }
     for part in args.test:
         sets[part.replace("-", "_")] = read_parts(corpus_dir, [part])
-    write_sets(args.data_root, sets)
+    write_sets(args.data_root, sets, "libritts")
 
 
 def read_parts(corpus_dir: Path, parts: Sequence[str]) -> Iterator[Utterance]:

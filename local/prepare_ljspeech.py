@@ -50,7 +50,7 @@ def prepare(args: argparse.Namespace) -> None:
         "dev": rows[-2 * number : -number],
         "eval1": rows[-number:],
     }
-    write_sets(args.data_root, sets)
+    write_sets(args.data_root, sets, "ljspeech")
 
 
 def read_corpus(corpus_dir: Path) -> Iterator[Utterance]:

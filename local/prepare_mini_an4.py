@@ -50,6 +50,7 @@ def prepare(args: argparse.Namespace) -> None:
     write_sets(
         args.data_root,
         {"train_nodev": train[1:], "train_dev": train[:1], "test": test},
+        "mini_an4",
     )
 
 

@@ -102,7 +102,7 @@ def prepare(args: argparse.Namespace) -> None:
         Utterance(key, owner[key], str(path.resolve()), None)
         for key, path in found.audio.items()
     ]
-    write_sets(args.data_root, {args.set: rows})
+    write_sets(args.data_root, {args.set: rows}, "pairs")
     write_pairs(args.data_root / args.set / "pairs", found.pairs)
     for part in parts:
         count = sum(pair.part == part for pair in found.pairs)
@@ -123,7 +123,7 @@ def prepare_stories(args: argparse.Namespace, folder: Path) -> None:
     else:
         modalities = (args.prompt, args.ending)
         made = split_stories(stories, args.set, *modalities, target / "audio")
-    write_sets(args.data_root, {args.set: made.utterances})
+    write_sets(args.data_root, {args.set: made.utterances}, "pairs")
     write_pairs(target / "pairs", made.pairs)
     for name, table in made.tables.items():
         write_table(target / name, table)

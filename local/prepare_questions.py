@@ -81,7 +81,7 @@ def prepare(args: argparse.Namespace) -> None:
         Utterance(key, key, str(question.audio.resolve()), question.text)
         for key, question in zip(keys, found, strict=True)
     ]
-    write_sets(args.data_root, {args.set: rows})
+    write_sets(args.data_root, {args.set: rows}, "questions")
     answers = {k: "|".join(q.answers) for k, q in zip(keys, found, strict=True)}
     write_table(target / "answers", answers)
 

@@ -59,7 +59,7 @@ def prepare(args: argparse.Namespace) -> None:
         sets["eval1"] += held_out[-number:]
         keys = {item.key for item in held_out}
         sets["tr_no_dev"] += [item for item in items if item.key not in keys]
-    write_sets(args.data_root, sets)
+    write_sets(args.data_root, sets, "vctk")
 
 
 def read_corpus(corpus_dir: Path, microphone: str) -> Iterator[Utterance]:

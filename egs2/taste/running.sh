@@ -28,7 +28,7 @@ once() {
         run "$@"
         return
     fi
-    local signature lock
+    local signature lock made
     mkdir -p "$(dirname "${marker}")"
     exec {lock}> "$(dirname "${marker}")/.lock$(basename "${marker}")"
     if ! flock --nonblock "${lock}"; then
@@ -39,7 +39,12 @@ once() {
     if [ -f "${marker}" ]; then
         exec {lock}>&-
         [ "${signature}" != "$(cat "${marker}")" ] || return 0
-        refuse "$(dirname "${marker}")" made "${marker}"
+        # Older marks do not tell what tables of a user's held.
+        [ "$(sed '/^holds /d' <<< "${signature}")" != "$(cat "${marker}")" ] || return 0
+        made=$(dirname "${marker}")
+        # Other steps have their work in there, too.
+        [[ " ${datadir} ${exp} " != *" ${made} "* ]] || made=${marker}
+        refuse "${made}" made "${marker}"
     fi
     "$@"
     echo "${signature}" > "${marker}.part"
@@ -61,9 +66,14 @@ begin() {
 }
 
 refuse() { # refuse <folder> <made|begun> <file of the signature with which it was>
+    local elsewhere=--tag
+    case $1 in
+        "${datadir}"/*) elsewhere="--datadir, --dumpdir and --tag" ;;
+        "${dumpdir}"/*) elsewhere="--dumpdir and --tag" ;;
+    esac
     diff "$3" <(echo "${signature}") >&2 || true
     fail "$1 was $2 with what is marked '<' above;" \
-        "remove it to make it again, or choose another --tag or --dumpdir"
+        "remove it to make it again, or choose another ${elsewhere}"
 }
 
 signature_of() { # words, settings in YAML files, checksums of the steps before
@@ -76,8 +86,16 @@ signature_of() { # words, settings in YAML files, checksums of the steps before
                 place=${word%%,*}
                 [ -d "${place}" ] || place=$(dirname "${place}")
                 echo "made by $(cat "${place}"/.done* 2> /dev/null | cksum)"
+                compgen -G "${place}/.done*" > /dev/null || tables_of "${place}"
                 ;;
         esac
+    done
+}
+
+tables_of() { # tables_of <data folder>, which no step has marked as its own
+    local table
+    for table in wav.scp segments text utt2spk; do
+        [ ! -f "$1/${table}" ] || echo "holds ${table} $(cksum < "$1/${table}")"
     done
 }
 

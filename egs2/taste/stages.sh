@@ -50,8 +50,8 @@ slm_data() { # slm_data <train|valid> <set>
 
 stage_prepare_data() {
     # shellcheck disable=SC2086  # options are words
-    once "data/.done.${corpus}" "${corpus}" ${local_data_opts} -- \
-        local/data.sh --corpus "${corpus}" ${local_data_opts}
+    once "${datadir}/.done.${corpus}" "${corpus}" ${local_data_opts} -- \
+        local/data.sh --corpus "${corpus}" --data_root "${datadir}" ${local_data_opts}
 }
 
 stage_format_audio() {
@@ -62,7 +62,7 @@ format_audio() { # format_audio <set>
     local need_text=true
     [ "${transcripts}" = corpus ] || need_text=false
     # shellcheck disable=SC2086  # options are words
-    jobs "data/$1" "${raw}/$1" format_audio --min_s "${min_wav_duration}" \
+    jobs "${datadir}/$1" "${raw}/$1" format_audio --min_s "${min_wav_duration}" \
         --max_s "${max_wav_duration}" --max_excluded "${max_excluded}" \
         --need_text "${need_text}" ${format_opts}
 }

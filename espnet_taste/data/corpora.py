@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_taste.data.kaldi import write_table
+from espnet_taste.data.kaldi import atomic_write, write_table
+
+TABLES = ("wav.scp", "utt2spk", "text", "segments")
+NOTE = ".corpus"  # in a data folder: the corpus it was made of
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ def write_data_dir(folder: Path, utterances: Iterable[Utterance]) -> int:
             segments[item.key] = f"{item.recording} {start!r} {end!r}"
     if not speakers:
         raise ValueError(f"{folder}: no utterances found for it")
-    tables = {"wav.scp": wav, "utt2spk": speakers, "text": text, "segments": segments}
-    for name, table in tables.items():
+    for name, table in zip(TABLES, (wav, speakers, text, segments), strict=True):
         # A table of an earlier preparation must not stay beside the others.
         (folder / name).unlink(missing_ok=True)
         if table:
@@ -65,11 +67,44 @@ def write_data_dir(folder: Path, utterances: Iterable[Utterance]) -> int:
     return len(speakers)
 
 
-def write_sets(data_root: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
-    """Write a data folder for each set and print how many utterances it has."""
+def write_sets(
+    data_root: Path, sets: Mapping[str, Iterable[Utterance]], corpus: str
+) -> None:
+    """Write a data folder for each set and print how many utterances it has.
+
+    Args:
+        data_root: The folders are made in here.
+        sets: Set name to utterances.
+        corpus: Where they are from, noted beside the tables. A folder that has none or
+            another note is not written over: corpora share names of sets, and what was
+            made of the one would be taken for the other's.
+
+    Raises:
+        ValueError: If there is such a folder, or as ``write_data_dir``.
+    """
+    for name in sets:
+        _check_owner(data_root / name, corpus)
     for name, utterances in sets.items():
+        # First: whose a folder is must be known when the tables are half written.
+        with atomic_write(data_root / name / NOTE) as stream:
+            stream.write(f"{corpus}\n")
         count = write_data_dir(data_root / name, utterances)
         print(f"{data_root / name}: {count} utterances")
+
+
+def _check_owner(folder: Path, corpus: str) -> None:
+    """Refuse to write over the tables of another corpus or of a user."""
+    if not any((folder / name).exists() for name in TABLES):
+        return
+    note = folder / NOTE
+    owner = note.read_text("utf-8").strip() if note.is_file() else None
+    if owner != corpus:
+        whose = "by hand or by an older version" if owner is None else f"of {owner}"
+        raise ValueError(
+            f"{folder} is there already, made {whose}; choose another folder for "
+            f"{corpus}: --data_root, in the recipe --datadir, --dumpdir and --tag; or "
+            "remove it, and what was made of it"
+        )
 
 
 def split_by_hash(

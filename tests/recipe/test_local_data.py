@@ -108,6 +108,30 @@ def test_mini_an4(tmp_path):
     assert wav["fcaw-cen8-b"].endswith("an4test_clstk/fcaw/cen8-fcaw-b.sph")
 
 
+def test_a_set_of_another_corpus_is_not_written_over(tmp_path):
+    make_an4(tmp_path / "a.tar.gz")
+    kaldi_folder(tmp_path / "mine", "a", 3, "s1")
+    again = ("kaldi_dir", "--set", "more=mine", "test=mine")
+    for _ in range(2):  # once more, as after a kill
+        assert (
+            prepare("mini_an4", "--archive", "a.tar.gz", cwd=tmp_path).returncode == 0
+        )
+
+    result = prepare(*again, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "data/test is there already, made of mini_an4" in result.stderr
+    assert "--datadir" in result.stderr
+    assert tables(tmp_path / "data" / "test")[1] == {"fcaw-cen8-b": "eleven"}
+    assert not (tmp_path / "data" / "more").exists()
+    assert prepare(*again, "--data_root", "own", cwd=tmp_path).returncode == 0
+    (tmp_path / "own" / "test" / ".corpus").unlink()
+    assert (
+        "made by hand or by an older"
+        in prepare(*again, "--data_root", "own", cwd=tmp_path).stderr
+    )
+
+
 def test_mini_an4_without_an_espnet_tree_says_what_to_set(tmp_path):
     result = prepare("mini_an4", "--archive", "none.tar.gz", cwd=tmp_path)
 

@@ -189,7 +189,7 @@ def test_an_unknown_corpus_lists_the_known_ones(before):
 
 ONCE = """
 set -euo pipefail
-expdir=exp; tag=t; corpus=c; dumpdir=dump; at_once=1
+expdir=exp; tag=t; corpus=c; datadir=data; dumpdir=dump; at_once=1
 train_set=tr; valid_set=cv; test_sets=te
 train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
 fail() { echo "fail: $*" >&2; exit 2; }
@@ -231,6 +231,55 @@ def test_a_step_made_from_something_else_is_not_overwritten(tmp_path, change):
 
     assert result.returncode == 2
     assert "out was made with what is marked '<'" in result.stderr
+
+
+@pytest.mark.parametrize("table", ["wav.scp", "segments", "text", "utt2spk"])
+def test_formatted_audio_is_known_by_the_tables_it_was_made_of(tmp_path, table):
+    """Corpora share names of sets, and users edit their tables."""
+    step = "once dump/raw/tr/.done.format_audio data/tr --min_s 0.1 -- true\n"
+    (tmp_path / "data/tr").mkdir(parents=True)
+    (tmp_path / "data/tr/wav.scp").write_text("a a.wav\n")
+    assert once(tmp_path, step * 2).returncode == 0
+
+    (tmp_path / "data/tr" / table).write_text("a other\n")
+    result = once(tmp_path, step)
+
+    assert result.returncode == 2
+    assert f"> holds {table} " in result.stderr
+    assert "choose another --dumpdir and --tag" in result.stderr
+    assert once(tmp_path, step.replace("dump", "dump2")).returncode == 0
+
+
+def test_what_an_older_version_finished_stays_finished(tmp_path):
+    step = "once out/.done data/tr a -- false"
+    (tmp_path / "data/tr").mkdir(parents=True)
+    (tmp_path / "data/tr/wav.scp").write_text("a a.wav\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.done").write_text("data/tr\nmade by 4294967295 0\na\n")
+
+    assert once(tmp_path, step).returncode == 0
+    assert once(tmp_path, step.replace(" a ", " b ")).returncode == 2
+
+
+def test_a_corpus_prepared_otherwise_needs_folders_of_its_own(tmp_path):
+    script = '. "$1"/stages.sh; mkdir -p local; local_data_opts="--split {}"\n'
+    script += "echo touch prepared > local/data.sh; chmod +x local/data.sh\n"
+    assert once(tmp_path, script.format("/one") + "stage_prepare_data").returncode == 0
+
+    result = once(tmp_path, script.format("/two") + "stage_prepare_data")
+
+    assert result.returncode == 2
+    assert "data/.done.c was made with" in result.stderr  # not all of data/
+    assert "choose another --datadir, --dumpdir and --tag" in result.stderr
+    script = script.format("/two") + "datadir=data2; stage_prepare_data"
+    assert once(tmp_path, script).returncode == 0
+
+
+def test_data_can_be_prepared_elsewhere():
+    out = dry("--stop_stage", "format_audio", "--datadir", "other").stdout
+
+    assert "local/data.sh --corpus mini_an4 --data_root other" in out
+    assert "split_jobs other/test dump/raw/test format_audio" in out
 
 
 FAKE_PYTHON = """#!/usr/bin/env bash
