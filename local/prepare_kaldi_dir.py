@@ -90,7 +90,8 @@ def read_folder(data: DataDir, default_speaker: str) -> Iterator[Utterance]:
             recording, *span_s = data.segments[key]
         yield Utterance(
             key=key,
-            speaker=(data.utt2spk or {}).get(key, default_speaker),
+            # Of a table with gaps, the formatting stage counts the gaps.
+            speaker=default_speaker if data.utt2spk is None else data.utt2spk.get(key),
             audio=resolve_audio(data, recording),
             text=(data.text or {}).get(key),
             span_s=None if span_s is None else (span_s[0], span_s[1]),

@@ -18,7 +18,7 @@ class Utterance:
     """One utterance of a corpus."""
 
     key: str
-    speaker: str
+    speaker: str | None  # None where the corpus does not tell: no utt2spk line
     # Path, ``file.ark:offset`` or ``command |``. None where the corpus has a transcript
     # without audio: the formatting stage counts it, as it does a missing transcript.
     audio: str | None
@@ -38,33 +38,41 @@ def write_data_dir(folder: Path, utterances: Iterable[Utterance]) -> int:
         Number of utterances.
 
     Raises:
-        ValueError: If there are none, or two have one id.
+        ValueError: If there are none, two have one id, or two recordings one name.
     """
-    wav: dict[str, str] = {}
+    keys: set[str] = set()
+    recordings: dict[str, str | None] = {}  # None where there is no audio
     text: dict[str, str] = {}
     speakers: dict[str, str] = {}
     segments: dict[str, str] = {}
     for item in utterances:
-        if item.key in speakers:
+        if item.key in keys:
             raise ValueError(
                 f"{folder}: id '{item.key}' is repeated; the second is {item.audio}"
             )
-        speakers[item.key] = item.speaker
+        keys.add(item.key)
+        if item.speaker is not None:
+            speakers[item.key] = item.speaker
         if item.text is not None:
             text[item.key] = " ".join(item.text.split())
-        if item.audio is not None:
-            wav[item.recording or item.key] = item.audio
+        name = item.recording or item.key
+        if recordings.setdefault(name, item.audio) != item.audio:
+            raise ValueError(
+                f"{folder}: recording '{name}' is {recordings[name]} and {item.audio}; "
+                "give one of them another name, or make them two sets"
+            )
         if item.span_s is not None:
             start, end = item.span_s
             segments[item.key] = f"{item.recording} {start!r} {end!r}"
-    if not speakers:
+    if not keys:
         raise ValueError(f"{folder}: no utterances found for it")
+    wav = {name: audio for name, audio in recordings.items() if audio is not None}
     for name, table in zip(TABLES, (wav, speakers, text, segments), strict=True):
         # A table of an earlier preparation must not stay beside the others.
         (folder / name).unlink(missing_ok=True)
         if table:
             write_table(folder / name, table)
-    return len(speakers)
+    return len(keys)
 
 
 def write_sets(
@@ -125,7 +133,7 @@ def split_by_hash(
         shares: Set name to its expected share, 0..1, of the held-out sets.
         rest: Set of all others.
         seed: Another seed gives another division.
-        by: ``utterance``, or ``speaker`` to keep speakers apart.
+        by: ``utterance``, or ``speaker`` to keep speakers apart, where they are known.
 
     Returns:
         Set name to utterances, in the given order.
@@ -139,7 +147,8 @@ def split_by_hash(
         name: [] for name in [rest, *(name for name in shares if shares[name] > 0)]
     }
     for item in utterances:
-        place = _unit_hash(f"{seed}:{item.speaker if by == 'speaker' else item.key}")
+        name = item.speaker if by == "speaker" and item.speaker else item.key
+        place = _unit_hash(f"{seed}:{name}")
         chosen = rest
         for name, share in shares.items():
             if place < share:

@@ -309,6 +309,29 @@ def test_a_kaldi_folder_with_segments_arks_and_gaps(tmp_path):
     assert segments["u3"] == "gone 0.0 1.0" and len(segments) == 3
 
 
+def test_folders_whose_recordings_share_a_name_are_not_joined(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name / "wav.scp", f"rec1 {name}.wav\n")
+        write(tmp_path / name / f"{name}.wav")
+        write(tmp_path / name / "segments", f"{name}1 rec1 0 1\n{name}2 rec1 1 2\n")
+
+    result = prepare("kaldi_dir", "--set", "all=a,b", cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "recording 'rec1' is a/a.wav and b/b.wav" in result.stderr
+
+
+def test_a_gap_in_utt2spk_is_not_filled(tmp_path):
+    kaldi_folder(tmp_path / "a", "a", 2, "s1")
+    write(tmp_path / "a" / "utt2spk", "a00 s1\n")
+    default = ("--default_speaker", "d")
+
+    assert prepare("kaldi_dir", "--set", "x=a", *default, cwd=tmp_path).returncode == 0
+
+    wav, _, speakers = tables(tmp_path / "data" / "x")
+    assert list(wav) == ["a00", "a01"] and speakers == {"a00": "s1"}
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -52,6 +52,36 @@ def test_a_table_of_an_earlier_preparation_does_not_stay(tmp_path):
     assert not (tmp_path / "segments").exists() and not (tmp_path / "text").exists()
 
 
+@pytest.mark.parametrize("other", ["2.wav", None])
+def test_two_recordings_of_one_name_are_refused(tmp_path, other):
+    def part(key, audio):
+        return Utterance(key, "s", audio, "x", (0.0, 1.0), "rec1")
+
+    write_data_dir(tmp_path, [part("a", "1.wav"), part("b", "1.wav")])
+
+    with pytest.raises(ValueError, match=f"'rec1' is 1.wav and {other}; give one of"):
+        write_data_dir(tmp_path, [part("a", "1.wav"), part("b", other)])
+    assert read_table(tmp_path / "wav.scp") == {"rec1": "1.wav"}
+
+
+def test_an_unknown_speaker_is_no_speaker_of_its_own(tmp_path):
+    rows = [Utterance("a", None, "a.wav", "x"), Utterance("b", "s", "b.wav", "y")]
+
+    assert write_data_dir(tmp_path, rows) == 2
+
+    assert read_table(tmp_path / "utt2spk") == {"b": "s"}
+    with pytest.raises(ValueError, match="'a' is repeated"):
+        write_data_dir(tmp_path, rows + rows[:1])
+
+
+def test_where_speakers_are_unknown_utterances_are_divided():
+    rows = [Utterance(f"u{n}", None, "a.wav", "x") for n in range(200)]
+
+    sets = split_by_hash(rows, {"test": 0.3}, by="speaker")
+
+    assert 30 < len(sets["test"]) < 90
+
+
 @pytest.mark.parametrize("rows", [[], utterances(2) + utterances(1)])
 def test_no_or_repeated_utterances_are_refused(tmp_path, rows):
     with pytest.raises(ValueError, match="no utterances|'u0' is repeated"):
