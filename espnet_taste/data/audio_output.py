@@ -1,10 +1,11 @@
 """Write audio utterance by utterance, so that a killed run goes on where it was."""
 
+import io
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import numpy as np
 import soundfile
@@ -17,7 +18,7 @@ class AudioOutput:
     """A folder of audio with a table and a report.
 
     An utterance is done when its facts are on disk; its audio is renamed into place
-    before.
+    before. In the names of its files, what a file name cannot hold is written as %XX.
 
     Args:
         directory: Folder, made if needed.
@@ -30,7 +31,8 @@ class AudioOutput:
     @property
     def done(self) -> set[str]:
         """Keys whose audio and facts are on disk."""
-        return {path.stem for path in (self.directory / "audio").glob("*.json")}
+        found = (self.directory / "audio").glob("*.json")
+        return {unquote(path.stem) for path in found}
 
     def write(
         self,
@@ -49,19 +51,21 @@ class AudioOutput:
 
         Raises:
             ValueError: If a sample is not finite.
+            OSError: If it cannot be written; a full disk is named as such.
         """
         check_key(key)
-        if "/" in key:
-            raise ValueError(f"utterance id '{key}' cannot name a file; remove the '/'")
         if not np.isfinite(audio).all():
             raise ValueError(
                 f"the audio made for '{key}' has samples that are no number"
             )
-        path = self._audio(key)
-        part = path.with_name(f".{path.name}")
+        # In memory, because libsndfile does not report a full disk reliably.
+        encoded = io.BytesIO()
         samples = np.clip(audio, -1.0, 1.0)
-        soundfile.write(part, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
-        os.replace(part, path)
+        soundfile.write(
+            encoded, samples, sample_rate_hz, format="FLAC", subtype="PCM_16"
+        )
+        with atomic_write(self._audio(key), "wb") as stream:
+            stream.write(encoded.getvalue())
         with atomic_write(self._facts(key)) as stream:
             json.dump({"key": key, "num_samples": len(audio), **facts}, stream)
 
@@ -103,7 +107,7 @@ class AudioOutput:
                 stream.write(self._facts(key).read_text(encoding="utf-8") + "\n")
 
     def _audio(self, key: str) -> Path:
-        return self.directory / "audio" / f"{key}.flac"
+        return self.directory / "audio" / f"{quote(key, safe='')}.flac"
 
     def _facts(self, key: str) -> Path:
-        return self.directory / "audio" / f"{key}.json"
+        return self.directory / "audio" / f"{quote(key, safe='')}.json"

@@ -1,12 +1,15 @@
 """Audio folders: complete utterances only, whole batches after a kill."""
 
+import errno
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
+from espnet_taste.data import kaldi
 from espnet_taste.data.audio_output import AudioOutput
 from espnet_taste.data.kaldi import read_table
 
@@ -77,16 +80,51 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path):
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    ("key", "audio", "message"),
-    [
-        ("a/b", np.zeros(3, np.float32), "'a/b' cannot name a file"),
-        ("a", np.array([np.nan], np.float32), "for 'a' has samples that are no number"),
-    ],
-)
-def test_what_cannot_be_written_is_named(tmp_path, key, audio, message):
-    with pytest.raises(ValueError, match=message):
-        AudioOutput(tmp_path).write(key, audio, 16000, {})
+def test_samples_that_are_no_number_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="for 'a' has samples that are no number"):
+        AudioOutput(tmp_path).write("a", np.array([np.nan], np.float32), 16000, {})
+
+
+def test_any_id_that_a_table_holds_can_be_written(tmp_path):
+    """The formatting stage lets them pass; here is too late to refuse."""
+    keys = ["a%2Fb", "a/b", "a:b.c", "\u00e4"]
+    output = AudioOutput(tmp_path)
+    for number, key in enumerate(keys, start=1):
+        output.write(key, np.full(8, number / 8, np.float32), 16000, {})
+    output.close(keys)
+
+    assert AudioOutput(tmp_path).done == set(keys)
+    audio, report = contents(tmp_path)
+    assert {key: row[0] * 8 for key, row in audio.items()} == dict(
+        zip(keys, (1, 2, 3, 4))
+    )
+    assert [json.loads(line)["key"] for line in report.splitlines()] == keys
+
+
+@pytest.mark.parametrize(("step", "name"), [(0, "b.flac"), (1, "b.json")])
+def test_a_full_disk_is_one_message_and_leaves_nothing_half_done(
+    tmp_path, monkeypatch, step, name
+):
+    output = AudioOutput(tmp_path)
+    audio = np.zeros(80, np.float32)
+    output.write("a", audio, 16000, {})
+    calls = []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) > step:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kaldi.os, "fsync", full)
+        with pytest.raises(OSError, match=f"no space left on the disk.*{name}"):
+            output.write("b", audio, 16000, {})
+
+    assert output.done == {"a"}
+    left = {"a.flac", "a.json", "b.flac"} - ({"b.flac"} if step == 0 else set())
+    assert {path.name for path in (tmp_path / "audio").iterdir()} == left
+    output.write("b", audio, 16000, {})
+    assert output.done == {"a", "b"}
 
 
 def test_loud_samples_are_clipped_not_wrapped(tmp_path):
