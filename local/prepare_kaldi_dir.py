@@ -4,7 +4,8 @@
 --set NAME=DIR[,DIR...] joins folders to one set as they are. --split DIR... joins
 folders and divides their utterances into train, valid and test by a hash of the
 utterance id, so that an utterance stays in its set when data is added. Both may be
-given. Paths in the folders may be relative to the folder; segments, arks and missing
+given. Paths in the folders may be relative to the folder, or to the folder of the
+recipe that made them (what holds data/<set>); segments, arks, commands and missing
 transcripts are carried over.
 """
 
@@ -12,7 +13,9 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 
+from espnet_taste.data.audio import command_folder
 from espnet_taste.data.corpora import (
     Utterance,
     corpus_parser,
@@ -100,10 +103,13 @@ def read_folder(data: DataDir, default_speaker: str) -> Iterator[Utterance]:
 
 
 def resolve_audio(data: DataDir, recording: str) -> str | None:
-    """Make a path that starts from the folder valid from the working directory."""
+    """Make valid from the working directory what counts from the folder or recipe."""
     value = data.wav.get(recording)
-    if value is None or value.endswith("|"):
-        return value
+    if value is None:
+        return None
+    if value.endswith("|"):
+        place = command_folder(value, data.folder)
+        return value if place is None else f"cd {quote(str(place))} && {value}"
     place = split_ark_place(value)
     if place is None:
         return str(find_file(value, data.folder))

@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from espnet_taste.data.exclusions import ExclusionError
-from espnet_taste.data.kaldi import find_file, split_ark_place
+from espnet_taste.data.kaldi import find_file, recipe_folder, split_ark_place
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 REASONS = (
@@ -57,7 +57,7 @@ def read_audio(
             reads (wav, flac, ogg, mp3, uncompressed sphere, ...), ``file.ark:offset``
             or ``command |``.
         sample_rate_hz: Rate to return, in Hz.
-        folder: Folder of the wav.scp, where a relative path is looked up second.
+        folder: Folder of the wav.scp, for relative paths; see ``find_file``.
         span_s: Start and end in the recording in s; an end < 0 is the recording's end.
         allow_pipes: Run ``command |`` in a shell. Off by default: a data folder from
             elsewhere could run anything.
@@ -71,7 +71,7 @@ def read_audio(
     """
     value = value.strip()
     if value.endswith("|"):
-        samples, rate = _read_pipe(value, allow_pipes)
+        samples, rate = _read_pipe(value, allow_pipes, folder)
     elif (place := split_ark_place(value)) is not None:
         samples, rate = _read_ark(find_file(place[0], folder), place[1])
     else:
@@ -208,13 +208,39 @@ def _scale(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32, copy=False)
 
 
-def _read_pipe(value: str, allow_pipes: bool) -> tuple[np.ndarray, int]:
+def command_folder(command: str, folder: Path) -> Path | None:
+    """Tell where a command of a wav.scp finds the files that it names.
+
+    Args:
+        command: ``command |``.
+        folder: Folder of the wav.scp.
+
+    Returns:
+        The recipe's folder if a file named is there and not in the working directory,
+        else None, for the latter.
+    """
+    place = recipe_folder(folder)
+    words = re.split(r"[\s|&;<>()'\"]+", command)
+    found = place is not None and any(
+        (place / word).is_file() and not Path(word).exists() for word in words
+    )
+    return place if found else None
+
+
+def _read_pipe(value: str, allow_pipes: bool, folder: Path) -> tuple[np.ndarray, int]:
     """Run ``command |`` and read the sound that it prints."""
     if not allow_pipes:
         raise AudioError(
-            "pipe_refused", f"'{value}' is a command; --allow_pipes true would run it"
+            "pipe_refused",
+            f"'{value}' is a command; --allow_pipes true would run it, in the recipe "
+            'within --format_opts "..."',
         )
-    result = subprocess.run(value.rstrip("| "), shell=True, capture_output=True)
+    result = subprocess.run(
+        value.rstrip("| "),
+        shell=True,
+        capture_output=True,
+        cwd=command_folder(value, folder),
+    )
     if result.returncode:
         words = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise AudioError(

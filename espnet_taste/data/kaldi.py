@@ -138,8 +138,8 @@ class ScpArrays(Mapping[str, np.ndarray]):
     """The arrays of a script file, read one by one when asked for.
 
     Args:
-        scp: Script file with ``key ark:offset`` lines. A relative ark path is looked
-            up from the working directory first, then from the script's folder.
+        scp: Script file with ``key ark:offset`` lines; relative paths of arks as in
+            ``find_file``.
     """
 
     def __init__(self, scp: str | Path):
@@ -173,13 +173,33 @@ def read_scp_arrays(scp: str | Path) -> ScpArrays:
 
 
 def find_file(value: str, folder: Path) -> Path:
-    """Find a path of a table: from the working directory, else from the table's."""
+    """Find a path of a table: from the working directory, the table's, the recipe's.
+
+    Args:
+        value: The path.
+        folder: Folder of the table.
+
+    Returns:
+        The first that exists, else the path as it is.
+    """
     path = Path(value)
-    if not path.is_absolute() and not path.exists():
-        beside = folder / path
-        if beside.exists():
-            return beside
+    if path.is_absolute() or path.exists():
+        return path
+    for place in (folder, recipe_folder(folder)):
+        if place is not None and (place / path).exists():
+            return place / path
     return path
+
+
+def recipe_folder(folder: Path) -> Path | None:
+    """Return what holds ``data/<set>`` or ``dump/<kind>/<set>``; None for other names.
+
+    The recipes of Kaldi and ESPnet run there, and their tables count from it.
+    """
+    for parent in list(folder.resolve().parents)[:2]:
+        if parent.name in ("data", "dump"):
+            return parent.parent
+    return None
 
 
 def split_ark_place(value: str) -> tuple[str, int] | None:

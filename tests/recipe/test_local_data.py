@@ -10,9 +10,12 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from shell_checker import shellcheck
 
+from espnet_taste.bin import format_audio
 from espnet_taste.data.kaldi import read_table
 
 ROOT = Path(__file__).parents[2]
@@ -307,6 +310,38 @@ def test_a_kaldi_folder_with_segments_arks_and_gaps(tmp_path):
     assert speakers == dict.fromkeys(["u1", "u2", "u3", "u4"], "a")
     segments = read_table(tmp_path / "data" / "all" / "segments")
     assert segments["u3"] == "gone 0.0 1.0" and len(segments) == 3
+
+
+def test_folders_of_an_espnet_recipe_are_formatted(tmp_path):
+    """Its tables count from its own folder, and may hold commands."""
+    recipe, ours = tmp_path / "asr1", tmp_path / "taste1"
+    ours.mkdir()
+    write(
+        recipe / "data/train/wav.scp", "u1 downloads/a.wav\nu2 cat downloads/a.wav |\n"
+    )
+    write(recipe / "data/train/text", "u1 one\nu2 two\n")
+    write(recipe / "data/train/utt2spk", "u1 s\nu2 s\n")
+    (recipe / "downloads").mkdir()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+    soundfile.write(recipe / "downloads/a.wav", noise, 16000)
+
+    result = prepare("kaldi_dir", "--set", "train=../asr1/data/train", cwd=ours)
+
+    assert result.returncode == 0, result.stderr
+    options = [
+        "--data_dir",
+        "data/train",
+        "--output_dir",
+        "raw",
+        "--allow_pipes",
+        "true",
+    ]
+    with contextlib.chdir(ours), contextlib.redirect_stdout(io.StringIO()):
+        assert format_audio.main(options) == 0
+        kept = read_table(Path("raw/wav.scp"))
+        audio = [soundfile.read(path)[0] for path in kept.values()]
+    assert list(kept) == ["u1", "u2"]
+    np.testing.assert_array_equal(*audio)
 
 
 def test_folders_whose_recordings_share_a_name_are_not_joined(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_taste.data.audio import AudioError, read_audio
+from espnet_taste.data.audio import AudioError, command_folder, read_audio
 
 
 def tone(seconds, rate, hz=440.0):
@@ -99,6 +99,34 @@ def test_a_path_is_found_beside_its_table(tmp_path):
     save(tmp_path / "flac" / "a.flac", tone(0.1, 16000), 16000)
 
     assert len(read_audio("flac/a.flac", folder=tmp_path)) == 1600
+
+
+@pytest.mark.parametrize("table", ["data/train", "dump/raw/train"])
+def test_a_path_is_found_from_the_recipe_that_made_the_table(tmp_path, table):
+    (tmp_path / "downloads").mkdir()
+    save(tmp_path / "downloads" / "a.flac", tone(0.1, 16000), 16000)
+    folder = tmp_path / table
+    folder.mkdir(parents=True)
+    command = "cat 'downloads/a.flac' | cat |"
+
+    assert len(read_audio("downloads/a.flac", folder=folder)) == 1600
+    assert len(read_audio(command, folder=folder, allow_pipes=True)) == 1600
+    assert (
+        reason_of("downloads/a.flac", folder=tmp_path / "other/train") == "unreadable"
+    )
+    assert reason_of(command, folder=folder) == "pipe_refused"
+
+
+def test_a_command_stays_where_it_finds_its_files(tmp_path, monkeypatch):
+    for name in ("here", "recipe"):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name / "a.wav", tone(0.1, 16000), 16000)
+    monkeypatch.chdir(tmp_path / "here")
+
+    assert command_folder("cat a.wav |", tmp_path / "recipe/data/x") is None
+    (tmp_path / "here/a.wav").unlink()
+    found = command_folder("cat a.wav |", tmp_path / "recipe/data/x")
+    assert found == tmp_path / "recipe"
 
 
 def test_three_samples_are_read(tmp_path):
