@@ -1,75 +1,164 @@
 #!/usr/bin/env python3
-"""Edit how words are spoken, in files of TASTE tokens.
+"""Edit how words are spoken: TASTE tokens to TASTE tokens.
 
-Writes per edit the edited tokens (.safetensors), speech of the unedited and of the
-edited tokens (.before.wav, .after.wav), and report.json: durations and pitch of every
-word in both, and what the edit cannot promise. Words are numbered from 0.
+Many edits: --tokens tokens.jsonl (espnet_taste.bin.encode) with --edit_list, one edit a
+line (docs/edits.md). Writes tokens.jsonl of the edited utterances; edits.jsonl with
+durations and pitch of every word before and after, and what each edit cannot promise;
+excluded.jsonl and summary.json of the edits that cannot be made. A killed run goes on
+where it was; espnet_taste.bin.decode makes the result audible, or --write_audio true.
+
+One edit: name it and its utterances, which are ids in --tokens, or else files that
+TasteTokens.save wrote. Writes the edited tokens (.safetensors), speech of the unedited
+and of the edited ones (.before.wav, .after.wav), and report.json.
+
+Words are numbered from 0.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from espnet_taste.bin.command import run_command
-from espnet_taste.bin.token_work import add_model
+from espnet_taste.bin.command import parse_bool, run_command
+from espnet_taste.bin.decode import add_decode_options
+from espnet_taste.bin.parallel import add_job_options, device_of
+from espnet_taste.bin.token_work import add_dtype, add_max_excluded, add_model
+
+if TYPE_CHECKING:
+    from espnet_taste.pipeline.edit_list import EditOrder
+    from espnet_taste.pipeline.tokens import TasteTokens
+
+# Options that one edit would pass over in silence.
+LIST_ONLY = ("key_file", "batch_words", "max_excluded", "measure", "write_audio", "nj")
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_model(parser)
+    parser.add_argument("--tokens", type=Path, help="tokens.jsonl with the utterances")
+    parser.add_argument("--edit_list", type=Path, help="JSON lines, one edit a line")
+    parser.add_argument("--key_file", type=Path, help="subset of edits; default: all")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=1986, help="of drawing the units")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--measure",
+        type=parse_bool,
+        default=True,
+        help="false: make the edits of a list without decoding and measuring them",
+    )
     parser.add_argument("--no_pitch", action="store_true", help="do without pyworld")
-    edits = parser.add_subparsers(dest="edit", required=True, metavar="EDIT")
+    parser.add_argument(
+        "--write_audio",
+        type=parse_bool,
+        default=False,
+        help="true: also write audio and wav.scp, and those of before in before/",
+    )
+    add_dtype(parser)
+    add_max_excluded(parser, 0.0, "edited")
+    add_decode_options(parser)
+    add_job_options(parser)
+    add_edits(parser)
+    return parser
+
+
+def add_edits(parser: argparse.ArgumentParser) -> None:
+    """Add a command for every edit."""
+    edits = parser.add_subparsers(dest="edit", metavar="EDIT")
     swap = edits.add_parser("swap", help="exchange words of two deliveries of a text")
-    _add_files(swap, "first", "second")
+    _add_utterances(swap, "FIRST", "SECOND")
     swap.add_argument("--words", type=int, nargs="+", required=True)
     transplant = edits.add_parser("transplant", help="speak a word like another one")
-    _add_files(transplant, "target", "source")
+    _add_utterances(transplant, "TARGET", "DONOR")
     transplant.add_argument("--word", type=int, required=True)
-    transplant.add_argument("--source_word", type=int, required=True)
+    transplant.add_argument("--donor_word", "--source_word", type=int, required=True)
     retime = edits.add_parser("retime", help="move words towards slower or faster ones")
-    _add_files(retime, "tokens")
+    _add_utterances(retime, "UTTERANCE")
     span = ("FIRST", "STOP")
     retime.add_argument("--span", type=int, nargs=2, required=True, metavar=span)
     retime.add_argument("--factor", type=float, required=True)
-    retime.add_argument("--examples", type=Path, nargs="+", help="tokens with times")
+    retime.add_argument("--examples", nargs="+", help="utterances with word times")
     replace = edits.add_parser("replace", help="another word, spoken the same way")
-    _add_files(replace, "tokens")
+    _add_utterances(replace, "UTTERANCE")
     replace.add_argument("--word", type=int, required=True)
     replace.add_argument("--text", required=True)
     repeat = edits.add_parser("repeat", help="say a word several times over")
-    _add_files(repeat, "tokens")
+    _add_utterances(repeat, "UTTERANCE")
     repeat.add_argument("--word", type=int, required=True)
     repeat.add_argument("--times", type=int, required=True)
     between = edits.add_parser("interpolate", help="speak between two deliveries")
-    _add_files(between, "first", "second")
+    _add_utterances(between, "FIRST", "SECOND")
     between.add_argument("--share", type=float, required=True, help="of the second")
     between.add_argument("--words", type=int, nargs="+", help="default: all")
-    return parser
+
+
+def _add_utterances(parser: argparse.ArgumentParser, *names: str) -> None:
+    for dest, name in zip(("utterance", "donor"), names):
+        parser.add_argument(dest, metavar=name, help="id in --tokens, or else a file")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(edit_files, get_parser(), "edit", argv)
+    return run_command(edit, get_parser(), "edit", argv)
 
 
-def edit_files(args: argparse.Namespace) -> None:
-    """Edit, decode, measure and write."""
+def edit(args: argparse.Namespace) -> None:
+    """Make one edit, or those of a list."""
+    if (args.edit is None) == (args.edit_list is None):
+        raise ValueError("give either --edit_list or one edit by name, see --help")
+    is_measured = args.measure and not args.no_pitch
+    if is_measured:
+        require_pyworld()
+    if args.edit_list is None:
+        refuse_list_options(args)
+        edit_one(args)
+    elif args.tokens is None:
+        raise ValueError("--edit_list needs --tokens, the file of the utterances")
+    else:
+        from espnet_taste.bin.edit_many import edit_all
+
+        edit_all(args)
+
+
+def require_pyworld() -> None:
+    """Tell that pitch cannot be measured before anything is done.
+
+    Raises:
+        ValueError: If pyworld is absent.
+    """
     from importlib.util import find_spec
 
-    from espnet_taste.pipeline.edit_report import NEEDS_PYWORLD, harvest, report_edit
+    from espnet_taste.pipeline.edit_report import NEEDS_PYWORLD
+
+    if find_spec("pyworld") is None:
+        raise ValueError(f"{NEEDS_PYWORLD}, or use --no_pitch")
+
+
+def refuse_list_options(args: argparse.Namespace) -> None:
+    """Refuse options that one edit does not heed."""
+    defaults = get_parser()
+    for name in LIST_ONLY:
+        if getattr(args, name) != defaults.get_default(name):
+            raise ValueError(f"--{name} goes with --edit_list, not with one edit")
+
+
+def edit_one(args: argparse.Namespace) -> None:
+    """Edit, decode, measure and write."""
+    from espnet_taste.pipeline.edit_list import make_edit
+    from espnet_taste.pipeline.edit_report import harvest, report_edit
     from espnet_taste.pipeline.taste import TasteTokenizer
 
-    if not args.no_pitch and find_spec("pyworld") is None:
-        raise ValueError(f"{NEEDS_PYWORLD}, or use --no_pitch")
-    tokenizer = TasteTokenizer.from_pretrained(args.model, device=args.device)
+    orders = orders_of(args)
+    utterances = open_utterances(args, next(iter(orders.values())).utterances)
+    tokenizer = TasteTokenizer.from_pretrained(
+        args.model, device=device_of(args, 0), dtype=args.dtype
+    )
     reports = {}
-    for name, tokens, edit in make_edits(args, tokenizer):
+    for name, order in orders.items():
+        tokens, edit = make_edit(order, utterances, tokenizer)
         before, after = tokenizer.decode([tokens, edit.tokens], seed=args.seed)
         pitch = None if args.no_pitch else harvest
         report = report_edit(tokens, edit, before, after, tokenizer, pitch=pitch)
@@ -79,49 +168,41 @@ def edit_files(args: argparse.Namespace) -> None:
         reports[name] = report.facts()
         print(f"{name}: {edit.tokens.text}\n{report.to_text()}")
         print(*edit.caveats, sep="\n")
-    _write_report(args, reports)
+    _write_report(args, orders, reports)
 
 
-def make_edits(args: argparse.Namespace, tokenizer) -> list[tuple]:
-    """Return name, unedited tokens and edit of everything that was asked for.
+def orders_of(args: argparse.Namespace) -> "dict[str, EditOrder]":
+    """Return what is asked for; a swap is two edits, one of either utterance."""
+    from espnet_taste.pipeline.edit_list import FORMS, EditOrder
 
-    Args:
-        args: What ``get_parser`` reads.
-        tokenizer: The ``TasteTokenizer`` that made the tokens.
+    form = FORMS[args.edit]
+    given = {name: getattr(args, name) for name in (*form.needed, *form.optional)}
+    given = {name: value for name, value in given.items() if value is not None}
+    first = EditOrder(args.edit, args.utterance, given)
+    if args.edit != "swap":
+        return {"edited": first}
+    back = EditOrder(args.edit, args.donor, {**given, "donor": args.utterance})
+    return {"first": first, "second": back}
+
+
+def open_utterances(
+    args: argparse.Namespace, names: Sequence[str]
+) -> "Mapping[str, TasteTokens]":
+    """Read the utterances of an edit, from --tokens or a file each.
 
     Raises:
         FileNotFoundError: If a file is absent.
-        ValueError: If an edit cannot be made; it says why.
+        ValueError: If an utterance is not in the file, or a file holds no tokens.
     """
-    from espnet_taste.pipeline import delivery, editing
+    from espnet_taste.pipeline.interchange import TokenFile
     from espnet_taste.pipeline.tokens import TasteTokens
 
-    tokens = [TasteTokens.load(getattr(args, name)) for name in args.files]
-    if args.edit == "swap":
-        edits = editing.swap_words(*tokens, args.words)
-        return list(zip(("first", "second"), tokens, edits, strict=True))
-    if args.edit == "transplant":
-        target, source = tokens
-        edit = editing.transplant(target, args.word, source, args.source_word)
-    elif args.edit == "replace":
-        encode = tokenizer.encoder.encode_text
-        edit = editing.replace_text(*tokens, args.word, args.text, encode)
-    elif args.edit == "repeat":
-        edit = editing.repeat_word(*tokens, args.word, args.times)
-    elif args.edit == "interpolate":
-        edit = delivery.interpolate(*tokens, args.share, tokenizer, args.words)
-    else:
-        examples = None
-        if args.examples is not None:
-            examples = [TasteTokens.load(path) for path in args.examples]
-        edit = delivery.retime(*tokens, args.span, args.factor, tokenizer, examples)
-    return [("edited", tokens[0], edit)]
-
-
-def _add_files(parser: argparse.ArgumentParser, *names: str) -> None:
-    for name in names:
-        parser.add_argument(name, type=Path, help="tokens, as TasteTokens.save wrote")
-    parser.set_defaults(files=names)
+    if args.tokens is None:
+        return {name: TasteTokens.load(name) for name in names}
+    tokens = TokenFile(args.tokens)
+    if unknown := [name for name in names if name not in tokens]:
+        raise ValueError(f"no utterance '{unknown[0]}' in {args.tokens}; encode it")
+    return tokens
 
 
 def _write_wav(path: Path, speech) -> None:
@@ -134,21 +215,20 @@ def _write_wav(path: Path, speech) -> None:
         soundfile.write(stream, samples, speech.sample_rate_hz, format="WAV")
 
 
-def _write_report(args: argparse.Namespace, reports: dict[str, dict]) -> None:
+def _write_report(
+    args: argparse.Namespace,
+    orders: "Mapping[str, EditOrder]",
+    reports: Mapping[str, dict],
+) -> None:
     from espnet_taste.data.kaldi import atomic_write
 
-    asked = {key: _plain(value) for key, value in vars(args).items() if key != "files"}
+    options = {name: getattr(args, name) for name in ("model", "dtype", "seed")}
+    tokens = None if args.tokens is None else str(args.tokens)
+    asked = {**options, "tokens": tokens, **next(iter(orders.values())).asked}
     with atomic_write(args.output_dir / "report.json") as stream:
         facts = {"asked": asked, "edits": reports}
         json.dump(facts, stream, ensure_ascii=False, indent=2)
         stream.write("\n")
-
-
-def _plain(value):
-    """Return a value of the command line as JSON knows it."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 if __name__ == "__main__":

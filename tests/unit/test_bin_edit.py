@@ -9,6 +9,7 @@ import soundfile
 from tiny_taste import noise, tiny_tokenizer
 
 from espnet_taste.bin.edit import main
+from espnet_taste.pipeline.interchange import TokenFile, write_tokens
 from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.pipeline.tokens import TasteTokens
 
@@ -45,7 +46,7 @@ def run(folder, *arguments, pitch=("--no_pitch",)):
     [
         (("swap", "one", "two", "--words", "1", "2"), ["first", "second"]),
         (
-            ("transplant", "one", "two", "--word", "0", "--source_word", "3"),
+            ("transplant", "one", "two", "--word", "0", "--donor_word", "3"),
             ["edited"],
         ),
         (("replace", "one", "--word", "2", "--text", "new"), ["edited"]),
@@ -81,6 +82,39 @@ def test_a_swap_of_files_is_the_swap(folder):
     first = TasteTokens.load(folder / "out" / "first.safetensors")
     assert np.array_equal(first.codes[1:3], two.codes[1:3])
     assert np.array_equal(first.codes[3:], one.codes[3:])
+
+
+def test_the_second_of_a_swap_has_rows_of_the_first(folder):
+    run(folder, "swap", "one", "two", "--words", "1", "2")
+
+    one, two = (TasteTokens.load(folder / name) for name in ("one", "two"))
+    second = TasteTokens.load(folder / "out" / "second.safetensors")
+    assert np.array_equal(second.codes[1:3], one.codes[1:3])
+    assert np.array_equal(second.codes[3:], two.codes[3:])
+
+
+def test_utterances_may_be_ids_in_a_file_of_tokens(folder, capsys):
+    rows = {name: TasteTokens.load(folder / name) for name in ("one", "two")}
+    path = folder / "tokens.jsonl"
+    write_tokens(path, {f"utt-{name}": row for name, row in rows.items()})
+    tokens = ("--tokens", str(path))
+
+    edit = ("transplant", "utt-one", "utt-two", "--word", "0", "--source_word", "3")
+    assert run(folder, *tokens, *edit) == 0
+
+    made = TasteTokens.load(folder / "out" / "edited.safetensors")
+    assert np.array_equal(made.codes[0], TokenFile(path)["utt-two"].codes[3])
+    asked = json.loads((folder / "out" / "report.json").read_text())["asked"]
+    assert (asked["utterance"], asked["donor_word"]) == ("utt-one", 3)
+    assert run(folder, *tokens, "repeat", "utt", "--word", "0", "--times", "2") == 1
+    assert f"no utterance 'utt' in {path}; encode it" in capsys.readouterr().err
+
+
+def test_options_of_a_list_are_refused(folder, capsys):
+    edit = ("repeat", "one", "--word", "0", "--times", "2")
+    assert run(folder, "--measure", "false", *edit) == 1
+    assert "--measure goes with --edit_list" in capsys.readouterr().err
+    assert not (folder / "out").exists()
 
 
 def test_retiming_learns_from_examples_with_times(folder, capsys):
