@@ -13,9 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from shlex import quote
 
-from espnet_taste.data.audio import command_folder
 from espnet_taste.data.corpora import (
     Utterance,
     corpus_parser,
@@ -24,7 +22,6 @@ from espnet_taste.data.corpora import (
     write_sets,
 )
 from espnet_taste.data.data_dir import DataDir, read_data_dir
-from espnet_taste.data.kaldi import find_file, split_ark_place
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -95,25 +92,11 @@ def read_folder(data: DataDir, default_speaker: str) -> Iterator[Utterance]:
             key=key,
             # Of a table with gaps, the formatting stage counts the gaps.
             speaker=default_speaker if data.utt2spk is None else data.utt2spk.get(key),
-            audio=resolve_audio(data, recording),
+            audio=data.place_of(recording),
             text=(data.text or {}).get(key),
             span_s=None if span_s is None else (span_s[0], span_s[1]),
             recording=recording,
         )
-
-
-def resolve_audio(data: DataDir, recording: str) -> str | None:
-    """Make valid from the working directory what counts from the folder or recipe."""
-    value = data.wav.get(recording)
-    if value is None:
-        return None
-    if value.endswith("|"):
-        place = command_folder(value, data.folder)
-        return value if place is None else f"cd {quote(str(place))} && {value}"
-    place = split_ark_place(value)
-    if place is None:
-        return str(find_file(value, data.folder))
-    return f"{find_file(place[0], data.folder)}:{place[1]}"
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
-from espnet_taste.data.audio import AudioError, read_audio
+from espnet_taste.data.audio import AudioError, command_folder, read_audio
 from espnet_taste.data.exclusions import ExclusionError, check_share, summary_table
 from espnet_taste.data.kaldi import (
     find_file,
@@ -38,17 +39,20 @@ class DataDir:
         return sorted(with_audio.keys() | (self.text or {}).keys())
 
     def place_of(self, recording: str) -> str | None:
-        """Return where a recording lies, valid from any folder; None if nowhere.
+        """Return where a recording lies, or what makes it, as seen from the working directory.
 
-        Commands are returned as they are.
+        None if it is not in wav.scp.
         """
         value = self.wav.get(recording)
-        if value is None or value.endswith("|"):
-            return value
-        place = split_ark_place(value)
-        if place is None:
-            return str(find_file(value, self.folder).resolve())
-        return f"{find_file(place[0], self.folder).resolve()}:{place[1]}"
+        if value is None:
+            return None
+        if value.endswith("|"):
+            place = command_folder(value, self.folder)
+            return value if place is None else f"cd {quote(str(place))} && {value}"
+        ark = split_ark_place(value)
+        if ark is None:
+            return str(find_file(value, self.folder))
+        return f"{find_file(ark[0], self.folder)}:{ark[1]}"
 
     def read(self, key: str, *, allow_pipes: bool = False) -> np.ndarray:
         """Read the audio of one utterance.
