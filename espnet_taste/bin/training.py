@@ -8,6 +8,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def load_task(path: str) -> type:
@@ -18,6 +19,10 @@ def load_task(path: str) -> type:
 
 def run_task(path: str, description: str, cmd: Sequence[str] | None) -> None:
     """Answer ``--help``, or hand the arguments to ESPnet.
+
+    What a user can cause (an option that does not exist, absent weights, a full disk)
+    ends in a line on stderr and status 1; anything else is our fault and keeps its
+    traceback.
 
     Args:
         path: Task class, ``"module:Class"``.
@@ -32,7 +37,14 @@ def run_task(path: str, description: str, cmd: Sequence[str] | None) -> None:
     if words and words[0] == "--help_all":
         task.get_parser().print_help()
         return
-    task.main(cmd=cmd)
+    from yaml import YAMLError
+
+    try:
+        task.main(cmd=cmd)
+    except (OSError, ValueError, YAMLError) as error:
+        # The recipe shows the logs that have this word.
+        print(f"{Path(sys.argv[0]).stem}: error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _short_parser(description: str) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 from torch.optim.lr_scheduler import LambdaLR
 
-from espnet_taste.tasks.building import ModelBuilder
+from espnet_taste.tasks.building import ModelBuilder, check_options
 from espnet_taste.tasks.checkpointing import atomic_torch_save, repair_after_kill
 
 
@@ -95,9 +95,15 @@ class TasteTask(ModelBuilder, AbsTask):
         ESPnet would hand it all parameters, the frozen LLM's included.
 
         Raises:
-            ValueError: If a name of ``lr_scale`` matches no trained parameter, or
-                nothing is trained.
+            ValueError: If an option of optimizer or scheduler is unknown, a name of
+                ``lr_scale`` matches no trained parameter, or nothing is trained.
         """
+        optim_class = optim_classes[args.optim]
+        check_options("optim_conf", args.optim_conf, optim_class, given=("params",))
+        if args.scheduler is not None:
+            scheduler = scheduler_classes[args.scheduler]
+            conf = args.scheduler_conf
+            check_options("scheduler_conf", conf, scheduler, given=("optimizer",))
         groups: dict[str, list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -113,7 +119,7 @@ class TasteTask(ModelBuilder, AbsTask):
             {"params": params, "lr": base * float(args.lr_scale.get(part, 1.0))}
             for part, params in groups.items()
         ]
-        return [optim_classes[args.optim](param_groups, **args.optim_conf)]
+        return [optim_class(param_groups, **args.optim_conf)]
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:

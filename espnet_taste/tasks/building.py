@@ -5,8 +5,10 @@ seconds of a slow processor, which what only uses a model need not wait for.
 """
 
 import argparse
+import inspect
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,37 @@ def read_config(path: Path | str) -> argparse.Namespace:
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a training config (a YAML mapping)")
     return argparse.Namespace(**values)
+
+
+def check_options(
+    where: str, conf: Any, *targets: Callable, given: Collection[str] = ()
+) -> None:
+    """Refuse options that nothing takes, and the lack of one that is needed.
+
+    Args:
+        where: Name of the options in the YAML file, for messages.
+        conf: The options.
+        *targets: The class or function that takes them; several, if the first one
+            passes the rest on.
+        given: Parameters that are filled in by the program and are no options.
+
+    Raises:
+        ValueError: With all names that are unknown or missing.
+    """
+    if not isinstance(conf, Mapping):
+        raise ValueError(f"{where}: expected names and values, got {conf!r}")
+    known = {
+        name: parameter
+        for target in targets
+        for name, parameter in inspect.signature(target).parameters.items()
+        if name not in given and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    unknown = sorted(map(str, set(conf) - set(known)))
+    if unknown:
+        raise ValueError(f"{where}: unknown option {unknown}; known: {sorted(known)}")
+    needed = [name for name, p in known.items() if p.default is p.empty]
+    if missing := [name for name in needed if name not in conf]:
+        raise ValueError(f"{where}: no value for {missing}")
 
 
 def record_frozen_weights(args: Any, names: list[str]) -> None:

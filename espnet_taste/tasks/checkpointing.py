@@ -122,10 +122,13 @@ def _load_tensors(path: Path) -> dict:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        first_line = (str(error).splitlines() or ["empty file"])[0][:80]
         raise ValueError(
-            f"{path} is not a readable checkpoint ({first_line})"
+            f"{path} is not a readable checkpoint ({_first_line(error)})"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["empty file"])[0][:80]
 
 
 def load_weights(
@@ -182,6 +185,9 @@ def atomic_torch_save() -> Iterator[None]:
 
     ESPnet's trainer overwrites ``checkpoint.pth`` in place; a kill in that moment
     would lose the whole run. Replaced for the duration of a training program only.
+
+    Raises:
+        OSError: From a save that failed, which leaves the previous file whole.
     """
     original = torch.save
 
@@ -189,7 +195,14 @@ def atomic_torch_save() -> Iterator[None]:
         if not isinstance(f, (str, os.PathLike)):
             return original(obj, f, *args, **kwargs)
         part = Path(f"{os.fspath(f)}.part")
-        original(obj, part, *args, **kwargs)
+        try:
+            original(obj, part, *args, **kwargs)
+        except RuntimeError as error:  # all that torch tells of a full disk
+            part.unlink(missing_ok=True)
+            raise OSError(
+                f"{f} cannot be written ({_first_line(error)}); is the disk full? "
+                "The run goes on from the save before"
+            ) from error
         os.replace(part, f)
 
     torch.save = save

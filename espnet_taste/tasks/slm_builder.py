@@ -1,7 +1,6 @@
 """The spoken LM as its YAML file describes it: for its task and at inference."""
 
 import argparse
-import inspect
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -10,11 +9,13 @@ import torch
 
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
+from espnet_taste.slm.lora import attach_lora
 from espnet_taste.slm.losses import LossWeights
 from espnet_taste.slm.model import SpokenLM
 from espnet_taste.slm.text import LlmText, load_llm
 from espnet_taste.tasks.building import (
     ModelBuilder,
+    check_options,
     read_config,
     record_frozen_weights,
 )
@@ -49,6 +50,9 @@ class SpokenLMBuilder(ModelBuilder):
 
         The quantizer's options are taken over from the tokenizer's config, so that
         the spoken LM can be loaded without the tokenizer's folder.
+
+        Raises:
+            ValueError: If an option is unknown, or the tokenizer has no quantizer.
         """
         record_frozen_weights(args, [args.llm])
         if args.tokenizer_file is not None:
@@ -62,6 +66,7 @@ class SpokenLMBuilder(ModelBuilder):
                 "the spoken LM predicts codes, so the tokenizer needs a quantizer "
                 "(quantizer: rvq); give --tokenizer_file of such a tokenizer"
             )
+        check_slm_options(args)
         if args.tokenizer_file is not None:
             load_quantizer(quantizer, args.tokenizer_file)
         llm = load_llm(args.llm, getattr(torch, args.llm_dtype))
@@ -69,7 +74,6 @@ class SpokenLMBuilder(ModelBuilder):
         weights = LossWeights(**conf.pop("weights", {}))
         if conf.pop("end_of_text", False):
             conf["end_id"] = end_symbol(args.llm)
-        check_options("slm_conf", conf, SpokenLM)
         slm = SpokenLM(llm, quantizer, weights=weights, **conf)
         model = TasteSpokenLMModel(slm, **args.model_conf)
         cls.start_from(model, args.init_from, new_parts=())
@@ -109,9 +113,16 @@ def end_symbol(llm: str) -> int:
     return index
 
 
-def check_options(where: str, conf: dict, target: type) -> None:
-    """Refuse options that a class does not have, naming all of them."""
-    known = set(inspect.signature(target).parameters)
-    unknown = sorted(set(conf) - known)
-    if unknown:
-        raise ValueError(f"{where}: unknown option {unknown}; known: {sorted(known)}")
+def check_slm_options(args: argparse.Namespace) -> None:
+    """Check the names of all options before the LLM is loaded.
+
+    Raises:
+        ValueError: If one is unknown or missing.
+    """
+    conf = dict(args.slm_conf)
+    conf.pop("end_of_text", None)
+    check_options("slm_conf: weights", conf.pop("weights", {}), LossWeights)
+    check_options("slm_conf", conf, SpokenLM, given=("llm", "codebooks", "weights"))
+    if conf.get("lora") is not None:
+        check_options("slm_conf: lora", conf["lora"], attach_lora, given=("llm",))
+    check_options("model_conf", args.model_conf, TasteSpokenLMModel, given=("slm",))

@@ -9,6 +9,7 @@ from espnet_taste.data.collate import SpanOptions, TokenizerCollate
 from espnet_taste.data.preprocessor import TokenizerPreprocessor
 from espnet_taste.tasks.building import (
     ModelBuilder,
+    check_options,
     read_config,
     record_frozen_weights,
 )
@@ -65,6 +66,8 @@ class TokenizerBuilder(ModelBuilder):
                 "the number of units is unknown: give --units_dir, or "
                 "--decoder_conf num_units=N with --unit_rate_hz"
             )
+        names = [choices.name for choices in cls.class_choices_list]
+        check_options("model_conf", args.model_conf, TasteTokenizerModel, given=names)
         record_frozen_weights(args, [args.whisper])
         text = WhisperText(args.whisper, language=args.language)
         defaults = {
@@ -104,6 +107,9 @@ def build_part(args: argparse.Namespace, choices, **defaults: object) -> object 
     """Build one part from ``<name>`` and ``<name>_conf``; None if left out.
 
     Defaults that the class takes and the YAML does not set are filled in.
+
+    Raises:
+        ValueError: If an option is unknown or missing.
     """
     cls = choices.get_class(getattr(args, choices.name))
     if cls is None:
@@ -113,10 +119,5 @@ def build_part(args: argparse.Namespace, choices, **defaults: object) -> object 
     for name, value in defaults.items():
         if name in known:
             conf.setdefault(name, value)
-    unknown = sorted(set(conf) - set(known))
-    if unknown:
-        raise ValueError(
-            f"{choices.name}_conf: {cls.__name__} has no option {unknown}; "
-            f"it has {sorted(known)}"
-        )
+    check_options(f"{choices.name}_conf", conf, cls)
     return cls(**conf)

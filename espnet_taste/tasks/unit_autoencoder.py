@@ -23,7 +23,7 @@ from espnet_taste.decoder.unit_to_mel import (
     step_mask,
 )
 from espnet_taste.tasks.base import TasteTask
-from espnet_taste.tasks.building import record_frozen_weights
+from espnet_taste.tasks.building import check_options, record_frozen_weights
 from espnet_taste.tasks.unit_to_mel import (
     UnitToMelESPnetModel,
     add_mel_arguments,
@@ -194,6 +194,7 @@ class UnitAutoencoderTask(TasteTask):
         Raises:
             ValueError: If an option is unknown, or the rate cannot be.
         """
+        _check_names(args)
         record_frozen_weights(args, [args.whisper])
         state_dim = WhisperEncoder(args.whisper, **args.encoder_conf).output_size()
         args.unit_encoder_conf["input_dim"] = 2 * state_dim
@@ -212,6 +213,23 @@ class UnitAutoencoderTask(TasteTask):
         )
         cls.start_from(model, args.init_from, new_parts=())
         return model
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    """Check the names of all options before the encoder is loaded."""
+    check_options("encoder_conf", args.encoder_conf, WhisperEncoder, given=("model",))
+    # What is filled in stands in the config that training leaves, so it may be there.
+    encoder = {"input_dim": None, **args.unit_encoder_conf}
+    check_options("unit_encoder_conf", encoder, UnitEncoder)
+    decoder = {"num_units": None, "unit_rate_hz": None, **args.unit_to_mel_conf}
+    check_options("unit_to_mel_conf", decoder, UnitToMel)
+    check_options(
+        "model_conf",
+        args.model_conf,
+        UnitAutoencoderESPnetModel,
+        UnitToMelESPnetModel,  # takes what the first one passes on
+        given=("unit_encoder", "unit_to_mel", "state_dim", "perception"),
+    )
 
 
 def _frames_per_mel(args: argparse.Namespace) -> float:

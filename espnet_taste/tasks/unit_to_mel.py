@@ -14,7 +14,7 @@ from torch import Tensor
 from espnet_taste.data.mel_crops import MelCropCollate, UnitMelPreprocessor
 from espnet_taste.decoder.unit_to_mel import UnitToMel, step_mask
 from espnet_taste.tasks.base import TasteTask
-from espnet_taste.tasks.building import record_frozen_weights
+from espnet_taste.tasks.building import check_options, record_frozen_weights
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tasks.perception import WhisperPerception
 from espnet_taste.tokenizer.encoder import WhisperEncoder
@@ -207,9 +207,11 @@ class UnitToMelTask(TasteTask):
         """Build the model that the YAML file describes.
 
         Raises:
-            ValueError: If the number or rate of the units is unknown.
+            ValueError: If an option is unknown, or number or rate of the units.
         """
         complete_units(args)
+        given = ("unit_to_mel", "perception")
+        check_options("model_conf", args.model_conf, UnitToMelESPnetModel, given=given)
         model = UnitToMelESPnetModel(
             UnitToMel(**args.unit_to_mel_conf),
             perception=build_perception(args),
@@ -257,7 +259,8 @@ def complete_units(args: argparse.Namespace) -> None:
     """Fill in number and rate of the units from their folder.
 
     Raises:
-        ValueError: If there is no folder and the config does not name them.
+        ValueError: If there is no folder and the config does not name them, or an
+            option of the model is unknown.
     """
     conf = args.unit_to_mel_conf
     if args.units_dir is not None:
@@ -268,6 +271,7 @@ def complete_units(args: argparse.Namespace) -> None:
         args.units_dir = None  # noted in the config; not needed again
     if missing := sorted({"num_units", "unit_rate_hz"} - conf.keys()):
         raise ValueError(f"give --units_dir, or unit_to_mel_conf with {missing}")
+    check_options("unit_to_mel_conf", conf, UnitToMel)
 
 
 def unit_centre(unit_rate_hz: float, state_rate_hz: float = 50.0) -> float:

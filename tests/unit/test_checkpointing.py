@@ -1,5 +1,7 @@
 """Checkpoints: small, strict, and whole after a kill."""
 
+import resource
+
 import pytest
 import torch
 from espnet2.train.reporter import Reporter
@@ -115,6 +117,23 @@ def test_a_failed_save_leaves_the_previous_file(tmp_path):
         torch.save({"a": Unpicklable()}, path)
 
     assert torch.load(path)["a"] == 1
+
+
+def test_a_full_disk_is_said_and_leaves_the_previous_file(tmp_path):
+    """torch tells of it by a RuntimeError about its own container format."""
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"a": torch.ones(1)}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    with atomic_torch_save(), pytest.raises(OSError, match="pth cannot be written"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            torch.save({"a": torch.ones(1_000_000)}, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert torch.load(path)["a"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pth"]
 
 
 def experiment(folder, epochs):

@@ -17,6 +17,7 @@ def model():
 
 def build(model, **lr_scale):
     args = SimpleNamespace(lr_scale=lr_scale, optim="adamw", optim_conf={"lr": 0.5})
+    args.scheduler, args.scheduler_conf = "warmupcosine", {"total_steps": 9}
     (optimizer,) = TasteTask.build_optimizers(args, model)
     return optimizer.param_groups
 
@@ -39,3 +40,21 @@ def test_a_scale_of_nothing_trained_is_refused(model):
 def test_a_model_without_trained_parameters_is_refused(model):
     with pytest.raises(ValueError, match="freeze_param"):
         build(model.requires_grad_(False))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optim_conf": {"l": 0.5}}, r"optim_conf: unknown option \['l'\]"),
+        ({"optim_conf": {"params": []}}, r"optim_conf: unknown option \['params'\]"),
+        ({"scheduler_conf": {"steps": 9}}, r"scheduler_conf: unknown option \['steps'"),
+        ({"scheduler_conf": {}}, r"scheduler_conf: no value for \['total_steps'\]"),
+    ],
+)
+def test_misspelt_options_are_named(model, change, message):
+    args = SimpleNamespace(lr_scale={}, optim="adamw", optim_conf={})
+    args.scheduler, args.scheduler_conf = "warmupcosine", {"total_steps": 9}
+    vars(args).update(change)
+
+    with pytest.raises(ValueError, match=message):
+        TasteTask.build_optimizers(args, model)
