@@ -14,6 +14,7 @@ from espnet_taste.align.contracts import (
     fit_times,
 )
 from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.words import space_signs
 
 Interval = tuple[float, float, str]  # start and end in s, label
 
@@ -58,7 +59,7 @@ class ExistingAligner(AbsAligner):
         else:
             raise AlignmentError("no_alignment", f"'{key}' is not in {self.source}")
         spoken = [row for row in intervals if row[2].lower() not in _SILENCE]
-        times = match_words(words, spoken)
+        times = match_words(words, divide_signs(spoken))
         return fit_times(times, len(audio) / SAMPLE_RATE_HZ)
 
     def _read_grid(self, key: str) -> list[Interval]:
@@ -73,6 +74,22 @@ class ExistingAligner(AbsAligner):
             "no_alignment",
             f"{self.grids[key]}: no tier '{self.tier}', there are {sorted(tiers)}",
         )
+
+
+def divide_signs(intervals: Sequence[Interval]) -> list[Interval]:
+    """Divide intervals of several signs evenly over them.
+
+    A dictionary word of Chinese or Thai has one time in the alignment, and a time for
+    each sign is wanted (``espnet_taste.words.space_signs``). Others stay as they are.
+    """
+    divided: list[Interval] = []
+    for start, end, label in intervals:
+        signs = space_signs(label).split()
+        if len(signs) <= len(label.split()):
+            signs = [label]
+        edges = np.linspace(start, end, len(signs) + 1).tolist()
+        divided += zip(edges, edges[1:], signs)
+    return divided
 
 
 def match_words(words: Sequence[str], intervals: Sequence[Interval]) -> np.ndarray:

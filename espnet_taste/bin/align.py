@@ -2,8 +2,9 @@
 """Find the time of every word of a formatted data folder.
 
 Writes a data folder of its own: wav.scp, utt2spk, spk2utt and utt2num_samples of the
-utterances aligned, text in which words are what stands between blanks, word_times.scp
-((W, 2) float32, start and end in s, one row a word) and the same as words.ctm.
+utterances aligned, text in which words are what stands between blanks (of scripts
+written without, every sign), word_times.scp ((W, 2) float32, start and end in s, one
+row a word) and the same as words.ctm.
 Utterances that could not be aligned stand in excluded.jsonl, counts in summary.json. A
 killed run goes on where it was.
 """
@@ -43,7 +44,7 @@ from espnet_taste.data.kaldi import (
     write_table,
 )
 from espnet_taste.types import SAMPLE_RATE_HZ
-from espnet_taste.words import split_words
+from espnet_taste.words import space_signs, split_words
 
 # Aligner to those of its options that decide the result.
 OPTIONS_OF = {
@@ -196,7 +197,9 @@ def _align_one(
     key: str, data: DataDir, aligner: AbsAligner, on_failure: str
 ) -> tuple[dict, np.ndarray]:
     """Align one utterance; return its journal row and times (W, 2) float32."""
-    words, num_attached = attach_punctuation(split_words(data.text.get(key, "")))
+    # The word rule of whoever encodes with the model: unspaced scripts, a word a sign.
+    written = split_words(space_signs(data.text.get(key, "")))
+    words, num_attached = attach_punctuation(written)
     if not words:
         raise TranscriptError("no_speakable_word", "no letter or digit in its text")
     audio = data.read(key)

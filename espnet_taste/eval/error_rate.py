@@ -12,6 +12,8 @@ Policies:
   corpus.
 * Beside every count stands the count capped at the reference length, because a
   judge that loops on two bad signals can outweigh a hundred good ones.
+* Words are those of the transcripts: of scripts written without blanks, every sign
+  (``espnet_taste.words.space_signs``), however a recogniser groups them.
 * Characters are those of the normalised text, single spaces between words
   included.
 """
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 
 from espnet_taste.eval.normalise import normalise
 from espnet_taste.eval.packages import require
+from espnet_taste.words import space_signs
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,9 @@ def error_items(
                 "an utterance left out would change the rate without a trace"
             )
     return {
-        key: _error_fields(normalise(text), normalise(hypotheses[key]))
+        key: _error_fields(
+            normalise(space_signs(text)), normalise(space_signs(hypotheses[key]))
+        )
         for key, text in references.items()
     }
 

@@ -92,6 +92,17 @@ def test_the_folder_has_words_and_times_that_match(tmp_path, data, aligner):
     assert len(ctm) == 6
 
 
+def test_signs_of_scripts_without_blanks_are_words(tmp_path, aligner):
+    """As in encode; else a sentence would be one word with one code."""
+    data = make(tmp_path / "data", {"a": "\u4f60\u597d\uff0cabc \u0e01\u0e34\u0e19"})
+
+    assert run(data, tmp_path / "out") == 0
+
+    text = read_table(tmp_path / "out" / "text")["a"]
+    assert text == "\u4f60 \u597d\uff0cabc \u0e01\u0e34 \u0e19"
+    assert len(read_scp_arrays(tmp_path / "out" / "word_times.scp")["a"]) == 4
+
+
 def test_failures_are_counted_and_named(tmp_path, data, aligner, capsys):
     assert run(data, tmp_path / "out", *LOOSE) == 0
 

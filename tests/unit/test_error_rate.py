@@ -87,6 +87,15 @@ def test_items_are_normalised_counts():
     assert items["u"]["char_errors"] == len(" down")
 
 
+def test_signs_are_words_however_a_recogniser_groups_them():
+    items = error_items(
+        {"u": "\u4f60\u597d\uff0c\u4e16\u754c"}, {"u": "\u4f60 \u597d \u4e16\u4eba"}
+    )
+
+    assert items["u"]["words"] == 4
+    assert items["u"]["word_errors"] == items["u"]["word_substitutions"] == 1
+
+
 @pytest.mark.parametrize(
     ("hypotheses", "message"),
     [

@@ -6,6 +6,7 @@ import pytest
 from espnet_taste.align.contracts import AlignmentError
 from espnet_taste.align.existing import (
     ExistingAligner,
+    divide_signs,
     match_words,
     read_ctm,
     read_textgrid,
@@ -116,6 +117,16 @@ def test_words_are_matched_by_letters():
     np.testing.assert_array_equal(times, [[0, 2], [2, 3], [3, 4]])
 
 
+def test_signs_share_the_time_of_their_word():
+    """The words of a transcript are signs, those of an aligner from a dictionary."""
+    rows = [(0.0, 1.0, "\u4f60\u597d"), (1.0, 2.0, "two words"), (2.0, 3.0, "\u597d")]
+
+    divided = divide_signs(rows)
+
+    halves = [(0.0, 0.5, "\u4f60"), (0.5, 1.0, "\u597d")]
+    assert divided == [*halves, *rows[1:]]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -179,3 +190,14 @@ def test_a_source_without_alignments_is_named(tmp_path):
         ExistingAligner(tmp_path)
     with pytest.raises(FileNotFoundError, match="gone.ctm"):
         ExistingAligner(tmp_path / "gone.ctm")
+
+
+def test_a_transcript_in_signs_gets_its_times(tmp_path):
+    path = tmp_path / "a.ctm"
+    path.write_text("u 1 0.0 0.4 \u4f60\u597d\nu 1 0.4 0.6 \u4eba\n")
+
+    found = ExistingAligner(path).align(
+        np.zeros(16000, np.float32), ["\u4f60", "\u597d\u3002", "\u4eba"], key="u"
+    )
+
+    np.testing.assert_allclose(found.times, [[0, 0.2], [0.2, 0.4], [0.4, 1]], atol=1e-6)
