@@ -5,8 +5,7 @@ from pathlib import Path
 
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.speech import DecodeOptions, SpeechReconstructor
-
-MODEL = "valid.loss.best.pth"
+from espnet_taste.weights.digests import trained_file
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,10 @@ def find_files(
 def _files_of_experiment(path: Path, need_slm: bool) -> PackedFiles:
     places = []
     folders = ["taste", "vocoder"]
-    if need_slm or (path / "slm" / MODEL).is_file():
+    if need_slm or trained_file(path / "slm").is_file():
         folders.append("slm")
     for folder in folders:
-        for name in ("config.yaml", MODEL):
-            place = path / folder / name
+        for place in (path / folder / "config.yaml", trained_file(path / folder)):
             if not place.is_file():
                 raise FileNotFoundError(f"no {place}; run the recipe's training stages")
             places.append(place)

@@ -163,7 +163,7 @@ class SpeechReconstructor:
         """
         from espnet_taste.pipeline.packed import find_files
 
-        files = find_files(model_tag)
+        files = find_files(model_tag, need_slm=False)
         return files.reconstructor(DecodeOptions(**options), device)
 
     def open(self, data_dir: Path, features_dir: Path) -> "SpeechReconstructor":

@@ -17,6 +17,7 @@ _BLOCK = 1 << 22  # bytes
 _SINGLE_FILES = ("model.safetensors", "model.bin", "pytorch_model.bin")
 TRAINED_PARTS = ("taste", "vocoder", "slm")  # of an experiment of the recipe
 TRAINED_FILE = "valid.loss.best.pth"
+CHOICE_FILE = "inference_model"  # beside a training: the name of another checkpoint
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -170,9 +171,22 @@ def identify_model(source: str | Path, *, cache_dir: Path | None = None) -> str:
     return f"{source} {hashlib.sha256(''.join(digests).encode()).hexdigest()[:16]}"
 
 
+def trained_file(folder: Path) -> Path:
+    """Return the checkpoint of a training that is used; it need not exist.
+
+    Args:
+        folder: Output folder of the training. The recipe notes in it, under
+            ``inference_model``, which checkpoint its stages used; without such a note
+            it is the one of the least validation loss.
+    """
+    note = Path(folder) / CHOICE_FILE
+    name = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    return Path(folder) / (name or TRAINED_FILE)
+
+
 def _trained_files(folder: Path) -> list[Path]:
     """Return the parts of an experiment that are used, else all weights there."""
-    parts = (folder / part / TRAINED_FILE for part in TRAINED_PARTS)
+    parts = (trained_file(folder / part) for part in TRAINED_PARTS)
     used = [path for path in parts if path.is_file()]
     every = (folder.rglob(f"*{suffix}") for suffix in (".safetensors", ".bin", ".pth"))
     return used or sorted(path for paths in every for path in paths)

@@ -118,6 +118,12 @@ def test_a_model_is_known_by_what_is_at_its_path(tmp_path):
     write(experiment / "taste", **{"valid.loss.best__pth": b"trained again"})
     assert name(experiment) != first and name(experiment).startswith(str(experiment))
 
+    second = name(experiment)
+    write(experiment / "taste", valid__acc__best__pth=b"more accurate")
+    assert name(experiment) == second
+    (experiment / "taste" / "inference_model").write_text("valid.acc.best.pth\n")
+    assert name(experiment) != second
+
     released = write(tmp_path / "released" / "a", model__safetensors=b"1").parent
     before = name(released)
     write(released / "a", model__safetensors=b"22")
