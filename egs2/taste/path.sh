@@ -15,9 +15,13 @@ if [ ! -d "${ESPNET_ROOT}/egs2/TEMPLATE/asr1/utils" ]; then
 fi
 export ESPNET_ROOT
 
-# Links that a git checkout of this project cannot carry; ignored by git.
+# Links that a git checkout of this project cannot carry; ignored by git. They follow
+# ESPNET_ROOT; what is no link is somebody's own.
 for tool in utils scripts pyscripts steps; do
-    [ -e "${tool}" ] || ln -sfn "${ESPNET_ROOT}/egs2/TEMPLATE/asr1/${tool}" "${tool}"
+    target=${ESPNET_ROOT}/egs2/TEMPLATE/asr1/${tool}
+    if [ -L "${tool}" ] || [ ! -e "${tool}" ]; then
+        [ "${tool}" -ef "${target}" ] || ln -sfn "${target}" "${tool}"
+    fi
 done
 
 if [ -f "${ESPNET_ROOT}/tools/activate_python.sh" ]; then

@@ -6,19 +6,27 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 corpus=mini_an4
+named=false
 if [ -f "conf/corpora/$(basename "$(dirname "${PWD}")").opts" ]; then
     corpus=$(basename "$(dirname "${PWD}")")
+    named=true
 fi
 rest=()
 while [ $# -gt 0 ]; do
     if [ "$1" = --corpus ] && [ $# -gt 1 ]; then
         corpus=$2
+        named=true
         shift
     else
         rest+=("$1")
     fi
     shift
 done
+if ! "${named}" && [[ " ${rest[*]} " == *" --train_set "* ]]; then
+    echo "$0: --train_set without --corpus would run under the settings of ${corpus}," \
+        "which are for a demo; say --corpus kaldi_dir for folders of your own" >&2
+    exit 2
+fi
 opts=conf/corpora/${corpus}.opts
 if [ ! -f "${opts}" ]; then
     echo "$0: no ${opts}; there are: $(ls conf/corpora)" >&2

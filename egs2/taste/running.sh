@@ -216,7 +216,7 @@ launch() {
     local dir=$1 module=$2
     shift 2
     begin "${dir}" "$(find "${dir}" -maxdepth 1 -name checkpoint.pth 2> /dev/null)"
-    ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name ${dir}/train.log" \
+    ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name $(basename "${dir}")" \
         --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
         --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true -- \
         ${python} -m "espnet_taste.bin.${module}" --resume true \

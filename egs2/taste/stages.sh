@@ -9,6 +9,15 @@ features=${dumpdir}/features
 all_sets=$(printf '%s\n' ${train_set} ${valid_set} ${test_sets} | awk '!seen[$0]++')
 device=cpu
 job_cmd=${train_cmd}
+# Defaults stay unnamed in what decides a step: its finished steps are those of older runs.
+language_opts=()
+[ "${language}" = en ] || language_opts=(--language "${language}")
+judge_opts=("${language_opts[@]}")
+[ "${spell_numbers}" = true ] || judge_opts+=(--spell_numbers false)
+# The option is about tokenizers; of all else the best by validation loss is used.
+best_model=valid.loss.best.pth
+chosen=()
+[ "${inference_model}" = "${best_model}" ] || chosen=("${inference_model}")
 # Jobs and scores beside a training give way to it: more waits for the training.
 [ "${at_once}" -le 1 ] || behind=(nice -n 10)
 if "${gpu_inference}"; then
@@ -77,19 +86,37 @@ align() { # align <set>
     if [ "${transcripts}" = asr ]; then
         source=${transcribed}/$1
         jobs "${raw}/$1" "${source}" transcribe --whisper "${whisper}" --device "${device}" \
-            --max_excluded "${max_excluded}" ${asr_opts}
+            --max_excluded "${max_excluded}" "${language_opts[@]}" ${asr_opts}
     fi
     # shellcheck disable=SC2086
     jobs "${source}" "${aligned}/$1" align --aligner "${aligner}" \
-        --whisper "${whisper}" --max_excluded "${max_excluded}" ${aligner_opts}
+        --whisper "${whisper}" --max_excluded "${max_excluded}" "${language_opts[@]}" \
+        ${aligner_opts}
 }
 
 stage_extract_features() {
+    check_whisper
     each extract_features ${all_sets}
 }
 
+check_whisper() { # the files of conf/ fit the default; another one's are checked in time
+    [ "${whisper}" != openai/whisper-tiny.en ] || return 0
+    local system config
+    local -a configs=()
+    for system in ${systems}; do
+        config=${system}_config
+        is_skipped "train_${system}" || configs+=("${config_dir}/${!config}")
+    done
+    [ ${#configs[@]} -eq 0 ] \
+        || run ${python} -m espnet_taste.bin.check_whisper --whisper "${whisper}" \
+            --config "${configs[@]}"
+}
+
+is_skipped() { # is_skipped <stage>
+    [[ " ${skip_stages} " == *" $1 "* ]]
+}
+
 extract_features() { # extract_features <set>
-    # The default stays unnamed: its finished steps are those of older runs.
     local -a model=()
     [ "${speaker_model}" = resemblyzer/ge2e ] || model=(--model "${speaker_model}")
     jobs "${aligned}/$1" "${features}/$1" extract_speakers "${model[@]}"
@@ -114,7 +141,7 @@ stage_train_units() {
             --whisper "${whisper}"
         once "${exp}/units/.done" "${exp}/unit_autoencoder" -- \
             ${python} -m espnet_taste.bin.export_units --output_dir "${exp}/units" \
-            --model_file "${exp}/unit_autoencoder/${inference_model}" \
+            --model_file "${exp}/unit_autoencoder/${best_model}" \
             --vocoder_start "${exp}/units/vocoder_start.pth"
     fi
     each extract_units ${all_sets}
@@ -180,7 +207,18 @@ train_tokenizer() { # train_tokenizer <name> <config> [<model to start from>]
     [ $# -lt 3 ] || init=(--init_from "${exp}/$3")
     # shellcheck disable=SC2086
     train "$1" tokenizer_train "$2" tokenizer_data --whisper "${whisper}" \
-        --units_dir "${exp}/units" "${init[@]}" ${train_args}
+        --units_dir "${exp}/units" "${init[@]}" "${language_opts[@]}" ${train_args}
+    need_model "$1"
+}
+
+need_model() { # need_model <tokenizer>: refuse one that kept other checkpoints
+    "${dry_run}" || [ -e "${exp}/$1/${inference_model}" ] \
+        || fail "no ${exp}/$1/${inference_model}; choose --inference_model among what its" \
+            "best_model_criterion kept: $(cd "${exp}/$1" && echo ./*.best.pth)"
+}
+
+note_model() { # for whoever opens the experiment folder without the recipe
+    "${dry_run}" || echo "${inference_model}" > "${exp}/taste/inference_model"
 }
 
 stage_train_text_only() {
@@ -192,12 +230,14 @@ stage_train_without_vq() {
 }
 
 stage_train_taste() {
-    once "${exp}/quantizer_start/.done" "${config_dir}/${taste_config}" "${exp}/without_vq" -- \
+    once "${exp}/quantizer_start/.done" "${config_dir}/${taste_config}" "${exp}/without_vq" \
+        "${chosen[@]}" -- \
         ${python} -m espnet_taste.bin.start_quantizer --config "${config_dir}/${taste_config}" \
         --model_file "${exp}/without_vq/${inference_model}" \
         --data_dir "${aligned}/${train_set}" --features_dir "${features}/${train_set}" \
         --output "${exp}/quantizer_start/model.pth"
     train_tokenizer taste "${taste_config}" quantizer_start/model.pth
+    note_model
 }
 
 stage_train_text_only_control() {
@@ -215,6 +255,7 @@ train_control() { # train_control <model to continue>
 
 stage_extract_codes() {
     each extract_codes ${all_sets}
+    note_model # refused above if there are codes of another
 }
 
 extract_codes() { # extract_codes <set>
@@ -288,7 +329,8 @@ reconstruct() { # reconstruct <system>, of the set in dset
 
 trained_systems() { # the tokenizers that exist: controls may have been skipped
     for system in ${systems}; do
-        if [ -e "${exp}/${system}/${inference_model}" ] || "${dry_run}"; then
+        if [ -e "${exp}/${system}/.done" ] || "${dry_run}"; then
+            need_model "${system}"
             echo "${system}"
         fi
     done
@@ -306,7 +348,7 @@ score() { # score <system> <set> <kind> <options...>
 }
 
 score_audio() { # score_audio <system> <set> <options...>
-    score "$1" "$2" audio --key_file "$(audio_keys "$1" "$2")" "${@:3}"
+    score "$1" "$2" audio --key_file "$(audio_keys "$1" "$2")" "${judge_opts[@]}" "${@:3}"
 }
 
 # The spoken LM may still be trained while these are judged.
@@ -342,7 +384,7 @@ stage_continue_speech() {
     for dset in ${test_sets}; do
         jobs "${aligned}/${dset}" "${exp}/slm/continuations/${dset}" continue_speech \
             --config "${config_dir}/${decode_config}" --device "${device}" \
-            --slm_file "${exp}/slm/${inference_model}" \
+            --slm_file "${exp}/slm/${best_model}" \
             --tokenizer_file "${exp}/taste/${inference_model}" \
             --features_dir "${features}/${dset}" --vocoder_dir "${exp}/vocoder"
     done
@@ -360,7 +402,7 @@ score_pairs_of() { # score_pairs_of <set>
     once "${made}/.done.make_pairs" "${aligned}/$1" ${pair_kinds} "${num_pairs}" ${pair_opts} -- \
         ${python} -m espnet_taste.bin.make_pairs --data_dir "${aligned}/$1" \
         --output_dir "${made}" --kinds ${pair_kinds} --num_pairs "${num_pairs}" ${pair_opts}
-    once "${dir}/tokens/.done.encode" "${made}" "${exp}/taste" -- \
+    once "${dir}/tokens/.done.encode" "${made}" "${exp}/taste" "${chosen[@]}" -- \
         ${python} -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
         --output_dir "${dir}/tokens" --device "${device}" --max_excluded "${max_excluded}"
     once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" -- \
@@ -382,18 +424,28 @@ score_slm() { # score_slm <set>
     local -a codes=(--codes_scp "${exp}/codes/$1/codes.scp"
         --train_codes_scp "${exp}/codes/${train_set}/codes.scp")
     jobs "${aligned}/$1" "${exp}/slm/scores/$1" score_slm --device "${device}" \
-        --slm_file "${exp}/slm/${inference_model}" --codes_dir "${exp}/codes/$1" \
+        --slm_file "${exp}/slm/${best_model}" --codes_dir "${exp}/codes/$1" \
         --train_codes_scp "${exp}/codes/${train_set}/codes.scp"
     score slm "$1" slm --slm_scores "${exp}/slm/scores/$1/slm_scores.jsonl" "${codes[@]}" \
         --train_config "${exp}/taste/config.yaml"
 }
 
+has_slm() { # the spoken LM is optional: its stages may have been skipped
+    join_asides
+    "${dry_run}" || [ -e "${exp}/slm/config.yaml" ]
+}
+
 stage_report() {
-    local -a rows=(--system "original=${exp}/original" --system "units=${exp}/units_only"
-        --system "slm=${exp}/slm")
+    local -a rows=(--system "original=${exp}/original" --system "units=${exp}/units_only")
+    local -a configs=(--config "${config_dir}/${taste_config}")
+    if has_slm && ! is_skipped score_slm; then
+        rows+=(--system "slm=${exp}/slm")
+        configs+=(--config "${config_dir}/${slm_config}")
+    fi
     local -A role=([text_only]=text_only [without_vq]=no_quantizer [taste]=taste
         [text_only_control]=text_only_control [without_vq_control]=no_quantizer_control)
-    for system in $(trained_systems); do
+    trained=$(trained_systems)
+    for system in ${trained}; do
         rows+=(--system "${role[${system}]}=${exp}/${system}")
     done
     local -a folders=()
@@ -410,11 +462,17 @@ stage_report() {
         --test_sets ${test_sets} --output_dir "${exp}" \
         --train_config "${exp}/taste/config.yaml" \
         --meta "corpus=${corpus}" --meta "transcripts=${transcripts}" \
-        --config "${config_dir}/${taste_config}" --config "${config_dir}/${slm_config}"
+        "${configs[@]}"
 }
 
 stage_pack() {
-    once "${exp}/.done.pack" "${exp}/taste" "${exp}/slm" -- \
+    local marker=${exp}/.done.pack
+    local -a parts=("${exp}/taste" "${exp}/slm")
+    if ! has_slm; then # another marker: a spoken LM that is trained later is packed too
+        marker=${exp}/.done.pack_tokenizer
+        parts=("${exp}/taste")
+    fi
+    once "${marker}" "${parts[@]}" "${chosen[@]}" -- \
         ${python} -m espnet_taste.bin.pack --exp_dir "${exp}" \
         --inference_model "${inference_model}" --output "${exp}/taste.zip"
 }

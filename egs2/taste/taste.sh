@@ -53,6 +53,9 @@ min_wav_duration=0.1 # seconds; shorter and longer audio is dropped and counted
 max_wav_duration=30
 max_excluded=0.2     # share of a set that may be dropped before the stage stops
 format_opts=         # further options of espnet_taste.bin.format_audio
+language=en          # of the speech, as Whisper abbreviates it; others need a
+                     # multilingual --whisper and an --aligner that knows them
+spell_numbers=true   # false if the transcripts write numbers in digits: the judge may too
 transcripts=corpus   # corpus, or asr: made by Whisper or by an ESPnet recogniser
 asr_opts=            # options of espnet_taste.bin.transcribe: which recogniser
 aligner=pocketsphinx # pocketsphinx, whisper, ctc or existing
@@ -73,7 +76,7 @@ slm_config=train_slm.yaml
 decode_config=decode.yaml
 train_args=          # further options of every tokenizer training
 slm_args=            # further options of the spoken LM training
-inference_model=valid.loss.best.pth
+inference_model=valid.loss.best.pth # which checkpoint of the tokenizers is used
 pair_kinds=          # pairs that score_pairs makes of the test sets, e.g.
                      # "speaker_switch topic_switch"; default: none
 num_pairs=100        # of every kind and test set, at most
@@ -102,6 +105,16 @@ for name in train_set valid_set test_sets; do
 done
 [[ "${transcripts}" =~ ^(corpus|asr)$ ]] \
     || fail "--transcripts is corpus or asr, not '${transcripts}'"
+if [ "${language}" != en ]; then
+    [ "${aligner}" != pocketsphinx ] || fail "--language ${language}: PocketSphinx" \
+        "knows English only; choose --aligner whisper, ctc or existing"
+    [[ "${whisper}" != *.en ]] || fail "--language ${language}: ${whisper} knows" \
+        "English only; choose a multilingual one, e.g. --whisper openai/whisper-tiny"
+fi
+for name in ${skip_stages}; do
+    [[ " ${stages[*]} " == *" ${name} "* ]] \
+        || fail "--skip_stages: no stage '${name}'; stages: ${stages[*]}"
+done
 
 # --- driver -----------------------------------------------------------------
 
@@ -119,7 +132,7 @@ first=$(number_of "${stage}")
 last=$(number_of "${stop_stage}")
 for ((number = 1; number <= ${#stages[@]}; number++)); do
     name=${stages[number - 1]}
-    if ((number < first || number > last)) || [[ " ${skip_stages} " == *" ${name} "* ]]; then
+    if ((number < first || number > last)) || is_skipped "${name}"; then
         continue
     fi
     log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"

@@ -39,7 +39,7 @@ class DataDir:
         return sorted(with_audio.keys() | (self.text or {}).keys())
 
     def place_of(self, recording: str) -> str | None:
-        """Return where a recording lies, or what makes it, as seen from the working directory.
+        """Return where a recording lies, or what makes it, seen from the working dir.
 
         None if it is not in wav.scp.
         """

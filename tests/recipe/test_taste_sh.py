@@ -169,6 +169,10 @@ def test_the_resume_hint_names_its_own_stage():
         (["--stage", "trian_slm"], "no stage 'trian_slm'"),
         (["--train_sets", "x"], "--train_sets"),
         (["--transcripts", "maybe"], "--transcripts is corpus or asr, not 'maybe'"),
+        (["--skip_stages", "report trian_slm"], "--skip_stages: no stage 'trian_slm'"),
+        (["--skip_stages", "14"], "--skip_stages: no stage '14'"),
+        (["--language", "de"], "PocketSphinx knows English only; choose --aligner"),
+        (["--language", "de", "--aligner", "ctc"], "choose a multilingual one"),
         (["stray"], "unexpected argument 'stray'"),
     ],
 )
@@ -192,6 +196,7 @@ set -euo pipefail
 expdir=exp; tag=t; corpus=c; datadir=data; dumpdir=dump; at_once=1
 train_set=tr; valid_set=cv; test_sets=te
 train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
+language=en; spell_numbers=true; inference_model=valid.loss.best.pth
 fail() { echo "fail: $*" >&2; exit 2; }
 log() { echo "$*"; }
 exp=exp

@@ -1,0 +1,281 @@
+"""Options that reach many stages of the recipe, and what surrounds its stages."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from fake_programs import write_script
+
+RECIPE = Path(__file__).parents[2] / "egs2" / "taste"
+ROOT = RECIPE.parents[1]
+ESPNET = Path(os.environ.get("ESPNET_ROOT", ROOT / ".espnet"))
+UTILS = ESPNET / "egs2/TEMPLATE/asr1/utils"
+BEST, ACCURATE = "valid.loss.best.pth", "valid.acc.best.pth"
+
+pytestmark = pytest.mark.skipif(
+    not (UTILS / "parse_options.sh").exists(),
+    reason="no ESPnet tree; run tools/get_espnet.sh or set ESPNET_ROOT",
+)
+
+
+def bash(*args, cwd=RECIPE, **env):
+    return subprocess.run(
+        ["bash", *args],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+def dry(*args):
+    """Return the commands of a dry run, one a line."""
+    options = ("--dry_run", "true", "--at_once", "1")  # lines must not mix
+    result = bash("run.sh", "--corpus", "mini_an4", *options, *args)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.replace("split_jobs ", "\nsplit_jobs ").splitlines()
+    return [line for line in lines if " stage " not in line]
+
+
+def with_word(lines, word):
+    found = [line for line in lines if word in line]
+    assert found, word
+    return found
+
+
+# --- corpus -----------------------------------------------------------------
+
+
+def test_sets_of_your_own_do_not_run_under_the_settings_of_the_demo():
+    sets = ("--train_set", "mine", "--dry_run", "true")
+
+    alone = bash("run.sh", *sets)
+    named = bash("run.sh", "--corpus", "kaldi_dir", *sets)
+
+    assert alone.returncode == 2 and "--corpus kaldi_dir" in alone.stderr
+    assert named.returncode == 0, named.stderr
+    assert "mini_an4" not in named.stdout and "conf/train_taste.yaml" in named.stdout
+
+
+# --- language ---------------------------------------------------------------
+
+
+def test_the_language_reaches_whoever_hears_or_reads():
+    german = ("--language", "de", "--aligner", "whisper")
+    lines = dry(*german, "--whisper", "openai/whisper-tiny", "--transcripts", "asr")
+
+    tokenizers = with_word(lines, " tokenizer_train ")
+    judges = with_word(lines, "--kind audio")
+    aligners = [line for line in lines if " align --aligner" in line]
+    listeners = [line for line in lines if " transcribe --whisper" in line]
+    assert len(tokenizers) == 5 and len(aligners) == len(listeners) == 3
+    for line in (*tokenizers, *judges, *aligners, *listeners):
+        assert line.count("--language de") == 1
+    heard = [line for line in lines if "--language" in line]
+    assert len(heard) == len(tokenizers + judges + aligners + listeners)
+
+
+def test_the_defaults_of_language_and_judge_are_not_named():
+    """Named, they would make finished steps of older runs look like others."""
+    lines = "\n".join(dry())
+
+    assert "--language" not in lines and "--spell_numbers" not in lines
+    assert "check_whisper" not in lines
+
+
+def test_the_judge_may_write_digits():
+    lines = dry("--stage", "score_topline", "--spell_numbers", "false")
+
+    for line in lines:
+        assert ("--spell_numbers false" in line) == ("--kind audio" in line)
+
+
+# --- checkpoints ------------------------------------------------------------
+
+
+def test_the_chosen_checkpoint_is_that_of_the_tokenizers():
+    lines = "\n".join(dry("--inference_model", ACCURATE)).split()
+    used = {w.removeprefix("exp/mini_an4/") for w in lines if w.endswith(".pth")}
+
+    assert {w for w in used if w.endswith(ACCURATE)} == {ACCURATE} | {
+        f"{name}/{ACCURATE}"
+        for name in (
+            *("text_only", "without_vq", "taste"),
+            *("text_only_control", "without_vq_control"),
+        )
+    }
+    others = {w for w in used if w.endswith(BEST)}
+    assert others == {f"unit_autoencoder/{BEST}", f"slm/{BEST}"}
+
+
+STAGES = """
+set -euo pipefail
+corpus=t; tag=; expdir=exp; dumpdir=dump; config_dir=conf; at_once=1; nj=1; ngpu=0
+train_set=tr; valid_set=cv; test_sets=te; transcripts=corpus; dry_run=false
+train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; python=echo; train_args=
+encoder_states=true
+language=en; spell_numbers=true; inference_model=valid.loss.best.pth; skip_stages=
+taste_config=taste.yaml; slm_config=slm.yaml; whisper=openai/whisper-tiny.en
+fail() { echo "fail: $*" >&2; exit 2; }
+log() { echo "$*"; }
+. "$1"/running.sh
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Run stages, with echo for Python, on an experiment folder without spoken LM."""
+    (tmp_path / "conf").mkdir()
+    for name in ("taste", "slm"):
+        (tmp_path / "conf" / f"{name}.yaml").write_text("a: 1\n")
+    for name in ("text_only", "without_vq", "taste"):
+        add_training(tmp_path, name)
+
+    def run(script):
+        whole = STAGES + script.format(stages='. "$1"/stages.sh')
+        return bash("-c", whole, "bash", str(RECIPE), cwd=tmp_path)
+
+    return run
+
+
+def add_training(folder, name):
+    place = folder / "exp" / "t" / name
+    place.mkdir(parents=True)
+    for file in ("config.yaml", ".done", BEST):
+        (place / file).write_text("x\n")
+
+
+def test_the_chosen_checkpoint_is_noted_in_the_experiment_folder(tmp_path, experiment):
+    (tmp_path / "exp" / "t" / "taste" / ACCURATE).touch()
+    later = "launch() {{ :; }}\nonce() {{ :; }}\nstage_train_taste"
+
+    result = experiment(f"inference_model={ACCURATE}\n{{stages}}\n{later}")
+
+    assert result.returncode == 0, result.stderr
+    note = tmp_path / "exp" / "t" / "taste" / "inference_model"
+    assert note.read_text() == ACCURATE + "\n"
+
+
+def test_a_tokenizer_that_kept_other_checkpoints_is_refused(experiment):
+    result = experiment(f"inference_model={ACCURATE}\n{{stages}}\nstage_report")
+
+    assert result.returncode == 2
+    assert f"no exp/t/text_only/{ACCURATE}; choose --inference_model" in result.stderr
+    assert BEST in result.stderr
+
+
+# --- without spoken LM ------------------------------------------------------
+
+
+def test_an_experiment_without_spoken_lm_is_reported_and_packed(tmp_path, experiment):
+    result = experiment("{stages}\nstage_report; stage_pack")
+
+    assert result.returncode == 0, result.stderr
+    assert "--system taste=exp/t/taste" in result.stdout
+    assert "slm" not in result.stdout
+    assert (tmp_path / "exp" / "t" / ".done.pack_tokenizer").exists()
+
+    add_training(tmp_path, "slm")
+    result = experiment("{stages}\nstage_report; stage_pack")
+
+    assert "--system slm=exp/t/slm" in result.stdout
+    assert "conf/slm.yaml" in result.stdout
+    assert "espnet_taste.bin.pack" in result.stdout  # again, now with it
+
+
+def test_a_spoken_lm_that_is_not_to_be_scored_has_no_row(tmp_path, experiment):
+    add_training(tmp_path, "slm")
+
+    result = experiment("skip_stages='score_slm'\n{stages}\nstage_report")
+
+    assert result.returncode == 0 and "slm" not in result.stdout
+
+
+# --- another Whisper --------------------------------------------------------
+
+
+def test_trainings_are_checked_against_another_whisper_before_units_are_made():
+    stages = ("--stage", "extract_features", "--stop_stage", "extract_features")
+    skip = ("--skip_stages", "train_text_only_control train_without_vq_control")
+
+    first, *_ = with_word(dry(*stages, "--whisper", "my/whisper"), "bin.")
+    (fewer,) = with_word(dry(*stages, *skip, "--whisper", "a/b"), "check_whisper")
+
+    assert "bin.check_whisper --whisper my/whisper --config" in first
+    assert first.count("conf/debug/train_") == 5
+    assert fewer.split("--config ")[1].split() == [
+        f"conf/debug/train_{name}.yaml" for name in ("text_only", "without_vq", "taste")
+    ]
+
+
+# --- ESPnet's tree and cluster ----------------------------------------------
+
+
+def test_links_follow_the_espnet_tree_that_is_named(tmp_path):
+    trees = [tmp_path / name for name in ("first", "second")]
+    for tree in trees:
+        for tool in ("utils", "scripts", "pyscripts", "steps"):
+            (tree / "egs2/TEMPLATE/asr1" / tool).mkdir(parents=True)
+    work = tmp_path / "work"
+    (work / "steps").mkdir(parents=True)  # somebody's own
+
+    for tree in trees:
+        source = f". {RECIPE}/path.sh"
+        result = bash("-c", source, cwd=work, ESPNET_ROOT=str(tree))
+        assert result.returncode == 0, result.stderr
+        utils = (work / "utils").readlink()
+        assert utils == tree / "egs2/TEMPLATE/asr1/utils"
+    assert not (work / "steps").is_symlink()
+
+
+def test_only_launchers_that_espnet_has_are_offered():
+    def choose(name):
+        return bash("-c", ". ./cmd.sh && echo ${train_cmd}", cmd_backend=name)
+
+    for name in ("local", "slurm", "sge", "pbs"):
+        assert (UTILS / choose(name).stdout.strip()).is_file()
+    refused = choose("ssh")
+    assert refused.returncode != 0 and "local, slurm, sge or pbs" in refused.stderr
+
+
+OPTIONS = ("--name", "taste", "--gpu", "2", "--num_threads", "2", "--num_nodes", "3")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "submit", "expected"),
+    [
+        (
+            "slurm.pl",
+            "sbatch",
+            "--job-name=taste --gres=gpu:2 --cpus-per-task=2 --nodes=3 "
+            "--ntasks-per-node=1 --export=ALL",
+        ),
+        ("queue.pl", "qsub", "-N taste -l gpu=2 -pe smp 2 -pe mpi 3 -V -cwd"),
+        ("pbs.pl", "qsub", "-N taste -l ngpus=2 -l ncpus=2 -l nodes=3:ppn=1 -V"),
+    ],
+)
+def test_launchers_find_what_they_read(tmp_path, launcher, submit, expected):
+    """With a scheduler that notes how it is called, and refuses."""
+    write_script(tmp_path / "bin" / submit, '#!/bin/sh\necho "$@" >> called\nexit 1\n')
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    (tmp_path / "log" / "q" / "sync").mkdir(parents=True)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    train = [shutil.which("perl"), UTILS / launcher, *OPTIONS, "log/train.log", "true"]
+    jobs = [*train[:2], "JOB=1:2", "log/job.JOB", "true"]
+
+    for command in (train, jobs):
+        subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True
+        )
+
+    train_call, jobs_call = (tmp_path / "called").read_text().splitlines()
+    words = train_call.split()
+    pairs = set(zip(words, words[1:]))
+    wanted = expected.split()
+    for position, word in enumerate(wanted):
+        assert word in words
+        if word in ("-N", "-l", "-pe"):
+            assert (word, wanted[position + 1]) in pairs
+    assert "gpu" not in jobs_call
