@@ -98,6 +98,7 @@ run_args=$(printf '%q ' "$@")
 . ./cmd.sh
 . ./running.sh
 . ./stages.sh
+. ./scores.sh
 
 [ $# -eq 0 ] || fail "unexpected argument '$1'; options are --<name> <value>"
 for name in train_set valid_set test_sets; do

@@ -134,7 +134,7 @@ def experiment(tmp_path):
         add_training(tmp_path, name)
 
     def run(script):
-        whole = STAGES + script.format(stages='. "$1"/stages.sh')
+        whole = STAGES + script.format(stages='. "$1"/stages.sh; . "$1"/scores.sh')
         return bash("-c", whole, "bash", str(RECIPE), cwd=tmp_path)
 
     return run
@@ -228,6 +228,21 @@ def test_links_follow_the_espnet_tree_that_is_named(tmp_path):
         utils = (work / "utils").readlink()
         assert utils == tree / "egs2/TEMPLATE/asr1/utils"
     assert not (work / "steps").is_symlink()
+
+
+def test_the_recipe_runs_where_it_is_linked_into_an_espnet_tree(tmp_path):
+    template = tmp_path / "egs2" / "TEMPLATE" / "asr1"
+    template.mkdir(parents=True)
+    (template / "utils").symlink_to(UTILS)
+    linked = bash(str(ROOT / "tools/link_recipe.sh"), str(tmp_path), "mini_an4")
+    assert linked.returncode == 0, linked.stderr
+
+    place = tmp_path / "egs2" / "mini_an4" / "taste1"
+    result = bash("run.sh", "--dry_run", "true", cwd=place, ESPNET_ROOT=str(tmp_path))
+
+    assert result.returncode == 0, result.stderr
+    assert "bin.pack" in result.stdout
+    assert (place / "utils").readlink() == Path("../../TEMPLATE/asr1/utils")  # kept
 
 
 def test_only_launchers_that_espnet_has_are_offered():

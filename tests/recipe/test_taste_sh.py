@@ -388,7 +388,8 @@ def test_the_few_that_are_judged_are_among_the_many(tmp_path, few, many, chosen)
     (tmp_path / "utils").symlink_to(ESPNET / "egs2/TEMPLATE/asr1/utils")
     options = f"max_audio_utts={few}; max_topline_utts={many}\n"
 
-    result = once(tmp_path, options + '. "$1"/stages.sh; choose_audio_keys te')
+    stages = '. "$1"/stages.sh; . "$1"/scores.sh\n'
+    result = once(tmp_path, options + stages + "choose_audio_keys te")
 
     assert result.returncode == 0, result.stderr
     all_rows, topline = (

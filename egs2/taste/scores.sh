@@ -1,0 +1,206 @@
+# The stages of taste.sh that use what was trained: audio, scores, report and pack.
+# shellcheck shell=bash disable=SC2154  # the options are variables of taste.sh
+
+systems="text_only without_vq taste text_only_control without_vq_control"
+
+# Synthesis and judging cost more than all other scores, so a large test set may be
+# represented by utterances spread evenly over it: by more of them for the original and
+# the units, whose word errors decide whether any other row means something. What the
+# judge hears in the original serves all, so the few are among the many.
+choose_audio_keys() { # choose_audio_keys <set>
+    local most=$((max_topline_utts > max_audio_utts ? max_topline_utts : max_audio_utts))
+    local many few
+    many=$(audio_keys units_only "$1")
+    few=$(audio_keys taste "$1")
+    "${dry_run}" && return
+    if [ ! -s "${many}" ] || [ ! -s "${few}" ]; then
+        mkdir -p "${exp}/audio_keys"
+        choose_evenly "${most}" "${aligned}/$1/wav.scp" "${many}"
+        choose_evenly "${max_audio_utts}" "${many}" "${few}"
+    fi
+}
+
+audio_keys() { # audio_keys <system> <set>
+    case $1 in
+        original | units_only) echo "${exp}/audio_keys/$2.topline" ;;
+        *) echo "${exp}/audio_keys/$2" ;;
+    esac
+}
+
+choose_evenly() { # choose_evenly <most> <file of keys> <new file>
+    if [ "$(wc -l < "$2")" -gt "$1" ]; then
+        utils/subset_scp.pl "$1" "$2"
+    else
+        cat "$2"
+    fi | cut -d ' ' -f 1 > "$3.part"
+    mv "$3.part" "$3"
+}
+
+stage_reconstruct() {
+    join_asides train_slm
+    for dset in ${test_sets}; do
+        choose_audio_keys "${dset}"
+        trained=$(trained_systems)
+        each reconstruct ${trained}
+    done
+}
+
+reconstruct() { # reconstruct <system>, of the set in dset
+    local -a source=(--model_file "${exp}/$1/${inference_model}")
+    [ "$1" != units_only ] || source=(--units_only)
+    local key_subset
+    key_subset=$(audio_keys "$1" "${dset}")
+    jobs "${aligned}/${dset}" "${exp}/$1/audio/${dset}" reconstruct "${source[@]}" \
+        --config "${config_dir}/${decode_config}" --device "${device}" \
+        --vocoder_dir "${exp}/vocoder" --features_dir "${features}/${dset}"
+}
+
+trained_systems() { # the tokenizers that exist: controls may have been skipped
+    for system in ${systems}; do
+        if [ -e "${exp}/${system}/.done" ] || "${dry_run}"; then
+            need_model "${system}"
+            echo "${system}"
+        fi
+    done
+}
+
+score() { # score <system> <set> <kind> <options...>
+    local system=$1 dset=$2 kind=$3
+    shift 3
+    local dir=${exp}/${system}/eval/${dset}
+    # The cache of what the judge heard is no input: it only spares work.
+    once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" -- \
+        "${behind[@]}" ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
+        --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" \
+        --reference_cache "${exp}/original/eval/${dset}/judge.jsonl" "$@"
+}
+
+score_audio() { # score_audio <system> <set> <options...>
+    score "$1" "$2" audio --key_file "$(audio_keys "$1" "$2")" "${judge_opts[@]}" "${@:3}"
+}
+
+# The spoken LM may still be trained while these are judged.
+stage_score_tokenizers() {
+    join_asides train_slm
+    for dset in ${test_sets}; do
+        trained=$(trained_systems)
+        each score_tokenizer units_only ${trained}
+    done
+}
+
+score_tokenizer() { # score_tokenizer <system>, on the set in dset
+    case $1 in
+        units_only)
+            score_codes "$1" --units_scp "${features}/${dset}/units.scp"
+            return
+            ;;
+        taste) score_codes "$1" --codes_scp "${exp}/codes/${dset}/codes.scp" ;;
+    esac
+    jobs "${aligned}/${dset}" "${exp}/$1/units/${dset}" score_units --device "${device}" \
+        --model_file "${exp}/$1/${inference_model}" --features_dir "${features}/${dset}"
+    score "$1" "${dset}" units --unit_scores "${exp}/$1/units/${dset}/unit_scores.jsonl"
+    score_audio "$1" "${dset}" --wav_scp "${exp}/$1/audio/${dset}/wav.scp" \
+        --generation_report "${exp}/$1/audio/${dset}/report.jsonl"
+}
+
+score_codes() { # score_codes <system> <options...>, of the set in dset
+    score "$1" "${dset}" codes "${@:2}" --train_config "${exp}/taste/config.yaml"
+}
+
+stage_continue_speech() {
+    join_asides
+    for dset in ${test_sets}; do
+        jobs "${aligned}/${dset}" "${exp}/slm/continuations/${dset}" continue_speech \
+            --config "${config_dir}/${decode_config}" --device "${device}" \
+            --slm_file "${exp}/slm/${best_model}" \
+            --tokenizer_file "${exp}/taste/${inference_model}" \
+            --features_dir "${features}/${dset}" --vocoder_dir "${exp}/vocoder"
+    done
+}
+
+stage_score_pairs() {
+    [ -n "${pair_kinds}" ] || return 0
+    join_asides
+    each score_pairs_of ${test_sets}
+}
+
+score_pairs_of() { # score_pairs_of <set>
+    local made=${dumpdir}/pairs/$1 dir=${exp}/slm/pairs/$1
+    # shellcheck disable=SC2086  # options are words
+    once "${made}/.done.make_pairs" "${aligned}/$1" ${pair_kinds} "${num_pairs}" ${pair_opts} -- \
+        ${python} -m espnet_taste.bin.make_pairs --data_dir "${aligned}/$1" \
+        --output_dir "${made}" --kinds ${pair_kinds} --num_pairs "${num_pairs}" ${pair_opts}
+    once "${dir}/tokens/.done.encode" "${made}" "${exp}/taste" "${chosen[@]}" -- \
+        ${python} -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
+        --output_dir "${dir}/tokens" --device "${device}" --max_excluded "${max_excluded}"
+    once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" -- \
+        ${python} -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
+        --tokens "${dir}/tokens/tokens.jsonl" --moments "${made}/moments" \
+        --transcripts given --output_dir "${dir}/likelihood" --max_excluded "${max_excluded}"
+    once "${dir}/.done.score_pairs" "${dir}/likelihood" "${made}" -- \
+        ${python} -m espnet_taste.bin.score_pairs --pairs "${made}/pairs" \
+        --likelihoods "${dir}/likelihood/likelihoods.jsonl" --output_dir "${dir}" \
+        --max_skipped "${max_excluded}"
+}
+
+stage_score_slm() {
+    join_asides
+    each score_slm ${test_sets}
+}
+
+score_slm() { # score_slm <set>
+    local -a codes=(--codes_scp "${exp}/codes/$1/codes.scp"
+        --train_codes_scp "${exp}/codes/${train_set}/codes.scp")
+    jobs "${aligned}/$1" "${exp}/slm/scores/$1" score_slm --device "${device}" \
+        --slm_file "${exp}/slm/${best_model}" --codes_dir "${exp}/codes/$1" \
+        --train_codes_scp "${exp}/codes/${train_set}/codes.scp"
+    score slm "$1" slm --slm_scores "${exp}/slm/scores/$1/slm_scores.jsonl" "${codes[@]}" \
+        --train_config "${exp}/taste/config.yaml"
+}
+
+has_slm() { # the spoken LM is optional: its stages may have been skipped
+    join_asides
+    "${dry_run}" || [ -e "${exp}/slm/config.yaml" ]
+}
+
+stage_report() {
+    local -a rows=(--system "original=${exp}/original" --system "units=${exp}/units_only")
+    local -a configs=(--config "${config_dir}/${taste_config}")
+    if has_slm && ! is_skipped score_slm; then
+        rows+=(--system "slm=${exp}/slm")
+        configs+=(--config "${config_dir}/${slm_config}")
+    fi
+    local -A role=([text_only]=text_only [without_vq]=no_quantizer [taste]=taste
+        [text_only_control]=text_only_control [without_vq_control]=no_quantizer_control)
+    trained=$(trained_systems)
+    for system in ${trained}; do
+        rows+=(--system "${role[${system}]}=${exp}/${system}")
+    done
+    local -a folders=()
+    for dset in ${all_sets}; do
+        folders+=(--data_dir "${raw}/${dset}" --data_dir "${aligned}/${dset}")
+        [ "${transcripts}" = corpus ] || folders+=(--data_dir "${transcribed}/${dset}")
+    done
+    for dset in ${test_sets}; do
+        [ ! -f "${exp}/slm/pairs/${dset}/pairs.json" ] \
+            || rows+=(--pairs "${dset}=${exp}/slm/pairs/${dset}/pairs.json")
+    done
+    # shellcheck disable=SC2086  # several sets
+    run ${python} -m espnet_taste.bin.report "${rows[@]}" "${folders[@]}" \
+        --test_sets ${test_sets} --output_dir "${exp}" \
+        --train_config "${exp}/taste/config.yaml" \
+        --meta "corpus=${corpus}" --meta "transcripts=${transcripts}" \
+        "${configs[@]}"
+}
+
+stage_pack() {
+    local marker=${exp}/.done.pack
+    local -a parts=("${exp}/taste" "${exp}/slm")
+    if ! has_slm; then # another marker: a spoken LM that is trained later is packed too
+        marker=${exp}/.done.pack_tokenizer
+        parts=("${exp}/taste")
+    fi
+    once "${marker}" "${parts[@]}" "${chosen[@]}" -- \
+        ${python} -m espnet_taste.bin.pack --exp_dir "${exp}" \
+        --inference_model "${inference_model}" --output "${exp}/taste.zip"
+}
