@@ -114,6 +114,7 @@ setup(
     # ESPnet 202611's own range.
     python_requires=">=3.12,<3.14",
     packages=find_namespace_packages(include=["espnet_taste", "espnet_taste.*"]),
+    package_data={"espnet_taste.eval": ["*.tsv"]},  # published values
     install_requires=install_requires,
     extras_require=extras_require,
 )

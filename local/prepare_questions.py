@@ -9,9 +9,13 @@ with | between them).
 """
 
 import argparse
+import ast
 import csv
+import io
 import json
 import sys
+import tokenize
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +39,7 @@ SOURCES = {
         "huggingface.co/datasets/baichuan-inc/OpenAudioBench",
     ),
 }
+NUM_QUESTIONS = {"parquet": 300}
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--question_column", default="question")
     parser.add_argument("--answer_column", default="answer")
     parser.add_argument("--audio_column", default="audio")
-    parser.add_argument("--num_questions", type=int, help="how many there must be")
+    parser.add_argument(
+        "--num_questions",
+        type=int,
+        help="how many there must be; default: 300, those of LLaMA-Questions, for "
+        "parquet, else any number, which is told",
+    )
     return parser
 
 
@@ -71,10 +81,11 @@ def prepare(args: argparse.Namespace) -> None:
     target = args.data_root / args.set
     read = read_parquet if args.layout == "parquet" else read_csv
     found = list(read(folder, args))
-    if args.num_questions is not None and len(found) != args.num_questions:
+    expected = args.num_questions or NUM_QUESTIONS.get(args.layout)
+    if expected is not None and len(found) != expected:
         raise ValueError(
-            f"{folder}: {len(found)} questions, expected {args.num_questions}; the "
-            "download is not complete, or not this benchmark"
+            f"{folder}: {len(found)} questions, expected {expected}; the download is "
+            "not complete, or not this benchmark (--num_questions)"
         )
     keys = [f"{args.set}-{number:05d}" for number in range(len(found))]
     rows = [
@@ -84,6 +95,8 @@ def prepare(args: argparse.Namespace) -> None:
     write_sets(args.data_root, {args.set: rows}, "questions")
     answers = {k: "|".join(q.answers) for k, q in zip(keys, found, strict=True)}
     write_table(target / "answers", answers)
+    if expected is None:
+        print("how many there must be is not known here: --num_questions checks it")
 
 
 def read_csv(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
@@ -95,16 +108,24 @@ def read_csv(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
     tables = sorted(folder.glob("*.csv"))
     if len(tables) != 1:
         raise ValueError(f"{folder}: expected one .csv, found {len(tables)}")
-    files = {path.name: path for path in folder.rglob("*") if path.is_file()}
+    files = defaultdict(list)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            files[path.name].append(path)
     with tables[0].open(encoding="utf-8-sig", newline="") as stream:
         for number, row in enumerate(csv.DictReader(stream), start=2):
             where = f"{tables[0]}:{number}"
             _require_columns(row, args, where)
-            name = Path(row[args.audio_column]).name
-            if name not in files:
-                raise ValueError(f"{where}: no audio '{name}' below {folder}")
+            name = row[args.audio_column]
+            here = [folder / name] if (folder / name).is_file() else []
+            paths = here or files[Path(name).name]
+            if len(paths) != 1:
+                raise ValueError(
+                    f"{where}: {'several' if paths else 'no'} audio '{name}' below "
+                    f"{folder}"
+                )
             accepted = _accepted(row[args.answer_column], where)
-            yield Question(row[args.question_column], accepted, files[name])
+            yield Question(row[args.question_column], accepted, paths[0])
 
 
 def read_parquet(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
@@ -150,15 +171,36 @@ def _require_columns(row: dict, args: argparse.Namespace, where: str) -> None:
 def _accepted(value: object, where: str) -> tuple[str, ...]:
     """Return accepted answers: a text, a list, or a list written as one."""
     if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            value = json.loads(value.replace("'", '"'))
-        except json.JSONDecodeError:
-            value = [value]
+        value = _read_list(value.strip(), where)
     values = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(one, str | int | float) for one in values):
+        raise ValueError(f"{where}: answers must be texts, got {values!r:.80}")
     answers = tuple(" ".join(str(one).replace("|", " ").split()) for one in values)
     if not any(answers):
         raise ValueError(f"{where}: no answer")
     return tuple(answer for answer in answers if answer)
+
+
+def _read_list(text: str, where: str) -> list:
+    """Read a list as JSON or Python writes it.
+
+    Raises:
+        ValueError: If it is neither, or texts stand in it without commas, which Python
+            would join.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    try:
+        values = ast.literal_eval(text)
+        words = tokenize.generate_tokens(io.StringIO(text).readline)
+        num_texts = sum(word.type == tokenize.STRING for word in words)
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
+        raise ValueError(f"{where}: no list of answers: {text:.80}") from error
+    if num_texts != sum(isinstance(value, str) for value in values):
+        raise ValueError(f"{where}: no list of answers, commas are missing: {text:.80}")
+    return values
 
 
 if __name__ == "__main__":

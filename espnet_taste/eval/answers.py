@@ -1,7 +1,11 @@
 """Whether an answer contains what was asked for.
 
 An answer is right if one of the accepted ones occurs in it, word by word, after
-``normalise``: case, punctuation and what stands around it do not count.
+``normalise`` and with numbers as digits (``numbers``): case, punctuation, how a number
+is written and what stands around it do not count.
+
+A spoken LM that was shown examples goes on with a question of its own and answers that,
+too: what it says behind its first sentence is no answer (``first_sentence``).
 
 Source: spoken question answering of Spectron (arXiv:2305.15255), LLaMA-Questions.
 """
@@ -12,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from espnet_taste.eval.bootstrap import RatioData, ratio_interval
+from espnet_taste.eval.bootstrap import mean_interval
 from espnet_taste.eval.normalise import normalise
+from espnet_taste.eval.numbers import with_digits
 
 SEPARATOR = "|"  # between accepted answers in a table
+# Their points end no sentence; nor do those of single letters and of "U.S.".
+ABBREVIATIONS = frozenset("mr mrs ms dr st ste jr sr mt ft prof gen col lt rev".split())
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,47 @@ def split_accepted(text: str) -> tuple[str, ...]:
 
 def contains_answer(said: str, accepted: Sequence[str]) -> bool:
     """Tell whether an accepted answer stands in what was said, in whole words."""
-    inside = f" {normalise(said)} "
-    return any(f" {normalise(answer)} " in inside for answer in accepted)
+    inside = f" {with_digits(said)} "
+    return any(f" {with_digits(answer)} " in inside for answer in accepted)
+
+
+def first_sentence(text: str) -> str:
+    """Return a text up to its first sentence end; all of it if there is none."""
+    words = text.split()
+    for count, word in enumerate(words, start=1):
+        if _ends_sentence(word) and normalise(" ".join(words[:count])):
+            return " ".join(words[:count])
+    return text
+
+
+def _ends_sentence(word: str) -> bool:
+    word = word.rstrip("\"')]\u201d\u2019")
+    if not word.endswith((".", "!", "?")):
+        return False
+    stem = word.rstrip(".").lower()
+    is_short = stem in ABBREVIATIONS or "." in stem or (len(stem) == 1 and word != stem)
+    return not (word.endswith(".") and is_short and not stem.isdecimal())
+
+
+def check_shots(shots: Mapping[str, str], questions: Mapping[str, str]) -> None:
+    """Refuse examples that are among the questions.
+
+    Args:
+        shots: Id to what is said in an example, question and answer.
+        questions: Id to question.
+
+    Raises:
+        ValueError: If an example has the id of a question, or holds its words.
+    """
+    asked = {key: normalise(text) for key, text in questions.items()}
+    for shot, text in shots.items():
+        inside = f" {normalise(text)} "
+        for key, words in asked.items():
+            if key == shot or (words and f" {words} " in inside):
+                raise ValueError(
+                    f"example '{shot}' is question '{key}'; take others as examples, "
+                    "or leave those out of the questions"
+                )
 
 
 def judge_answers(
@@ -79,7 +125,7 @@ def summarise(answers: Mapping[str, Answered], *, seed: int = 0) -> dict[str, An
         ``num_right`` and ``num_empty``.
     """
     right = np.array([answers[key].is_right for key in sorted(answers)], float)
-    found = ratio_interval(RatioData(right, np.ones_like(right)), seed=seed)
+    found = mean_interval(right, seed=seed)
     return {
         "accuracy": found.value,
         "low": found.low,

@@ -10,7 +10,7 @@ Two systems scored on the same utterances are compared under the same draws
 (``paired_difference``), which removes what the utterances themselves contribute.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -134,6 +134,52 @@ def ratio_interval(
         for weights in draw_weights(num_items, seed=seed, resamples=resamples)
     ]
     return _interval(value, np.concatenate(draws), num_items, level)
+
+
+def mean_interval(values: np.ndarray, *, seed: int = SEED) -> Interval:
+    """Return a mean over utterances; a single one has a value and no interval.
+
+    Args:
+        values: One an utterance, (N,), float64, finite.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    data = RatioData(values, np.ones_like(values))
+    if len(values) == 1:
+        return Interval(data.ratio, None, None, 1)
+    return ratio_interval(data, seed=seed)
+
+
+def mean_of_means(
+    groups: Sequence[np.ndarray], weights: Sequence[float], *, seed: int = SEED
+) -> Interval:
+    """Return a weighted sum of means of unrelated groups, each drawn by itself.
+
+    Args:
+        groups: Values of each group, (N,), float64, finite.
+        weights: Of the groups; they add up to 1.
+        seed: Seed of the draws.
+
+    Returns:
+        Without an interval if a group has a single value.
+
+    Raises:
+        ValueError: If a group has none.
+    """
+    sides = [RatioData(values, np.ones_like(values)) for values in groups]
+    value = float(np.dot(weights, [side.ratio for side in sides]))
+    num_items = sum(len(values) for values in groups)
+    if min(len(values) for values in groups) < 2:
+        return Interval(value, None, None, num_items)
+    # A seed each: with the same, groups of equal size would be drawn alike.
+    seeds = np.random.SeedSequence(seed).generate_state(len(sides))
+    draws = 0.0
+    for side, weight, state in zip(sides, weights, seeds, strict=True):
+        rows = draw_weights(len(side.numerators), seed=int(state))
+        draws += weight * np.concatenate([_resampled(side, row) for row in rows])
+    return _interval(value, draws, num_items, LEVEL)
 
 
 def paired_difference(

@@ -1,5 +1,6 @@
 """Spoken questions: from downloads to the share of right answers."""
 
+import csv
 import json
 import runpy
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from espnet_taste.bin import score_answers as command
 from espnet_taste.data.kaldi import read_table
 from espnet_taste.eval.answers import (
+    check_shots,
     contains_answer,
+    first_sentence,
     judge_answers,
     split_accepted,
     summarise,
@@ -34,7 +37,10 @@ def prepare():
         ("the new york times", ["New York"], True),
         ("york new", ["New York"], False),
         ("", ["x"], False),
-        ("four", ["4", "Four"], True),
+        ("four", ["4"], True),
+        ("twenty-four", ["4"], False),
+        ("In nineteen sixty nine.", ["1969"], True),
+        ("It took 1,000 years.", ["one thousand"], True),
     ],
 )
 def test_an_answer_counts_in_whole_words(said, accepted, expected):
@@ -60,6 +66,40 @@ def test_a_question_without_an_answer_is_wrong_and_counted():
 def test_an_answer_to_no_question_is_refused():
     with pytest.raises(ValueError, match=r"not asked: \['q'\]"):
         judge_answers({"q": "x"}, {"a": ["x"]})
+
+
+def test_a_single_question_has_no_interval():
+    found = summarise(judge_answers({"a": "x"}, {"a": ["x"]}))
+
+    assert (found["accuracy"], found["low"], found["high"]) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Paris. What is the capital of Italy? Rome.", "Paris."),
+        ("It is St. Louis. And then", "It is St. Louis."),
+        ("J. R. R. Tolkien! Who", "J. R. R. Tolkien!"),
+        ("In the U.S. it is. Yes", "In the U.S. it is."),
+        ("... well, four. Five", "... well, four."),
+        ('He said "yes." Then', 'He said "yes."'),
+        ("In 7. Then", "In 7."),
+        ("no end", "no end"),
+        ("", ""),
+    ],
+)
+def test_what_follows_the_first_sentence_is_no_answer(text, expected):
+    assert first_sentence(text) == expected
+
+
+def test_examples_must_not_be_questions():
+    questions = {"q1": "Who was it?", "q2": "..."}
+
+    check_shots({"s": "Who was she? Ann."}, questions)
+    with pytest.raises(ValueError, match="example 's' is question 'q1'"):
+        check_shots({"s": "who was it Ann"}, questions)
+    with pytest.raises(ValueError, match="example 'q2' is question 'q2'"):
+        check_shots({"q2": "other"}, questions)
 
 
 def make_tokens(text):
@@ -97,13 +137,50 @@ def test_the_command_scores_tokens_as_text(folder, capsys):
     assert [json.loads(line)["is_right"] for line in lines] == [True, False]
 
 
-def test_the_command_scores_what_was_heard_as_speech(folder):
+def test_the_command_scores_what_was_heard_as_speech(folder, capsys):
     (folder / "heard").write_text("b the one\n")
+    told = ["--benchmark", "Web-Questions", "--heard_by", "base", "--shots", "none"]
+    told += ["--model", "mine", "--transcripts", "whisper-tiny.en"]
 
-    assert run(folder, "--text", str(folder / "heard")) == 0
+    assert run(folder, "--text", str(folder / "heard"), *told) == 0
 
     facts = json.loads((folder / "out" / "answers.json").read_text())
     assert (facts["output"], facts["num_empty"]) == ("speech", 1)
+    names = ("model", "transcripts", "heard_by", "num_shots", "judged", "numbers")
+    expected = ["mine", "whisper-tiny.en", "base", 0, "all", "digits-en-1"]
+    assert [facts[name] for name in names] == expected
+    values = {r["system"]: r["value"] for r in facts["published"].pop(
+        "Web-Questions, speech"
+    )}  # fmt: skip
+    assert values == {"GLM-4-Voice": 15.9, "Moshi": 9.2, "TWIST": 1.5}
+    assert facts["published"] == {}
+    assert (
+        "published, Web-Questions, speech: GLM-4-Voice 15.9" in capsys.readouterr().out
+    )
+
+
+def test_behind_examples_the_first_sentence_is_judged(folder, capsys):
+    write_tokens(folder / "tokens.jsonl", {"a": make_tokens("Rome. Who? Paris.")})
+    tokens = ["--tokens", str(folder / "tokens.jsonl")]
+    write_tokens(folder / "shots.jsonl", {"s": make_tokens("Which town? Berlin.")})
+    shots = ["--shots", str(folder / "shots.jsonl")]
+
+    assert run(folder, *tokens, *shots) == 1
+    assert "needs the texts of the questions: --questions" in capsys.readouterr().err
+    (folder / "text").write_text("a Which capital?\nb How many?\n")
+    for options, share, judged in (
+        (shots, 0.0, "first_sentence"),
+        ([*shots, "--judged", "all"], 0.5, "all"),
+        ([], 0.5, "all"),
+    ):
+        assert run(folder, *tokens, *options) == 0
+        facts = json.loads((folder / "out" / "answers.json").read_text())
+        assert (facts["accuracy"], facts["judged"]) == (share, judged)
+        assert facts["num_shots"] == (1 if options else None)
+
+    (folder / "text").write_text("a which town\nb How many?\n")
+    assert run(folder, *tokens, *shots) == 1
+    assert "example 's' is question 'a'" in capsys.readouterr().err
 
 
 def test_a_csv_becomes_a_data_folder(tmp_path, prepare):
@@ -129,7 +206,32 @@ def test_a_csv_becomes_a_data_folder(tmp_path, prepare):
     assert read_table(data / "wav.scp")["web-00001"].endswith("audios/q1.mp3")
 
 
-def test_parquet_files_become_a_data_folder(tmp_path, prepare):
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("""['O\\'Hare', 'Chicago']""", "O'Hare|Chicago"),
+        ("""["O'Hare", 'Chicago']""", "O'Hare|Chicago"),
+        ("""["O'Hare", "say \\"x\\""]""", 'O\'Hare|say "x"'),
+        ("[4, 'four']", "4|four"),
+        ("O'Hare", "O'Hare"),
+    ],
+)
+def test_lists_of_answers_keep_their_apostrophes(
+    tmp_path, prepare, capsys, written, expected
+):
+    (tmp_path / "q.wav").touch()
+    with (tmp_path / "q.csv").open("w", newline="") as stream:
+        rows = [("question", "answer", "audio"), ("who?", written, "q.wav")]
+        csv.writer(stream).writerows(rows)
+    options = ["--layout", "csv", "--corpus_dir", str(tmp_path), "--set", "s"]
+
+    assert prepare([*options, "--data_root", str(tmp_path / "data")]) == 0
+
+    assert read_table(tmp_path / "data" / "s" / "answers") == {"s-00000": expected}
+    assert "is not known here: --num_questions" in capsys.readouterr().out
+
+
+def test_parquet_files_become_a_data_folder(tmp_path, prepare, capsys):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     source = tmp_path / "llama"
@@ -146,7 +248,9 @@ def test_parquet_files_become_a_data_folder(tmp_path, prepare):
     options = ["--layout", "parquet", "--corpus_dir", str(source), "--set", "llama"]
     options += ["--data_root", str(tmp_path / "data")]
 
-    assert prepare(options) == 0
+    assert prepare(options) == 1
+    assert "2 questions, expected 300" in capsys.readouterr().err
+    assert prepare([*options, "--num_questions", "2"]) == 0
 
     data = tmp_path / "data" / "llama"
     path = Path(read_table(data / "wav.scp")["llama-00001"])
@@ -160,11 +264,21 @@ def test_parquet_files_become_a_data_folder(tmp_path, prepare):
         ("question,answer\nwho?,x\n", "no column ['audio']"),
         ("question,answer,audio\nwho?,x,none.wav\n", "no audio 'none.wav'"),
         ("question,answer,audio\nwho?,,q.wav\n", "no answer"),
+        ("question,answer,audio\nwho?,x,w.wav\n", "several audio 'w.wav'"),
+        ("question,answer,audio\nwho?,[x,q.wav\n", "no list of answers: [x"),
+        (
+            "question,answer,audio\nwho?,['Ann' 'Bo'],q.wav\n",
+            "commas are missing: ['Ann' 'Bo']",
+        ),
+        ("question,answer,audio\nwho?,[[1]],q.wav\n", "answers must be texts"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, prepare, capsys, table, message):
     (tmp_path / "q.csv").write_text(table)
     (tmp_path / "q.wav").touch()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "w.wav").touch()
     options = ["--layout", "csv", "--corpus_dir", str(tmp_path), "--set", "s"]
 
     assert prepare([*options, "--data_root", str(tmp_path / "data")]) == 1
