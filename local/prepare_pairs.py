@@ -8,14 +8,16 @@
     --layout zerospeech   sWUGGY or sBLIMP of sLM21: gold.csv beside its audio
     --layout list         a table of your own: pair, part, positive and negative file
 
-The folder has wav.scp, utt2spk (a speaker a pair; nothing reads it) and pairs, and no
-text: encode it with --transcripts asr, or put a text beside it. Layouts with texts
-bring it, and --layout crossmodal what espnet_taste.bin.likelihood needs beside it:
---text_before (written beginnings), --text_after (written endings) or --moments.
+The folder has wav.scp, utt2spk (a speaker a pair; nothing reads it) and pairs. Stories
+with .txt and sLM21's tables bring a text; where there is none, encode with
+--transcripts asr, or put one beside it. --layout crossmodal brings what
+espnet_taste.bin.likelihood needs: --text_before (written beginnings), --text_after
+(written endings) or --moments.
 """
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from espnet_taste.data.corpora import (
 from espnet_taste.data.kaldi import write_table
 from espnet_taste.data.pair_sets import (
     SALMON_PAIRS,
+    SALMON_PARTS,
     PairSet,
     check_counts,
     read_list,
@@ -52,6 +55,9 @@ SOURCES = {
     "zerospeech": ("gold.csv and its audio", "download.zerospeech.com, sLM21"),
     "list": ("the folder of the table pairs.tsv", "yourself"),
 }
+# Layouts of which a folder may be one of two tests. Their names are those of the parts,
+# by which published values are found, so no other layout may take them.
+TESTS = {"storycloze": ("sSC", "tSC"), "zerospeech": ("sWUGGY", "sBLIMP")}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -62,9 +68,23 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--corpus_dir", type=Path, help="what was downloaded")
     parser.add_argument("--set", required=True, help="name of the data folder to make")
     parser.add_argument(
+        "--test",
+        choices=[name for names in TESTS.values() for name in names],
+        help="which one storycloze or zerospeech is; default: the name of --set",
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=SALMON_PARTS,
+        default=SALMON_PARTS,
+        metavar="PART",
+        help="of salmon; default: all 8",
+    )
+    parser.add_argument(
         "--num_pairs",
         type=int,
-        help="pairs that every part must have; default: 200 for salmon, else any",
+        help="pairs that there must be, of salmon and list in every part; default: 200 "
+        "for salmon, else any number, which is told",
     )
     for option in ("--prompt", "--ending"):
         parser.add_argument(
@@ -85,65 +105,109 @@ def prepare(args: argparse.Namespace) -> None:
     """Write the data folder and the table of pairs."""
     what, source = SOURCES[args.layout]
     folder = require_folder(args.corpus_dir, what, source)
+    part = name_part(args)
     if args.layout in ("multispeaker", "crossmodal"):
-        prepare_stories(args, folder)
+        prepare_stories(args, folder, part)
         return
-    found = read_layout(args.layout, folder, args.set)
-    parts = dict.fromkeys(pair.part for pair in found.pairs)
-    expected = args.num_pairs
-    if expected is None and args.layout == "salmon":
-        expected = SALMON_PAIRS
-    if expected is not None:
-        check_counts(found, dict.fromkeys(parts, expected))
+    found = read_layout(args, folder, part)
+    check_size(args, found)
     owner = {
         key: pair.pair for pair in found.pairs for key in (pair.positive, pair.negative)
     }
     rows = [
-        Utterance(key, owner[key], str(path.resolve()), None)
+        Utterance(key, owner[key], str(path.resolve()), found.text.get(key))
         for key, path in found.audio.items()
     ]
     write_sets(args.data_root, {args.set: rows}, "pairs")
     write_pairs(args.data_root / args.set / "pairs", found.pairs)
-    for part in parts:
-        count = sum(pair.part == part for pair in found.pairs)
+
+
+def name_part(args: argparse.Namespace) -> str:
+    """Return the name of the part that a folder is.
+
+    Raises:
+        ValueError: If it is not said which test it is, or it takes another's name.
+    """
+    name = args.test or args.set
+    wanted = TESTS.get(args.layout)
+    if wanted and name not in wanted:
+        raise ValueError(
+            f"--layout {args.layout}: --test {' or '.join(wanted)} must say which it is"
+        )
+    if not wanted and name in {test for names in TESTS.values() for test in names}:
+        raise ValueError(
+            f"--layout {args.layout} is not {name}; give --set another name"
+        )
+    return name
+
+
+def check_size(args: argparse.Namespace, found: PairSet) -> None:
+    """Compare the number of pairs with what is known of it, and tell it.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    counts = Counter(pair.part for pair in found.pairs)
+    expected = args.num_pairs
+    if expected is None and args.layout == "salmon":
+        expected = SALMON_PAIRS
+    if args.layout in TESTS:
+        check_total(expected, len(found.pairs), args.corpus_dir, "pairs")
+    elif expected is not None:
+        check_counts(found, dict.fromkeys(counts, expected))
+    for part, count in counts.items():
         print(f"{part}: {count} pairs")
+    tell_unchecked(expected)
 
 
-def prepare_stories(args: argparse.Namespace, folder: Path) -> None:
+def check_total(expected: int | None, count: int, folder: Path, what: str) -> None:
+    """Refuse another number of pairs or stories than expected."""
+    if expected is not None and count != expected:
+        raise ValueError(
+            f"{folder}: {count} {what}, expected {expected}; the download is not "
+            "complete, or not this benchmark"
+        )
+
+
+def tell_unchecked(expected: int | None) -> None:
+    """Say that nobody knows whether pairs are missing."""
+    if expected is None:
+        print("how many there must be is not known here: --num_pairs checks it")
+
+
+def prepare_stories(args: argparse.Namespace, folder: Path, part: str) -> None:
     """Write stories in several voices, or across modalities."""
     stories = find_stories(folder)
-    if args.num_pairs is not None and len(stories) != args.num_pairs:
-        raise ValueError(
-            f"{folder}: {len(stories)} stories, expected {args.num_pairs}; the "
-            "download is not complete, or not this benchmark"
-        )
+    check_total(args.num_pairs, len(stories), folder, "stories")
     target = args.data_root / args.set
     if args.layout == "multispeaker":
-        made = whole_stories(stories, args.set)
+        made = whole_stories(stories, part)
     else:
         modalities = (args.prompt, args.ending)
-        made = split_stories(stories, args.set, *modalities, target / "audio")
+        made = split_stories(stories, part, *modalities, target / "audio")
     write_sets(args.data_root, {args.set: made.utterances}, "pairs")
     write_pairs(target / "pairs", made.pairs)
     for name, table in made.tables.items():
         write_table(target / name, table)
         print(f"{target / name}: for espnet_taste.bin.likelihood --{name}")
+    print(f"{part}: {len(made.pairs)} pairs")
+    tell_unchecked(args.num_pairs)
 
 
-def read_layout(layout: str, folder: Path, name: str) -> PairSet:
+def read_layout(args: argparse.Namespace, folder: Path, part: str) -> PairSet:
     """Read a download.
 
     Args:
-        layout: How it is laid out, a name in ``SOURCES``.
+        args: All options; the layout is a name in ``SOURCES``.
         folder: Where it is.
-        name: Name of the set, which becomes the part where there is only one.
+        part: Name of the part where there is only one.
     """
-    if layout == "salmon":
-        return read_salmon(folder)
-    if layout == "storycloze":
-        return read_storycloze(folder, name)
-    if layout == "zerospeech":
-        return read_zerospeech(folder, name)
+    if args.layout == "salmon":
+        return read_salmon(folder, args.parts)
+    if args.layout == "storycloze":
+        return read_storycloze(folder, part)
+    if args.layout == "zerospeech":
+        return read_zerospeech(folder, part)
     return read_list(folder / "pairs.tsv")
 
 

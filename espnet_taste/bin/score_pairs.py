@@ -1,33 +1,35 @@
 #!/usr/bin/env python3
 """How often the right half of a pair is the likelier one: SALMon, StoryCloze, others.
 
-Reads the table ``pairs`` (local/prepare_pairs.py) and ``likelihoods.jsonl``
-(espnet_taste.bin.likelihood); writes ``pairs.json`` and prints a table: accuracy of
-every part by every convention, with bootstrap intervals over pairs. Pairs with a half
-that has no score are counted, and more of them than --max_skipped end with an error.
+Reads tables ``pairs`` (local/prepare_pairs.py) and ``likelihoods.jsonl``
+(espnet_taste.bin.likelihood), of one benchmark or of several: the columns SALMON,
+StoryCloze and overall of the TASTE paper are means over parts. Writes ``pairs.json``
+and prints a table: accuracy of every part and mean by every convention, with bootstrap
+intervals over pairs, and what others have published. Pairs with a half that has no
+score are counted, and more of them than --max_skipped end with an error.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_taste.bin.command import run_command
 
 if TYPE_CHECKING:
+    from espnet_taste.data.pair_sets import Pair
     from espnet_taste.eval.pairs import PairScores
 
 FIELDS = ("key", "scores", "transcripts")
-SALMON_MEAN = "mean of SALMon's 6 parts on consistency"
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--likelihoods", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, nargs="+", required=True)
+    parser.add_argument("--likelihoods", type=Path, nargs="+", required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument(
         "--conventions", nargs="+", help="default: all that stand in every line"
@@ -46,32 +48,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 def score(args: argparse.Namespace) -> None:
     """Score all pairs and write the results."""
     from espnet_taste.data.kaldi import atomic_write
-    from espnet_taste.data.pair_sets import read_pairs
-    from espnet_taste.eval.pairs import score_pairs
+    from espnet_taste.eval.pairs import missing_parts, score_means, score_pairs
 
-    pairs = read_pairs(args.pairs)
+    pairs = read_all_pairs(args.pairs)
     rows = read_likelihoods(args.likelihoods)
     transcripts = sorted({row["transcripts"] for row in rows.values()})
+    where = ", ".join(map(str, args.likelihoods))
     if len(transcripts) != 1:
         raise ValueError(
-            f"{args.likelihoods}: words of several sources ({', '.join(transcripts)}); "
+            f"{where}: words of several sources ({', '.join(transcripts)}); "
             "their scores cannot be compared"
         )
     results = {}
     for name in args.conventions or usual_conventions(rows):
-        scores = scores_by(rows, name, args.likelihoods)
-        results[name] = score_pairs(pairs, scores)
+        results[name] = score_pairs(pairs, scores_by(rows, name, where))
     check_skipped(results, args.max_skipped)
+    results = {name: parts | score_means(parts) for name, parts in results.items()}
     facts = {
         "transcripts": transcripts[0],
         "conventions": {name: facts_of(parts) for name, parts in results.items()},
+        "means_without": missing_parts(pair.part for pair in pairs),
+        "published": published_of(next(iter(results.values()), {})),
     }
     with atomic_write(args.output_dir / "pairs.json") as stream:
         stream.write(json.dumps(facts, indent=2) + "\n")
-    print("\n".join(table_of(results)))
+    print("\n".join(table_of(facts)))
 
 
-def read_likelihoods(path: Path) -> dict[str, dict[str, Any]]:
+def read_all_pairs(paths: Sequence[Path]) -> "list[Pair]":
+    """Read tables of pairs.
+
+    Raises:
+        ValueError: If two tables have a pair in common.
+    """
+    from espnet_taste.data.pair_sets import read_pairs
+
+    pairs: "dict[tuple[str, str], Pair]" = {}
+    for path in paths:
+        for pair in read_pairs(path):
+            if pairs.setdefault((pair.part, pair.pair), pair) is not pair:
+                raise ValueError(
+                    f"{path}: pair {pair.pair} of {pair.part} is in another table, too"
+                )
+    return list(pairs.values())
+
+
+def read_likelihoods(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Read the lines of ``espnet_taste.bin.likelihood``, by utterance id.
 
     Raises:
@@ -80,12 +102,14 @@ def read_likelihoods(path: Path) -> dict[str, dict[str, Any]]:
     from espnet_taste.eval.json_lines import read_rows
 
     rows: dict[str, dict[str, Any]] = {}
-    for where, row in read_rows(path, FIELDS):
-        if row["key"] in rows:
-            raise ValueError(f"{where}: '{row['key']}' is repeated")
-        rows[row["key"]] = row
-    if not rows:
-        raise ValueError(f"{path}: no likelihoods")
+    for path in paths:
+        before = len(rows)
+        for where, row in read_rows(path, FIELDS):
+            if row["key"] in rows:
+                raise ValueError(f"{where}: '{row['key']}' is repeated")
+            rows[row["key"]] = row
+        if len(rows) == before:
+            raise ValueError(f"{path}: no likelihoods")
     return rows
 
 
@@ -103,7 +127,7 @@ def usual_conventions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def scores_by(
-    rows: Mapping[str, Mapping[str, Any]], convention: str, path: Path
+    rows: Mapping[str, Mapping[str, Any]], convention: str, where: str
 ) -> dict[str, float]:
     """Return the scores by one convention, of the items that have one.
 
@@ -115,10 +139,10 @@ def scores_by(
     scores = {}
     for key, row in rows.items():
         if convention in row["scores"]:
-            scores[key] = finite({"key": key, **row["scores"]}, convention, str(path))
+            scores[key] = finite({"key": key, **row["scores"]}, convention, where)
     if not scores:
         known = sorted({name for row in rows.values() for name in row["scores"]})
-        raise ValueError(f"{path}: nothing has a '{convention}' score, only {known}")
+        raise ValueError(f"{where}: nothing has a '{convention}' score, only {known}")
     return scores
 
 
@@ -140,10 +164,8 @@ def check_skipped(
 
 
 def facts_of(parts: "Mapping[str, PairScores]") -> dict[str, Any]:
-    """Return the outcome of all parts as JSON knows it."""
-    from espnet_taste.eval.pairs import SALMON_CONSISTENCY, mean_of_parts
-
-    facts: dict[str, Any] = {
+    """Return the outcome of all parts and means as JSON knows it."""
+    return {
         name: {
             "accuracy": part.accuracy.value,
             "low": part.accuracy.low,
@@ -155,26 +177,35 @@ def facts_of(parts: "Mapping[str, PairScores]") -> dict[str, Any]:
         }
         for name, part in parts.items()
     }
-    mean = mean_of_parts(parts, SALMON_CONSISTENCY)
-    if mean is not None:
-        facts[SALMON_MEAN] = {"accuracy": mean}
-    return facts
 
 
-def table_of(results: "Mapping[str, Mapping[str, PairScores]]") -> list[str]:
+def published_of(parts: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return what others have published of parts and means, by their names there."""
+    from espnet_taste.data.pair_sets import IN_VOCABULARY
+    from espnet_taste.eval.pairs import COLUMNS
+    from espnet_taste.eval.published import beside
+
+    names = [COLUMNS.get(part, part.removesuffix(IN_VOCABULARY)) for part in parts]
+    return beside("pairs", names)
+
+
+def table_of(facts: Mapping[str, Any]) -> list[str]:
     """Return lines for a person."""
-    lines = []
-    for convention, parts in results.items():
-        for name, facts in facts_of(parts).items():
-            line = f"{convention:12s} {name:42s} {100 * facts['accuracy']:5.1f} %"
-            if facts.get("low") is not None:
-                line += f" [{100 * facts['low']:.1f}, {100 * facts['high']:.1f}]"
-            if "num_pairs" in facts:
-                line += f" of {facts['num_scored']} pairs"
-                left_out = facts["num_pairs"] - facts["num_scored"]
-                line += f", {left_out} left out" if left_out else ""
-            lines.append(line)
-    return lines
+    from espnet_taste.eval.published import lines
+
+    texts = []
+    for convention, parts in facts["conventions"].items():
+        for name, part in parts.items():
+            line = f"{convention:12s} {name:42s} {100 * part['accuracy']:5.1f} %"
+            if part["low"] is not None:
+                line += f" [{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
+            line += f" of {part['num_scored']} pairs"
+            left_out = part["num_pairs"] - part["num_scored"]
+            line += f", {left_out} left out" if left_out else ""
+            texts.append(line)
+    for name, missing in facts["means_without"].items():
+        texts.append(f"no {name}: without {', '.join(missing)}")
+    return texts + lines(facts["published"])
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ of them become.
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from espnet_taste.data.kaldi import atomic_write
@@ -25,6 +25,10 @@ SALMON_PARTS = (
     "speaker_consistency",
 )
 SALMON_PAIRS = 200  # a part
+# Parts of sWUGGY: words that LibriSpeech has, and others.
+IN_VOCABULARY, OUT_OF_VOCABULARY = "_in_vocabulary", "_oov"
+_TEXT_COLUMNS = ("transcription", "word")  # of sLM21's sentences and words
+_ITEM_COLUMNS = ("type", "subtype", "id", "voice")  # sBLIMP numbers within subtypes
 _SALMON_FILE = re.compile(r"sample_(\d+)_([01])\.wav")
 _STORY_FILE = re.compile(r"(\d+)_.+_(correct|incorrect)\.wav")
 
@@ -41,23 +45,31 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs and where the audio of their halves lies."""
+    """Pairs, where the audio of their halves lies, and what is said if it is known."""
 
     pairs: tuple[Pair, ...]
     audio: dict[str, Path]  # utterance id to file
+    text: dict[str, str] = field(default_factory=dict)  # of all utterances or of none
 
 
-def read_salmon(folder: Path) -> PairSet:
+def read_salmon(folder: Path, parts: Sequence[str] = SALMON_PARTS) -> PairSet:
     """Read ``salmon_benchmark``: a folder a part, ``sample_<number>_<0|1>.wav``.
 
     File 0 is the consistent or aligned one.
 
+    Args:
+        folder: Where the parts lie.
+        parts: Which must be there; others are left aside.
+
     Raises:
-        ValueError: If a file is called otherwise, a half is missing, or all parts are.
+        ValueError: If a part or a half is missing, or a file is called otherwise.
     """
-    parts = [name for name in SALMON_PARTS if (folder / name).is_dir()]
-    if not parts:
-        raise ValueError(f"{folder}: none of the parts {list(SALMON_PARTS)} is there")
+    missing = [name for name in parts if not (folder / name).is_dir()]
+    if missing:
+        raise ValueError(
+            f"{folder}: no {', '.join(missing)}; the download is not complete, or name "
+            "the parts that are wanted with --parts"
+        )
     found: dict[tuple[str, str], dict[str, Path]] = {}
     for part in parts:
         for path in sorted((folder / part).iterdir()):
@@ -93,26 +105,80 @@ def read_storycloze(folder: Path, part: str = "storycloze") -> PairSet:
 def read_zerospeech(folder: Path, part: str) -> PairSet:
     """Read sWUGGY or sBLIMP of ZeroSpeech's sLM21: ``gold.csv`` beside its audio.
 
-    Rows of one ``id`` and ``voice`` belong together; ``correct`` is 1 for the word or
-    the grammatical sentence.
+    Rows of one ``id`` and ``voice`` (and ``type`` and ``subtype``, where there are)
+    belong together; ``correct`` is 1 for the word or the grammatical sentence. What is
+    said stands in ``transcription`` or ``word``. With a column ``frequency``, words
+    that LibriSpeech lacks (0, ``oov`` or nothing) are a part of their own.
 
     Raises:
-        ValueError: If columns or halves are missing.
+        ValueError: If columns, texts or halves are missing.
     """
     path = folder / "gold.csv"
+    halves: dict[str, dict[str, dict[str, str]]] = {}
+    for row in _gold_rows(path):
+        columns = [row[name] for name in _ITEM_COLUMNS if row.get(name)]
+        name = "-".join([part, *columns]).replace(" ", "_")
+        half = "positive" if row["correct"] == "1" else "negative"
+        if half in halves.setdefault(name, {}):
+            raise ValueError(f"{path}: pair {name} has two of one kind")
+        halves[name][half] = row
+    found, text = {}, {}
+    for name, rows in halves.items():
+        known = rows.get("positive", {})
+        found[part + _vocabulary(known, path), name] = {
+            half: folder / f"{Path(row['filename']).stem}.wav"
+            for half, row in rows.items()
+        }
+        for half, row in rows.items():
+            if (said := _said(row, path)) is not None:
+                text[f"{name}-{half[:3]}"] = said
+    return _join(found, text)
+
+
+def _gold_rows(path: Path) -> list[dict[str, str]]:
+    """Read a table of sLM21.
+
+    Raises:
+        ValueError: If columns are missing, or ``correct`` is neither 0 nor 1.
+    """
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     needed = {"id", "voice", "filename", "correct"}
     if not rows or not needed <= rows[0].keys():
         raise ValueError(f"{path}: expected rows with the columns {sorted(needed)}")
-    found: dict[tuple[str, str], dict[str, Path]] = {}
-    for row in rows:
-        half = "positive" if row["correct"] == "1" else "negative"
-        key = part, f"{part}-{row['id']}-{row['voice']}"
-        if half in found.setdefault(key, {}):
-            raise ValueError(f"{path}: pair {key[1]} has two of one kind")
-        found[key][half] = folder / f"{Path(row['filename']).stem}.wav"
-    return _join(found)
+    for number, row in enumerate(rows, start=2):
+        if row["correct"] not in ("0", "1"):
+            raise ValueError(
+                f"{path}:{number}: correct is '{row['correct']}', expected 0 or 1"
+            )
+    return rows
+
+
+def _said(row: Mapping[str, str], path: Path) -> str | None:
+    """Return what is said in a row; None where the table has no column of it."""
+    column = next((name for name in _TEXT_COLUMNS if name in row), None)
+    if column is None:
+        return None
+    text = " ".join((row[column] or "").split())
+    if not text:
+        raise ValueError(f"{path}: '{row['filename']}' has no {column}")
+    return text
+
+
+def _vocabulary(row: Mapping[str, str], path: Path) -> str:
+    """Return the ending of the part to which a word belongs."""
+    if "frequency" not in row:
+        return ""
+    frequency = (row["frequency"] or "").strip().lower()
+    if frequency in ("", "oov"):
+        return OUT_OF_VOCABULARY
+    try:
+        return IN_VOCABULARY if float(frequency) > 0 else OUT_OF_VOCABULARY
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: '{row['filename']}' has frequency '{frequency}', expected a "
+            "number or oov"
+        ) from error
 
 
 def read_list(path: Path) -> PairSet:
@@ -194,7 +260,10 @@ def _match(pattern: re.Pattern, path: Path, form: str) -> re.Match:
     return match
 
 
-def _join(found: dict[tuple[str, str], dict[str, Path]]) -> PairSet:
+def _join(
+    found: dict[tuple[str, str], dict[str, Path]],
+    text: dict[str, str] | None = None,
+) -> PairSet:
     """Make utterances of the halves; both must be there."""
     pairs, audio = [], {}
     for (part, name), halves in sorted(found.items()):
@@ -205,4 +274,4 @@ def _join(found: dict[tuple[str, str], dict[str, Path]]) -> PairSet:
                 raise ValueError(f"pair {name} of {part}: its {half} half {where}")
             audio[f"{name}-{half[:3]}"] = path
         pairs.append(Pair(name, part, f"{name}-pos", f"{name}-neg"))
-    return PairSet(tuple(pairs), audio)
+    return PairSet(tuple(pairs), audio, text or {})

@@ -10,7 +10,8 @@ What is scored is always the ending, given its beginning: one of them, or both, 
 Source: layouts that SlamKit (github.com/slp-rl/slamkit) reads.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from espnet_taste.types import SAMPLE_RATE_HZ
 
 MODALITIES = ("speech", "text")
 ENDINGS = {"pos": "correct", "neg": "incorrect"}
+_FILE = re.compile(r"(.+)_(correct|incorrect|mutual)\.(wav|txt)")
 
 
 @dataclass(frozen=True)
@@ -67,39 +69,51 @@ class StorySet:
 
 
 def find_stories(folder: Path) -> list[Story]:
-    """Find the stories of a folder and of those in it.
+    """Find the stories of a folder and of those in it, by any of their files.
+
+    So one that has lost a file is found, and refused where the file is wanted.
 
     Raises:
         ValueError: If there are none.
     """
-    ending = "_correct.wav"
+    bases = set()
+    for path in folder.rglob("*"):
+        match = _FILE.fullmatch(path.name)
+        if match:
+            bases.add(path.with_name(match[1]))
     found = []
-    for path in sorted(folder.rglob(f"*{ending}")):
-        base = str(path)[: -len(ending)]
-        name = "-".join(Path(base).relative_to(folder).parts).replace(" ", "_")
-        found.append(Story(name, base))
+    for base in sorted(bases):
+        name = "-".join(base.relative_to(folder).parts).replace(" ", "_")
+        found.append(Story(name, str(base)))
     if not found:
-        raise ValueError(f"{folder}: no files called <name>{ending}")
+        raise ValueError(f"{folder}: no files called <name>_correct.wav")
     return found
 
 
-def whole_stories(stories: Iterable[Story], part: str) -> StorySet:
+def whole_stories(stories: Sequence[Story], part: str) -> StorySet:
     """Pair whole stories, as several speakers tell them.
 
     Args:
-        stories: The stories.
+        stories: The stories, all with texts or none.
         part: Name of the part of the benchmark.
+
+    Raises:
+        FileNotFoundError: If a recording, or one text of several, is absent.
     """
     made = StorySet()
+    have_texts = any(
+        Path(f"{story.base}_{ending}.txt").is_file()
+        for story in stories
+        for ending in ENDINGS.values()
+    )
     for story in stories:
         for half, ending in ENDINGS.items():
-            text = Path(f"{story.base}_{ending}.txt").is_file()
             made.utterances.append(
                 Utterance(
                     f"{story.name}-{half}",
                     story.name,
                     str(story.audio(ending).resolve()),
-                    story.text(ending) if text else None,
+                    story.text(ending) if have_texts else None,
                 )
             )
         made.pairs.append(_pair(story, part))

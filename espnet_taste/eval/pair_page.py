@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from espnet_taste.eval import published
 from espnet_taste.eval.cells import NOTHING, bullets, table
 
 NOTES = (
     "A pair counts where its right half is the likelier one, ties half; chance is "
     "50 %. "
-    "Pairs that the recipe made from the test set are named `..._switch`: they are "
+    "Pairs that the recipe made from a test set are named `..._switch`: they are "
     "neither SALMon nor StoryCloze, and compare models on this corpus alone.",
     "The columns are ways of adding up log-likelihoods (`espnet_taste/slm/"
     "conventions.py`): `localised` counts what is said after the switch only.",
@@ -28,6 +29,8 @@ def render_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         source = content["transcripts"]
         parts.append(f"Of `{name}`; the words' source: {source}.")
         parts.append(_table(content["conventions"]))
+        if content.get("published"):
+            parts.append(bullets(published.lines(content["published"])))
     return [*parts, bullets(NOTES)]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from espnet_taste.data.pair_sets import Pair
-from espnet_taste.eval.bootstrap import Interval, RatioData, ratio_interval
+from espnet_taste.eval.bootstrap import Interval, mean_interval, mean_of_means
 
 # The mean that the TASTE paper calls SALMON: SALMon's parts on consistency.
 SALMON_CONSISTENCY = (
@@ -23,17 +23,37 @@ SALMON_CONSISTENCY = (
     "sentiment_consistency",
     "speaker_consistency",
 )
+STORYCLOZE = ("sSC", "tSC")
+SALMON_MEAN = "mean of SALMon's 6 parts on consistency"
+STORYCLOZE_MEAN = "mean of sSC and tSC"
+OVERALL_MEAN = "mean of both means"
+# What table 2 of the TASTE paper calls these.
+COLUMNS = {
+    SALMON_MEAN: "SALMON",
+    STORYCLOZE_MEAN: "StoryCloze",
+    OVERALL_MEAN: "overall",
+}
+# Name of a mean to the weights of its parts.
+MEANS = {
+    SALMON_MEAN: dict.fromkeys(SALMON_CONSISTENCY, 1 / 6),
+    STORYCLOZE_MEAN: dict.fromkeys(STORYCLOZE, 1 / 2),
+    OVERALL_MEAN: {
+        **dict.fromkeys(SALMON_CONSISTENCY, 1 / 12),
+        **dict.fromkeys(STORYCLOZE, 1 / 4),
+    },
+}
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """Outcome of a part."""
+    """Outcome of a part, or of a mean of parts."""
 
     part: str
     accuracy: Interval  # of the pairs that have both scores
     num_pairs: int  # all of them
     ties: int
     skipped: dict[str, str] = field(default_factory=dict)  # pair to the half missing
+    outcomes: tuple[float, ...] = ()  # of a part: 0, 0.5 or 1 a pair
 
 
 def score_pairs(
@@ -46,10 +66,11 @@ def score_pairs(
         scores: Utterance id to log-likelihood, finite.
 
     Returns:
-        Part to its outcome, in the order of the pairs.
+        Part to its outcome, in the order of the pairs; one of a single pair has no
+        interval.
 
     Raises:
-        ValueError: If a score is not finite, or fewer than 2 pairs of a part have both.
+        ValueError: If a score is not finite, or no pair of a part has both.
     """
     by_part: dict[str, list[Pair]] = {}
     for pair in pairs:
@@ -57,13 +78,36 @@ def score_pairs(
     return {part: _score_part(part, row, scores) for part, row in by_part.items()}
 
 
-def mean_of_parts(
-    results: Mapping[str, PairScores], parts: Sequence[str]
-) -> float | None:
-    """Return the unweighted mean accuracy of parts; None if one is not there."""
-    if not all(part in results for part in parts):
-        return None
-    return float(np.mean([results[part].accuracy.value for part in parts]))
+def score_means(results: Mapping[str, PairScores]) -> dict[str, PairScores]:
+    """Return the means of parts that can be formed.
+
+    Parts are drawn independently: sSC and tSC tell the same stories, so the interval
+    of their mean is a little too narrow.
+    """
+    found = {}
+    for name, weights in MEANS.items():
+        if not weights.keys() <= results.keys():
+            continue
+        parts = [results[part] for part in weights]
+        groups = [np.array(part.outcomes) for part in parts]
+        found[name] = PairScores(
+            name,
+            mean_of_means(groups, list(weights.values())),
+            sum(part.num_pairs for part in parts),
+            sum(part.ties for part in parts),
+        )
+    return found
+
+
+def missing_parts(parts: Iterable[str]) -> dict[str, list[str]]:
+    """Return what the means lack of which there is a part, but not all of them."""
+    there = set(parts)
+    gaps = {}
+    for name in (SALMON_MEAN, STORYCLOZE_MEAN):
+        missing = sorted(MEANS[name].keys() - there)
+        if missing and there & MEANS[name].keys():
+            gaps[name] = missing
+    return gaps
 
 
 def _score_part(
@@ -79,11 +123,11 @@ def _score_part(
         if not np.isfinite([right, wrong]).all():
             raise ValueError(f"pair {pair.pair}: scores {right} and {wrong}")
         outcomes.append(0.5 if right == wrong else float(right > wrong))
-    if len(outcomes) < 2:
+    if not outcomes:
         raise ValueError(
-            f"{part}: {len(outcomes)} of {len(pairs)} pairs have both scores, at least "
-            f"2 are needed; missing e.g. {list(skipped.values())[:3]}"
+            f"{part}: none of {len(pairs)} pairs has both scores; missing e.g. "
+            f"{list(skipped.values())[:3]}"
         )
-    values = np.array(outcomes)
-    interval = ratio_interval(RatioData(values, np.ones_like(values)))
-    return PairScores(part, interval, len(pairs), int((values == 0.5).sum()), skipped)
+    accuracy = mean_interval(np.array(outcomes))
+    ties = outcomes.count(0.5)
+    return PairScores(part, accuracy, len(pairs), ties, skipped, tuple(outcomes))

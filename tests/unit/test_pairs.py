@@ -16,7 +16,16 @@ from espnet_taste.data.pair_sets import (
     read_zerospeech,
     write_pairs,
 )
-from espnet_taste.eval.pairs import SALMON_CONSISTENCY, mean_of_parts, score_pairs
+from espnet_taste.eval.bootstrap import Interval
+from espnet_taste.eval.pairs import (
+    OVERALL_MEAN,
+    SALMON_CONSISTENCY,
+    SALMON_MEAN,
+    STORYCLOZE_MEAN,
+    missing_parts,
+    score_means,
+    score_pairs,
+)
 
 
 def touch(folder, *names):
@@ -73,6 +82,39 @@ def test_zerospeech_pairs_by_id_and_voice(tmp_path):
     assert halves == {("b.wav", "a.wav"), ("c.wav", "d.wav")}
 
 
+def test_zerospeech_words_have_texts_and_two_parts(tmp_path):
+    touch(tmp_path, *(f"{name}.wav" for name in "abcdef"))
+    (tmp_path / "gold.csv").write_text(
+        "id,filename,voice,frequency,word,phones,length,correct\n"
+        "1,a,v,12,brick,B,4,1\n1,b,v,,blick,B,4,0\n"
+        "2,c,v,0,gelid,B,4,1\n2,d,v,7,gelod,B,4,0\n"
+        "3,e,v,oov,rath,B,4,1\n3,f,v,oov,reth,B,4,0\n"
+    )
+    found = read_zerospeech(tmp_path, "sWUGGY")
+
+    parts = {pair.pair: pair.part for pair in found.pairs}
+    assert parts == {
+        "sWUGGY-1-v": "sWUGGY_in_vocabulary",
+        "sWUGGY-2-v": "sWUGGY_oov",
+        "sWUGGY-3-v": "sWUGGY_oov",
+    }
+    assert found.text["sWUGGY-1-v-neg"] == "blick" and len(found.text) == 6
+
+
+def test_zerospeech_sentences_are_numbered_within_their_subtypes(tmp_path):
+    touch(tmp_path, *(f"{name}.wav" for name in "abcd"))
+    (tmp_path / "gold.csv").write_text(
+        "id,filename,voice,type,subtype,transcription,correct\n"
+        "1,a,v,agreement,one two,He goes.,1\n1,b,v,agreement,one two,He go.,0\n"
+        "1,c,v,binding,x,They go.,1\n1,d,v,binding,x,They goes.,0\n"
+    )
+    found = read_zerospeech(tmp_path, "sBLIMP")
+
+    names = [pair.pair for pair in found.pairs]
+    assert names == ["sBLIMP-agreement-one_two-1-v", "sBLIMP-binding-x-1-v"]
+    assert found.text["sBLIMP-binding-x-1-v-neg"] == "They goes."
+
+
 def test_a_list_of_ones_own(tmp_path):
     touch(tmp_path, "x/1.wav", "2.wav")
     (tmp_path / "pairs.tsv").write_text("p\tmine\tx/1.wav\t2.wav\n")
@@ -85,13 +127,17 @@ def test_a_list_of_ones_own(tmp_path):
     assert read_pairs(tmp_path / "pairs") == list(found.pairs)
 
 
+def one_part(folder):
+    return read_salmon(folder, ["bg_alignment"])
+
+
 @pytest.mark.parametrize(
     ("read", "names", "message"),
     [
-        (read_salmon, ["x/a.wav"], "none of the parts"),
-        (read_salmon, ["bg_alignment/a.wav"], "expected a file called sample_"),
+        (read_salmon, ["bg_alignment/a.wav"], "no bg_all_consistency, bg_domain_con"),
+        (one_part, ["bg_alignment/a.wav"], "expected a file called sample_"),
         (
-            read_salmon,
+            one_part,
             ["bg_alignment/sample_3_0.wav"],
             "pair bg_alignment-0003 of bg_alignment: its negative half is missing",
         ),
@@ -112,6 +158,12 @@ def test_a_download_that_is_not_complete_is_named(tmp_path, read, names, message
         ("id,voice\n1,v\n", "expected rows with the columns"),
         ("id,filename,voice,correct\n1,a,v,1\n1,b,v,1\n", "has two of one kind"),
         ("id,filename,voice,correct\n1,a,v,1\n1,b,v,0\n", "positive half is not there"),
+        ("id,filename,voice,correct\n1,a,v,yes\n", ":2: correct is 'yes'"),
+        ("id,filename,voice,word,correct\n1,a,v,,1\n", "'a' has no word"),
+        (
+            "id,filename,voice,frequency,correct\n1,a,v,often,1\n",
+            "'a' has frequency 'often'",
+        ),
     ],
 )
 def test_a_broken_gold_table_is_named(tmp_path, text, message):
@@ -151,23 +203,64 @@ def test_a_pair_without_a_score_is_counted():
 
     assert (result.num_pairs, result.accuracy.num_items) == (4, 2)
     assert result.skipped == {"2": "2n", "3": "3p, 3n"}
-    with pytest.raises(ValueError, match="one: 1 of 4 pairs have both scores"):
-        score_pairs(PAIRS, {"0p": 1.0, "0n": 0.0})
+    with pytest.raises(ValueError, match="one: none of 4 pairs has both scores"):
+        score_pairs(PAIRS, {"0p": 1.0})
     with pytest.raises(ValueError, match="pair 0: scores nan"):
         score_pairs(PAIRS[:2], scores | {"0p": float("nan")})
 
 
-def test_salmons_mean_has_six_parts_of_eight():
-    pairs = [Pair(f"{part}{n}", part, "a", "b") for part in SALMON_PARTS for n in "12"]
-    results = score_pairs(pairs, {"a": 1.0, "b": 0.0})
+def test_a_single_pair_has_no_interval():
+    result = score_pairs(PAIRS[:1], {"0p": 1.0, "0n": 0.0})["one"]
 
-    assert set(SALMON_PARTS) - set(SALMON_CONSISTENCY) == {
-        "bg_alignment",
-        "sentiment_alignment",
-    }
-    assert mean_of_parts(results, SALMON_CONSISTENCY) == 1.0
-    del results["rir_consistency"]
-    assert mean_of_parts(results, SALMON_CONSISTENCY) is None
+    accuracy = result.accuracy
+    assert (accuracy.value, accuracy.low, accuracy.high) == (1.0, None, None)
+
+
+def some_results(parts, num_pairs=8):
+    """Every second pair of a part right, and of the first part all."""
+    scores = {"a": 1.0, "b": 0.0}
+    pairs = []
+    for part in parts:
+        for n in range(num_pairs):
+            halves = ("a", "b") if n % 2 or part == parts[0] else ("b", "a")
+            pairs.append(Pair(f"{part}{n}", part, *halves))
+    return score_pairs(pairs, scores)
+
+
+def test_salmons_mean_has_six_parts_of_eight():
+    results = some_results(SALMON_PARTS)
+    del results["bg_alignment"], results["sentiment_alignment"]
+    assert set(results) == set(SALMON_CONSISTENCY)
+    parts = SALMON_CONSISTENCY
+
+    mean = score_means(some_results(parts))[SALMON_MEAN]
+
+    assert mean.accuracy.value == pytest.approx((1 + 5 * 0.5) / 6)
+    assert (mean.num_pairs, mean.accuracy.num_items) == (48, 48)
+    # Drawn by parts: narrower than a part, wider than if all were one part of 48.
+    width = mean.accuracy.high - mean.accuracy.low
+    alone = some_results(parts)[parts[1]].accuracy
+    assert 0.1 < width < alone.high - alone.low
+    some = some_results(parts[1:])
+    assert score_means(some) == {}
+    assert missing_parts(some) == {SALMON_MEAN: [parts[0]]}
+    assert missing_parts(["mine"]) == {}
+
+
+def test_the_columns_of_the_paper_are_means_of_means():
+    results = some_results([*SALMON_CONSISTENCY, "sSC", "tSC"])
+
+    means = score_means(results)
+
+    salmon, storycloze = means[SALMON_MEAN], means[STORYCLOZE_MEAN]
+    overall = means[OVERALL_MEAN].accuracy
+    assert storycloze.accuracy.value == 0.5
+    expected = (salmon.accuracy.value + storycloze.accuracy.value) / 2
+    assert overall.value == pytest.approx(expected)
+    assert overall.low < overall.value < overall.high
+    assert score_means(some_results(["sSC", "tSC"], 1))[
+        STORYCLOZE_MEAN
+    ].accuracy == Interval(0.5, None, None, 2)
 
 
 @pytest.fixture
@@ -253,3 +346,35 @@ def test_words_of_two_sources_are_not_compared(folder, capsys):
     (folder / "l.jsonl").write_text(lines.replace("given", "whisper", 1))
     assert run(folder) == 1
     assert "several sources (given, whisper)" in capsys.readouterr().err
+
+
+def test_several_benchmarks_at_once_stand_beside_what_is_published(tmp_path, capsys):
+    for part in ("sSC", "tSC", "sWUGGY_in_vocabulary", "gender_consistency"):
+        pairs = [Pair(f"{part}{n}", part, f"{part}{n}p", f"{part}{n}n") for n in "12"]
+        write_pairs(tmp_path / f"{part}.pairs", pairs)
+        rows = {key: 1.0 for p in pairs for key in (p.positive, p.negative)}
+        lines = [
+            json.dumps({"key": key, "transcripts": "given", "scores": {"sum": value}})
+            for key, value in rows.items()
+        ]
+        (tmp_path / f"{part}.jsonl").write_text("\n".join(lines) + "\n")
+    tables = sorted(map(str, tmp_path.glob("*.pairs")))
+    options = ["--likelihoods", *sorted(map(str, tmp_path.glob("*.jsonl")))]
+    options += ["--output_dir", str(tmp_path / "out")]
+
+    assert command.main(["--pairs", *tables, *options]) == 0
+
+    facts = json.loads((tmp_path / "out" / "pairs.json").read_text())
+    assert facts["conventions"]["sum"][STORYCLOZE_MEAN]["accuracy"] == 0.5
+    assert facts["means_without"].keys() == {SALMON_MEAN}
+    assert {"sSC", "tSC", "sWUGGY", "gender_consistency", "StoryCloze"} == set(
+        facts["published"]
+    )
+    ours = {r["system"]: r["value"] for r in facts["published"]["StoryCloze"]}
+    assert ours["TASLM embedding, 45M of 1.3B tuned"] == 76.7
+    out = capsys.readouterr().out
+    assert f"no {SALMON_MEAN}: without bg_all_consistency" in out
+    assert "published, StoryCloze: TWIST 1.3B 61.5; TWIST 7B 64.7" in out
+
+    assert command.main(["--pairs", *tables, tables[0], *options]) == 1
+    assert "is in another table, too" in capsys.readouterr().err

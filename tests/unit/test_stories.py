@@ -122,6 +122,34 @@ def test_faults_are_named(prepare, tmp_path, stories, options, lost, message, ca
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("layout", ["multispeaker", "crossmodal"])
+@pytest.mark.parametrize("orphan", ["9_incorrect.wav", "9_correct.wav", "9_mutual.txt"])
+def test_a_story_without_its_other_files_is_named(
+    prepare, tmp_path, stories, layout, orphan, capsys
+):
+    (stories / "anna" / orphan).write_text("words")
+
+    assert run(prepare, tmp_path, stories, "--layout", layout) == 1
+
+    assert "story anna-9: " in capsys.readouterr().err
+
+
+def test_a_text_of_one_story_alone_is_named(prepare, tmp_path, stories, capsys):
+    (stories / "b ob" / "7_incorrect.txt").unlink()
+
+    assert run(prepare, tmp_path, stories, "--layout", "multispeaker") == 1
+
+    assert "7_incorrect.txt is absent" in capsys.readouterr().err
+
+
+def test_the_name_of_another_test_is_refused(prepare, tmp_path, stories, capsys):
+    options = ["--layout", "multispeaker", "--set", "sSC"]
+
+    assert run(prepare, tmp_path, stories, *options) == 1
+
+    assert "--layout multispeaker is not sSC" in capsys.readouterr().err
+
+
 def test_an_empty_text_and_an_empty_folder(prepare, tmp_path, stories, capsys):
     (stories / "anna" / "7_mutual.txt").write_text(" \n")
     assert run(prepare, tmp_path, stories, "--layout", "crossmodal") == 1
