@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espnet_taste.eval.packages import MissingPackageError
+
 
 def utterance_parser(description: str) -> argparse.ArgumentParser:
     """Build the parser of a command that goes over the utterances of a set."""
@@ -47,7 +49,7 @@ def run_command(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         work(args)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MissingPackageError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -5,7 +5,8 @@ Reads the audio of continuations without their prompts (espnet_taste.bin.complet
 --with_prompt false, then decode), or their texts instead of audio. Writes
 ``continuations.json`` (GenPPL, auto-BLEU-2, words, ratings, each with bootstrap
 intervals) and ``items.jsonl``. What the judge heard and the chat model answered is
-kept, so a killed run goes on where it was.
+kept, so a killed run goes on where it was. What others have published stands beside it;
+raters and estimators are not the same.
 """
 
 import argparse
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from espnet_taste.bin.command import run_command
+
+DEFAULT_MOS = "distillmos"
+PUBLISHED = ("GenPPL", "GPT-4o (1-5)", "UTMOS", "human MOS")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -33,10 +37,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mos",
         nargs="*",
-        default=["distillmos"],
         metavar="NAME",
         help="who estimates opinion scores of the audio: distillmos, dnsmos; nothing "
-        "behind --mos for nobody",
+        "behind --mos for nobody; default: distillmos if it is installed",
     )
     parser.add_argument(
         "--rater_url",
@@ -62,12 +65,14 @@ def score(args: argparse.Namespace) -> None:
     from espnet_taste.data.kaldi import atomic_write
     from espnet_taste.eval.continuations import item_rows, summarise
     from espnet_taste.eval.normalise import NORMALISER
+    from espnet_taste.eval.published import beside
 
     if args.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {args.batch_size}")
     chat_options = (args.rater_url, args.rater_model, args.prompt_text)
     if any(chat_options) and not all(chat_options):
         raise ValueError("--rater_url, --rater_model and --prompt_text go together")
+    args.mos = choose_mos(args)
     texts, judge = read_texts(args)
     ratings = rate(args, texts)
     items = score_texts(args, texts)
@@ -75,8 +80,10 @@ def score(args: argparse.Namespace) -> None:
         "judge": judge,
         "llm": args.llm,
         "normaliser": NORMALISER,
+        "mos": args.mos,
         "rater": args.rater_model,
         **summarise(items, ratings),
+        "published": beside("continuations", PUBLISHED),
     }
     args.output_dir.mkdir(parents=True, exist_ok=True)
     with atomic_write(args.output_dir / "items.jsonl") as stream:
@@ -85,6 +92,20 @@ def score(args: argparse.Namespace) -> None:
     with atomic_write(args.output_dir / "continuations.json") as stream:
         stream.write(json.dumps(facts, indent=2) + "\n")
     print("\n".join(table_of(facts)))
+
+
+def choose_mos(args: argparse.Namespace) -> list[str]:
+    """Return who estimates opinion scores: those named, else whoever is installed."""
+    from espnet_taste.eval.packages import INSTALL, is_installed
+
+    if args.wav_scp is None:
+        return []
+    if args.mos is not None:
+        return args.mos
+    if is_installed(DEFAULT_MOS):
+        return [DEFAULT_MOS]
+    print(f"no opinion scores: {DEFAULT_MOS} is not installed ({INSTALL})")
+    return []
 
 
 def read_texts(args: argparse.Namespace) -> tuple[dict[str, str], str]:
@@ -132,7 +153,7 @@ def rate(
 ) -> dict[str, dict[str, float | None]] | None:
     """Return what is asked for of opinion scores and plausibility; None for nothing."""
     ratings: dict[str, dict[str, float | None]] = {key: {} for key in texts}
-    if args.wav_scp is not None and args.mos:
+    if args.mos:
         for key, scores in estimate(args).items():
             ratings[key].update(scores)
     if args.rater_url is not None:
@@ -196,6 +217,8 @@ def score_texts(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
 
 def table_of(facts: Mapping[str, Any]) -> list[str]:
     """Return lines for a person."""
+    from espnet_taste.eval import published
+
     lines = []
     for name, digits in (("gen_ppl", 1), ("auto_bleu", 3), ("words", 1)):
         found = facts[name]
@@ -215,7 +238,7 @@ def table_of(facts: Mapping[str, Any]) -> list[str]:
     if facts.get("num_unrated"):
         lines.append(f"{facts['num_unrated']} have a rating too few")
     lines.append(f"of {facts['num_items']}, {facts['num_empty']} without a word")
-    return lines
+    return lines + published.lines(facts["published"])
 
 
 if __name__ == "__main__":

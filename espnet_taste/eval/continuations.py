@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from espnet_taste.eval.bootstrap import RatioData, ratio_interval
+from espnet_taste.eval.bootstrap import RatioData, mean_interval, ratio_interval
 
 ORDER = 2  # n of the n-grams
 
@@ -83,6 +83,8 @@ def summarise(
         if not denominator.sum():
             return {"value": None, "low": None, "high": None}
         data = RatioData(columns[numerator], denominator)
+        if len(rows) == 1:
+            return {"value": data.ratio, "low": None, "high": None}
         found = ratio_interval(data, seed=seed)
         return {"value": found.value, "low": found.low, "high": found.high}
 
@@ -106,10 +108,9 @@ def _mean_ratings(ratings: Ratings, seed: int) -> dict[str, Any]:
     means: dict[str, dict[str, float | None]] = {}
     for name in names:
         values = np.array([row[name] for row in rows if row[name] is not None])
-        mean = float(values.mean()) if len(values) else None
-        means[name] = {"value": mean, "low": None, "high": None}
-        if len(values) > 1:
-            found = ratio_interval(RatioData(values, np.ones(len(values))), seed=seed)
+        means[name] = {"value": None, "low": None, "high": None}
+        if len(values):
+            found = mean_interval(values, seed=seed)
             means[name] = {"value": found.value, "low": found.low, "high": found.high}
     unrated = sum(None in row.values() for row in rows)
     return {"ratings": means, "num_unrated": unrated}

@@ -1,6 +1,7 @@
 """Optional packages, asked for where they are used."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 INSTALL = "pip install 'espnet-taste[eval]'"
@@ -8,6 +9,11 @@ INSTALL = "pip install 'espnet-taste[eval]'"
 
 class MissingPackageError(RuntimeError):
     """A package of the ``eval`` extra is not installed."""
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether a package could be imported, without importing it."""
+    return importlib.util.find_spec(name) is not None
 
 
 def require(name: str) -> ModuleType:

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from espnet_taste.bin import score_continuations as command
-from espnet_taste.eval import asr_judge, mos
+from espnet_taste.eval import asr_judge, mos, packages
 from espnet_taste.eval.asr_judge import Transcript
 from espnet_taste.slm import perplexity
 from espnet_taste.slm.perplexity import TextNats
@@ -48,6 +48,7 @@ class FakeMos:
 @pytest.fixture(autouse=True)
 def models(monkeypatch):
     monkeypatch.setattr(mos, "load_estimators", lambda names: [FakeMos()])
+    monkeypatch.setattr(packages, "is_installed", lambda name: True)
     monkeypatch.setattr(perplexity, "TextLM", FakeLM)
     monkeypatch.setattr(asr_judge, "WhisperJudge", FakeJudge)
     monkeypatch.setattr("espnet_taste.weights.resolve", lambda name: name)
@@ -70,7 +71,12 @@ def test_given_texts_are_scored_without_a_judge(tmp_path, capsys):
     assert facts["judge"] == "none: given texts" and facts["llm"] == "some"
     lines = (tmp_path / "out" / "items.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["one two one two", "three"]
-    assert "auto_bleu  0.667" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "auto_bleu  0.667" in out
+    assert "published, GenPPL: Slam, scaled 46.6; TWIST 7B 93.7" in out
+    assert facts["published"].keys() == {
+        "GenPPL", "GPT-4o (1-5)", "UTMOS", "human MOS"
+    }  # fmt: skip
 
 
 def test_audio_is_heard_once_and_rated(tmp_path, capsys):
@@ -94,6 +100,36 @@ def test_audio_is_heard_once_and_rated(tmp_path, capsys):
     assert run(tmp_path / "unrated", *options, "--mos") == 0
     facts = json.loads((tmp_path / "unrated" / "continuations.json").read_text())
     assert "ratings" not in facts
+
+
+def test_without_estimators_there_are_no_opinion_scores(tmp_path, monkeypatch, capsys):
+    soundfile.write(tmp_path / "u.wav", np.full(3000, 0.1, np.float32), 16000)
+    (tmp_path / "wav.scp").write_text("u u.wav\n")
+    options = ["--wav_scp", str(tmp_path / "wav.scp")]
+    monkeypatch.setattr(packages, "is_installed", lambda name: False)
+
+    assert run(tmp_path / "out", *options) == 0
+
+    facts = json.loads((tmp_path / "out" / "continuations.json").read_text())
+    assert facts["mos"] == [] and "ratings" not in facts
+    assert facts["words"] == {"value": 3.0, "low": None, "high": None}
+    assert "no opinion scores: distillmos is not" in capsys.readouterr().out
+
+
+def test_an_estimator_that_is_asked_for_and_absent_is_named(
+    tmp_path, monkeypatch, capsys
+):
+    def load(names):
+        raise packages.MissingPackageError("scoring needs dnsmos: pip install it")
+
+    soundfile.write(tmp_path / "u.wav", np.full(3000, 0.1, np.float32), 16000)
+    (tmp_path / "wav.scp").write_text("u u.wav\n")
+    monkeypatch.setattr(mos, "load_estimators", load)
+    options = ["--wav_scp", str(tmp_path / "wav.scp"), "--mos", "dnsmos"]
+
+    assert run(tmp_path / "out", *options) == 1
+
+    assert "score_continuations: scoring needs dnsmos" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
