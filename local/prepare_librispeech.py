@@ -14,8 +14,10 @@ from pathlib import Path
 from espnet_taste.data.corpora import (
     Utterance,
     corpus_parser,
+    read_reader_genders,
     require_folder,
     run_script,
+    write_genders,
     write_sets,
 )
 
@@ -52,6 +54,7 @@ def prepare(args: argparse.Namespace) -> None:
     for part in args.test:
         sets[part.replace("-", "_")] = read_parts(corpus_dir, [part], lower)
     write_sets(args.data_root, sets, "librispeech")
+    write_genders(args.data_root, sets, read_reader_genders(corpus_dir))
 
 
 def read_parts(

@@ -14,7 +14,13 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from espnet_taste.data.corpora import Utterance, corpus_parser, run_script, write_sets
+from espnet_taste.data.corpora import (
+    Utterance,
+    corpus_parser,
+    run_script,
+    write_genders,
+    write_sets,
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -47,11 +53,12 @@ def prepare(args: argparse.Namespace) -> None:
         unpack(args.archive, args.corpus_dir)
     train = sorted(read_part(args.corpus_dir, "train", "an4_clstk"), key=_key)
     test = list(read_part(args.corpus_dir, "test", "an4test_clstk"))
-    write_sets(
-        args.data_root,
-        {"train_nodev": train[1:], "train_dev": train[:1], "test": test},
-        "mini_an4",
-    )
+    sets = {"train_nodev": train[1:], "train_dev": train[:1], "test": test}
+    write_sets(args.data_root, sets, "mini_an4")
+    # The first letter of a speaker's name is the gender: fash, mwhw.
+    speakers = {item.speaker for item in train + test}
+    genders = {name: name[0] for name in speakers if name[0] in "fm"}
+    write_genders(args.data_root, sets, genders)
 
 
 def unpack(archive: Path, corpus_dir: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_taste.data.kaldi import atomic_write, write_table
+from espnet_taste.data.kaldi import atomic_write, read_table, write_table
 
 TABLES = ("wav.scp", "utt2spk", "text", "segments")
 NOTE = ".corpus"  # in a data folder: the corpus it was made of
@@ -113,6 +113,56 @@ def _check_owner(folder: Path, corpus: str) -> None:
             f"{corpus}: --data_root, in the recipe --datadir, --dumpdir and --tag; or "
             "remove it, and what was made of it"
         )
+
+
+def write_genders(
+    data_root: Path, sets: Iterable[str], genders: Mapping[str, str]
+) -> None:
+    """Write ``spk2gender`` (f or m) of the sets' speakers that are known.
+
+    Args:
+        data_root: Where the sets are.
+        sets: Names of sets that are written.
+        genders: Speaker to gender, of any set.
+
+    Raises:
+        ValueError: If a gender is neither f nor m, in any case.
+    """
+    for name in sets:
+        folder = data_root / name
+        speakers = sorted(set(read_table(folder / "utt2spk").values()))
+        known = {key: genders[key].lower() for key in speakers if key in genders}
+        other = [key for key, gender in known.items() if gender not in ("f", "m")]
+        if other:
+            raise ValueError(
+                f"{folder}: speaker '{other[0]}' has gender '{known[other[0]]}', "
+                "expected f or m"
+            )
+        (folder / "spk2gender").unlink(missing_ok=True)
+        if known:
+            write_table(folder / "spk2gender", known)
+
+
+def read_reader_genders(corpus_dir: Path) -> dict[str, str]:
+    """Read LibriSpeech's SPEAKERS.TXT (LibriTTS': .txt): id, gender and others, by |.
+
+    Returns:
+        Reader to gender; empty without the file, which downloads of parts may lack.
+
+    Raises:
+        ValueError: If a line has other fields.
+    """
+    genders = {}
+    for path in sorted(corpus_dir.glob("SPEAKERS.[Tt][Xx][Tt]"))[:1]:
+        lines = path.read_text("utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip() or line.startswith(";"):
+                continue
+            fields = [field.strip() for field in line.split("|")]
+            if len(fields) < 2 or fields[1] not in ("F", "M"):
+                raise ValueError(f"{path}:{number}: expected 'id | F or M | ...'")
+            genders[fields[0]] = fields[1]
+    return genders
 
 
 def split_by_hash(

@@ -103,6 +103,8 @@ def test_mini_an4(tmp_path):
     assert result.returncode == 0, result.stderr
     wav, text, speakers = tables(tmp_path / "data" / "train_nodev")
     assert text == {"fash-an2-b": "go on", "mwhw-cen8-b": "c ten"}
+    genders = read_table(tmp_path / "data" / "train_nodev" / "spk2gender")
+    assert genders == {"fash": "f", "mwhw": "m"}
     assert speakers == {"fash-an2-b": "fash", "mwhw-cen8-b": "mwhw"}
     assert wav["fash-an2-b"] == "downloads/an4/wav/an4_clstk/fash/an2-fash-b.sph"
     assert list(tables(tmp_path / "data" / "train_dev")[1]) == ["fash-an1-b"]
@@ -166,6 +168,8 @@ def test_librispeech_parts(tmp_path):
         key = f"{reader}-1240"
         lines = f"{key}-0000 CHAPTER ONE\n{key}-0001 IT'S\n"
         write(chapter / f"{key}.trans.txt", lines)
+    readers = ";ID  |SEX| SUBSET\n103 | F | train-clean-100 | 25.1 | |A|b\n8  | M | x\n"
+    write(tmp_path / "LS" / "SPEAKERS.TXT", readers)
     args = ["--corpus_dir", "LS", "--train", "train-clean-100", "--dev", "dev-other"]
     args += ["--test", "test-clean"]
 
@@ -177,6 +181,13 @@ def test_librispeech_parts(tmp_path):
     assert set(speakers.values()) == {"103"}
     assert wav["103-1240-0001"] == "LS/train-clean-100/103/1240/103-1240-0001.flac"
     assert len(tables(tmp_path / "data" / "test_clean")[0]) == 2
+    data = tmp_path / "data"
+    assert read_table(data / "train" / "spk2gender") == {"103": "f"}
+    assert read_table(data / "test_clean" / "spk2gender") == {"8": "m"}
+    assert not (data / "dev" / "spk2gender").exists()
+    write(tmp_path / "LS" / "SPEAKERS.TXT", "103 | woman\n")
+    broken = prepare("librispeech", *args, cwd=tmp_path)
+    assert broken.returncode == 1 and "SPEAKERS.TXT:1: expected 'id |" in broken.stderr
 
     result = prepare("librispeech", "--corpus_dir", "LS", cwd=tmp_path)
     assert result.returncode == 1 and "no LS/train-clean-360" in result.stderr
@@ -396,6 +407,10 @@ def test_pairs_of_a_benchmark(tmp_path):
             write(tmp_path / f"b/rir_consistency/sample_{number}_{half}.wav")
     args = ("--layout", "salmon", "--set", "salmon", "--corpus_dir", "b")
 
+    result = prepare("pairs", *args, "--num_pairs", "2", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "b: no bg_alignment, bg_all_consistency" in result.stderr
+    args += ("--parts", "rir_consistency")
     result = prepare("pairs", *args, cwd=tmp_path)
     assert result.returncode == 1
     assert "rir_consistency has 2, expected 200" in result.stderr
@@ -409,6 +424,39 @@ def test_pairs_of_a_benchmark(tmp_path):
     assert wav[pairs[1][2]].endswith("sample_1_0.wav")
     assert wav[pairs[1][3]].endswith("sample_1_1.wav")
     assert len(wav) == 4 and not (folder / "text").exists()
+
+
+def test_storycloze_says_which_it_is_and_that_nobody_counted(tmp_path, capsys):
+    for name in ("0_a_correct.wav", "1_b_incorrect.wav"):
+        write(tmp_path / "b" / name)
+    args = ("--layout", "storycloze", "--set", "stories", "--corpus_dir", "b")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+    assert result.returncode == 1 and "--test sSC or tSC must say" in result.stderr
+    result = prepare("pairs", *args, "--test", "tSC", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "is not known here: --num_pairs checks it" in capsys.readouterr().out
+    pairs = (tmp_path / "data" / "stories" / "pairs").read_text()
+    assert pairs.split("\t")[1] == "tSC"
+    args += ("--test", "tSC", "--num_pairs", "1871")
+    result = prepare("pairs", *args, cwd=tmp_path)
+    assert result.returncode == 1 and "1 pairs, expected 1871" in result.stderr
+
+
+def test_texts_of_zerospeech_are_written(tmp_path):
+    write(tmp_path / "b/a.wav")
+    write(tmp_path / "b/b.wav")
+    table = (
+        "id,filename,voice,transcription,correct\n1,a,v,He goes.,1\n1,b,v,He go.,0\n"
+    )
+    write(tmp_path / "b/gold.csv", table)
+    args = ("--layout", "zerospeech", "--set", "sBLIMP", "--corpus_dir", "b")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    text = read_table(tmp_path / "data" / "sBLIMP" / "text")
+    assert text == {"sBLIMP-1-v-neg": "He go.", "sBLIMP-1-v-pos": "He goes."}
 
 
 def test_a_missing_benchmark_says_where_it_is_from(tmp_path):
