@@ -119,17 +119,24 @@ stage_continue_speech() {
 }
 
 stage_score_pairs() {
-    [ -n "${pair_kinds}" ] || return 0
+    [ -n "${pair_kinds}${benchmark_sets}" ] || return 0
     join_asides
-    each score_pairs_of ${test_sets}
+    [ -z "${pair_kinds}" ] || each score_pairs_of ${test_sets}
+    [ -z "${benchmark_sets}" ] || score_benchmarks
 }
 
 score_pairs_of() { # score_pairs_of <set>
     local made=${dumpdir}/pairs/$1 dir=${exp}/slm/pairs/$1
+    local -a genders=()
+    if [[ " ${pair_kinds} " == *" gender_switch "* ]] && [ -f "${datadir}/$1/spk2gender" ]; then
+        genders=(--spk2gender "${datadir}/$1/spk2gender")
+    fi
     # shellcheck disable=SC2086  # options are words
-    once "${made}/.done.make_pairs" "${aligned}/$1" ${pair_kinds} "${num_pairs}" ${pair_opts} -- \
+    once "${made}/.done.make_pairs" "${aligned}/$1" ${pair_kinds} "${num_pairs}" \
+        "${genders[@]}" ${pair_opts} -- \
         ${python} -m espnet_taste.bin.make_pairs --data_dir "${aligned}/$1" \
-        --output_dir "${made}" --kinds ${pair_kinds} --num_pairs "${num_pairs}" ${pair_opts}
+        --output_dir "${made}" --kinds ${pair_kinds} --num_pairs "${num_pairs}" \
+        "${genders[@]}" ${pair_opts}
     once "${dir}/tokens/.done.encode" "${made}" "${exp}/taste" "${chosen[@]}" -- \
         ${python} -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
         --output_dir "${dir}/tokens" --device "${device}" --max_excluded "${max_excluded}"
@@ -184,7 +191,11 @@ stage_report() {
     for dset in ${test_sets}; do
         [ ! -f "${exp}/slm/pairs/${dset}/pairs.json" ] \
             || rows+=(--pairs "${dset}=${exp}/slm/pairs/${dset}/pairs.json")
+        local heard=${exp}/slm/continuations/${dset}/scores/continuations.json
+        [ ! -f "${heard}" ] || rows+=(--continuations "${dset}=${heard}")
     done
+    [ ! -f "${exp}/slm/benchmarks/pairs.json" ] \
+        || rows+=(--pairs "benchmarks=${exp}/slm/benchmarks/pairs.json")
     # shellcheck disable=SC2086  # several sets
     run ${python} -m espnet_taste.bin.report "${rows[@]}" "${folders[@]}" \
         --test_sets ${test_sets} --output_dir "${exp}" \

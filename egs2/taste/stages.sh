@@ -1,5 +1,6 @@
 # One function per stage of taste.sh, up to the last training; scores.sh has the others,
-# running.sh the ways in which they run things.
+# benchmarks.sh those that judge the spoken LM as others do, running.sh the ways in which
+# they run things.
 # shellcheck shell=bash disable=SC2154  # the options are variables of taste.sh
 
 exp=${expdir}/${tag:-${corpus}}

@@ -22,6 +22,7 @@ stages=(
     reconstruct         # test sets: text + codes -> units -> audio
     score_tokenizers    # units, audio and rates of the tokenizers
     continue_speech     # spoken prompts of the test sets, continued
+    score_continuations # what a judge hears in them, if it is wanted
     score_pairs         # spoken LM on pairs of real speech that differ in one thing
     score_slm           # losses of the spoken LM
     report              # results.json and RESULTS.md
@@ -81,6 +82,11 @@ pair_kinds=          # pairs that score_pairs makes of the test sets, e.g.
                      # "speaker_switch topic_switch"; default: none
 num_pairs=100        # of every kind and test set, at most
 pair_opts=           # further options of espnet_taste.bin.make_pairs
+benchmark_sets=      # sets of local/prepare_pairs.py that score_pairs scores as well, e.g.
+                     # "salmon sSC tSC"; default: none
+benchmark_transcripts=asr # the words of these: asr, by Whisper, or given, their text
+continuation_scores=false # judge what continue_speech makes
+continuation_opts=   # further options of espnet_taste.bin.score_continuations
 max_audio_utts=50    # utterances of a test set that are synthesised and judged
 max_topline_utts=200 # likewise from the units alone, and of the original
 
@@ -99,6 +105,7 @@ run_args=$(printf '%q ' "$@")
 . ./running.sh
 . ./stages.sh
 . ./scores.sh
+. ./benchmarks.sh
 
 [ $# -eq 0 ] || fail "unexpected argument '$1'; options are --<name> <value>"
 for name in train_set valid_set test_sets; do
@@ -116,6 +123,9 @@ for name in ${skip_stages}; do
     [[ " ${stages[*]} " == *" ${name} "* ]] \
         || fail "--skip_stages: no stage '${name}'; stages: ${stages[*]}"
 done
+
+[[ "${benchmark_transcripts}" =~ ^(asr|given)$ ]] \
+    || fail "--benchmark_transcripts is asr or given, not '${benchmark_transcripts}'"
 
 # --- driver -----------------------------------------------------------------
 

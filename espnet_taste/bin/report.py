@@ -37,6 +37,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="pairs.json of espnet_taste.bin.score_pairs",
     )
     parser.add_argument(
+        "--continuations",
+        action="append",
+        default=[],
+        metavar="SET=FILE",
+        help="continuations.json of espnet_taste.bin.score_continuations",
+    )
+    parser.add_argument(
         "--output_dir", type=Path, required=True, help="gets results.json, RESULTS.md"
     )
     group = parser.add_mutually_exclusive_group(required=True)
@@ -85,6 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             exclusions=gather_exclusions(args.data_dir),
             pairs={
                 n: read_pair_scores(Path(p)) for n, p in _pairs("--pairs", args.pairs)
+            },
+            continuations={
+                n: read_continuation_scores(Path(p))
+                for n, p in _pairs("--continuations", args.continuations)
             },
         )
         page = HEADER + render_page(results)
@@ -161,6 +172,14 @@ def read_pair_scores(path: Path) -> dict:
     content = _read_object(path)
     if not {"transcripts", "conventions"} <= set(content):
         raise ValueError(f"{path}: no 'transcripts' and 'conventions'")
+    return content
+
+
+def read_continuation_scores(path: Path) -> dict:
+    """Read what ``espnet_taste.bin.score_continuations`` wrote."""
+    content = _read_object(path)
+    if not {"judge", "gen_ppl", "auto_bleu"} <= set(content):
+        raise ValueError(f"{path}: no 'judge', 'gen_ppl' and 'auto_bleu'")
     return content
 
 

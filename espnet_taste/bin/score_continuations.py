@@ -2,7 +2,9 @@
 """Score spoken continuations: what a judge hears, its perplexity, its repetitions.
 
 Reads the audio of continuations without their prompts (espnet_taste.bin.complete
---with_prompt false, then decode), or their texts instead of audio. Writes
+--with_prompt false, then decode), or their texts instead of audio. With --prompts the
+audio begins with the prompts (espnet_taste.bin.continue_speech), whose words are cut
+off what was heard; opinion scores are then of both. Writes
 ``continuations.json`` (GenPPL, auto-BLEU-2, words, ratings, each with bootstrap
 intervals) and ``items.jsonl``. What the judge heard and the chat model answered is
 kept, so a killed run goes on where it was. What others have published stands beside it;
@@ -28,6 +30,11 @@ def get_parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--wav_scp", type=Path, help="audio of the continuations")
     source.add_argument("--text", type=Path, help="their texts, where no judge listens")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        help="report.jsonl with key and prompt, where all begin with their prompts",
+    )
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument(
         "--llm", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="judges the text"
@@ -78,6 +85,7 @@ def score(args: argparse.Namespace) -> None:
     items = score_texts(args, texts)
     facts: dict[str, Any] = {
         "judge": judge,
+        "prompts_cut_off": args.prompts is not None,
         "llm": args.llm,
         "normaliser": NORMALISER,
         "mos": args.mos,
@@ -123,15 +131,34 @@ def read_texts(args: argparse.Namespace) -> tuple[dict[str, str], str]:
         texts, source = hear(args)
     if not texts:
         raise ValueError(f"{args.text or args.wav_scp}: no continuations")
-    return texts, source
+    return cut_prompts(args, texts), source
+
+
+def cut_prompts(args: argparse.Namespace, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return what was heard behind the prompts.
+
+    Raises:
+        ValueError: If a prompt is missing.
+    """
+    from espnet_taste.eval.continuations import behind_prompt
+    from espnet_taste.eval.json_lines import read_rows
+
+    if args.prompts is None:
+        return dict(texts)
+    rows = read_rows(args.prompts, ("key", "prompt"))
+    prompts = {row["key"]: row["prompt"] for _, row in rows}
+    missing = sorted(texts.keys() - prompts.keys())
+    if missing:
+        raise ValueError(f"{args.prompts}: no prompt of '{missing[0]}'")
+    return {key: behind_prompt(text, prompts[key]) for key, text in texts.items()}
 
 
 def hear(args: argparse.Namespace) -> tuple[dict[str, str], str]:
     """Let the judge write down all recordings."""
     from espnet_taste.bin.progress import progress
-    from espnet_taste.data.data_dir import DataDir
     from espnet_taste.data.kaldi import read_table
     from espnet_taste.eval.asr_judge import JudgeOptions, WhisperJudge, judge_all
+    from espnet_taste.eval.audio_scores import AudioSet
     from espnet_taste.weights import fingerprint, resolve
 
     folder = resolve(args.judge)
@@ -141,8 +168,8 @@ def hear(args: argparse.Namespace) -> tuple[dict[str, str], str]:
         f"{args.judge}@{fingerprint(folder)[:12]}",
         JudgeOptions(language=language),
     )
-    data = DataDir(args.wav_scp.parent, read_table(args.wav_scp), None, None, None)
-    signals = ((key, data.read(key)) for key in progress(list(data.wav), "listen"))
+    audio = AudioSet(read_table(args.wav_scp), args.wav_scp.parent)
+    signals = ((key, audio.read(key)) for key in progress(list(audio.wavs), "listen"))
     args.output_dir.mkdir(parents=True, exist_ok=True)
     heard = judge_all(judge, signals, args.output_dir / "judge.jsonl")
     return {key: transcript.text for key, transcript in heard.items()}, judge.name

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from espnet_taste.eval.bootstrap import RatioData, mean_interval, ratio_interval
+from espnet_taste.eval.normalise import normalise
 
 ORDER = 2  # n of the n-grams
 
@@ -46,6 +47,26 @@ def repeated_ngrams(words: Sequence[str], order: int = ORDER) -> tuple[int, int]
     grams = [tuple(words[i : i + order]) for i in range(len(words) - order + 1)]
     counts = Counter(grams)
     return sum(counts[gram] > 1 for gram in grams), len(grams)
+
+
+def behind_prompt(heard: str, prompt: str) -> str:
+    """Return what was heard behind a prompt, where a recording begins with it.
+
+    The cut is where the words before it become the prompt's with the fewest edits; of
+    several such places, the one nearest to the prompt's number of words.
+    """
+    said = normalise(prompt).split()
+    written = heard.split()
+    words = [(w, n) for n, text in enumerate(written) for w in normalise(text).split()]
+    # Edits from the first words of the prompt to the first k of what was heard.
+    edits = list(range(len(words) + 1))
+    for count, wanted in enumerate(said, start=1):
+        row = [count]
+        for k, (word, _) in enumerate(words, start=1):
+            row.append(min(edits[k] + 1, row[-1] + 1, edits[k - 1] + (word != wanted)))
+        edits = row
+    cut = min(range(len(edits)), key=lambda k: (edits[k], abs(k - len(said))))
+    return " ".join(written[words[cut][1] :]) if cut < len(words) else ""
 
 
 Ratings = Mapping[str, Mapping[str, float | None]]

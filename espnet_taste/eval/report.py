@@ -16,6 +16,7 @@ from espnet_taste.eval.cells import (
     format_score,
     table,
 )
+from espnet_taste.eval.continuation_page import render_continuations
 from espnet_taste.eval.metrics import METRICS
 from espnet_taste.eval.pair_page import render_pairs
 from espnet_taste.eval.results import Difference, Results, Row, SetResults
@@ -76,6 +77,7 @@ def render_page(results: Results) -> str:
     for test_set in results.sets:
         parts += render_set(test_set)
     parts += render_pairs(results.pairs)
+    parts += render_continuations(results.continuations)
     parts += ["## Excluded and skipped", *_exclusions(results)]
     parts += ["## How it was measured", bullets(method_notes(results))]
     parts += ["## Environment", _environment(results.metadata)]

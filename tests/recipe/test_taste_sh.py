@@ -44,25 +44,62 @@ def test_a_stage_range_runs_those_stages_in_order():
 def test_stages_can_be_skipped_by_name():
     result = dry("--stage", "15", "--skip_stages", "score_tokenizers score_slm report")
 
-    expected = ["reconstruct", "continue_speech", "score_pairs", "pack"]
+    expected = ["reconstruct", "continue_speech", "score_continuations"]
+    expected += ["score_pairs", "pack"]
     assert stages_of(result) == expected
 
 
-def test_pairs_are_made_encoded_scored_and_counted_where_they_are_wanted():
-    stage = ("--stage", "score_pairs", "--stop_stage", "score_pairs")
-    kinds = ("--pair_kinds", "speaker_switch topic_switch", "--num_pairs", "7")
-
-    commands = [
+def commands_of(stage, *options):
+    """Return the words of the commands of one stage, name first."""
+    out = dry("--stage", stage, "--stop_stage", stage, *options).stdout
+    return [
         line.split("espnet_taste.bin.")[1].split()
-        for line in dry(*stage, *kinds).stdout.splitlines()
+        for line in out.splitlines()
         if "espnet_taste.bin." in line
     ]
+
+
+def test_pairs_are_made_encoded_scored_and_counted_where_they_are_wanted():
+    kinds = ("--pair_kinds", "speaker_switch topic_switch", "--num_pairs", "7")
+
+    commands = commands_of("score_pairs", *kinds)
 
     names = [words[0] for words in commands]
     assert names == ["make_pairs", "encode", "likelihood", "score_pairs"]
     made = " ".join(commands[0])
     assert "--kinds speaker_switch topic_switch --num_pairs 7" in made
-    assert "espnet_taste.bin" not in dry(*stage).stdout
+    assert commands_of("score_pairs") == []
+
+
+def test_published_benchmarks_are_scored_at_once_by_the_words_of_one_source():
+    sets = ("--benchmark_sets", "sSC tSC")
+
+    commands = commands_of("score_pairs", *sets, "--whisper", "w")
+
+    names = [words[0] for words in commands]
+    assert names == [*["encode", "likelihood"] * 2, "score_pairs"]
+    assert "--data_dir data/sSC" in " ".join(commands[0])
+    assert "--transcripts asr" in " ".join(commands[0])
+    assert "--transcripts w " in " ".join(commands[1])
+    assert "--pairs data/sSC/pairs data/tSC/pairs" in " ".join(commands[-1])
+    given = commands_of("score_pairs", *sets, "--benchmark_transcripts", "given")
+    assert "--transcripts auto" in " ".join(given[0])
+    assert "--transcripts given" in " ".join(given[1])
+    result = dry(*sets, "--benchmark_transcripts", "mine")
+    assert "--benchmark_transcripts is asr or given" in result.stderr
+
+
+def test_continuations_are_scored_where_that_is_wanted():
+    (score,) = commands_of(
+        "score_continuations", "--continuation_scores", "true",
+        "--continuation_opts", "--mos dnsmos",
+    )  # fmt: skip
+
+    folder = "exp/mini_an4/slm/continuations/test"
+    text = " ".join(score)
+    assert f"--wav_scp {folder}/wav.scp --prompts {folder}/report.jsonl" in text
+    assert "--mos dnsmos" in text
+    assert commands_of("score_continuations") == []
 
 
 def test_the_topline_is_judged_before_any_tokenizer_is_trained():
@@ -80,12 +117,12 @@ def test_tokenizers_are_judged_before_the_spoken_lm_has_to_be_ready():
 
     stages = stages_of(result)
     assert stages.index("score_tokenizers") < stages.index("continue_speech")
-    *_, tokenizers, continued, pairs, slm = result.stdout.split(" stage ")
+    *_, tokenizers, continued, heard, pairs, slm = result.stdout.split(" stage ")
     for kind in ("units", "audio", "codes"):
         assert f"--kind {kind} --system taste" in tokenizers
     assert "--kind codes --system units_only" in tokenizers
     assert "--kind slm --system slm --set test " in slm
-    assert "--kind" not in continued + pairs
+    assert "--kind" not in continued + heard + pairs
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

@@ -132,6 +132,21 @@ def test_an_estimator_that_is_asked_for_and_absent_is_named(
     assert "score_continuations: scoring needs dnsmos" in capsys.readouterr().err
 
 
+def test_prompts_are_cut_off(tmp_path, capsys):
+    (tmp_path / "text").write_text("u Go on, two one.\n")
+    (tmp_path / "report.jsonl").write_text('{"key": "u", "prompt": "go on"}\n')
+    options = ["--text", str(tmp_path / "text")]
+    options += ["--prompts", str(tmp_path / "report.jsonl")]
+
+    assert run(tmp_path / "out", *options) == 0
+
+    facts = json.loads((tmp_path / "out" / "continuations.json").read_text())
+    assert facts["prompts_cut_off"] is True and facts["words"]["value"] == 2.0
+    (tmp_path / "report.jsonl").write_text('{"key": "v", "prompt": "go on"}\n')
+    assert run(tmp_path / "out", *options) == 1
+    assert "report.jsonl: no prompt of 'u'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -142,6 +157,17 @@ def test_an_estimator_that_is_asked_for_and_absent_is_named(
 def test_faults_are_named(tmp_path, options, message, capsys):
     assert run(tmp_path / "out", *options) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_continuation_without_a_sample_is_counted(tmp_path):
+    soundfile.write(tmp_path / "u.wav", np.full(3000, 0.1, np.float32), 16000)
+    soundfile.write(tmp_path / "v.wav", np.zeros(0, np.float32), 16000)
+    (tmp_path / "wav.scp").write_text("u u.wav\nv v.wav\n")
+
+    assert run(tmp_path / "out", "--wav_scp", str(tmp_path / "wav.scp")) == 0
+
+    facts = json.loads((tmp_path / "out" / "continuations.json").read_text())
+    assert (facts["num_items"], facts["num_empty"], facts["num_unrated"]) == (2, 1, 1)
 
 
 def test_silence_alone_is_an_error(tmp_path, capsys):

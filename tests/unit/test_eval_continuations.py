@@ -6,6 +6,7 @@ import pytest
 
 from espnet_taste.eval.continuations import (
     Heard,
+    behind_prompt,
     item_rows,
     repeated_ngrams,
     summarise,
@@ -79,3 +80,21 @@ def test_items_are_written_by_id():
 
     assert [row["key"] for row in rows] == ["u", "v"]
     assert rows[0]["text"] == "x" and rows[1]["num_repeated"] == 2
+
+
+@pytest.mark.parametrize(
+    ("heard", "prompt", "expected"),
+    [
+        ("Go on, two three.", "go on", "two three."),
+        ("go home two three", "go on", "two three"),
+        ("go on", "go on", ""),
+        ("go", "go on", ""),
+        ("oh go on two", "go on", "two"),
+        ("go two three", "go on", "three"),
+        ("", "go on", ""),
+        ("two three", "", "two three"),
+        ("a well-known - fact here", "A well known", "fact here"),
+    ],
+)
+def test_a_prompt_is_cut_off_what_was_heard(heard, prompt, expected):
+    assert behind_prompt(heard, prompt) == expected

@@ -343,3 +343,54 @@ def test_another_file_is_not_read_as_pair_scores(tmp_path, capsys, run_report):
 
     assert run_report(None, "--pairs", f"test={path}") == 1
     assert "no 'transcripts' and 'conventions'" in capsys.readouterr().err
+
+
+def continuation_facts(**fields):
+    facts = {"judge": "base", "llm": "some", "num_items": 9, "num_empty": 1}
+    facts["gen_ppl"] = {"value": 20.04, "low": 15.0, "high": 30.0}
+    facts["auto_bleu"] = {"value": 0.1, "low": None, "high": None}
+    facts["words"] = {"value": None, "low": None, "high": None}
+    return facts | fields
+
+
+def test_continuations_have_a_section_of_their_own():
+    row = {"system": "S", "value": 46.6, "source": "a paper", "note": "another LM"}
+    ratings = {"distillmos": {"value": 3.5, "low": 3.0, "high": 4.0}}
+    scores = {
+        "test": continuation_facts(ratings=ratings, published={"GenPPL": [row]}),
+        "more": continuation_facts(prompts_cut_off=True),
+    }
+
+    page = page_of(whole_run(), continuations=scores)
+
+    section = page.split("## Spoken continuations")[1].split("\n## ")[0]
+    assert "| test | 20.0 [15.0, 30.0] | 0.100 | - | 3.50 [3.00, 4.00] | 1 of 9 |" in (
+        section
+    )
+    assert "| more | 20.0 [15.0, 30.0] | 0.100 | - | - | 1 of 9 |" in section
+    for text in ("Judge: base; text LM: some.", "begin with their prompts"):
+        assert text in section
+    assert "* published, GenPPL: S 46.6" in section
+    assert "Spoken continuations" not in page_of(whole_run())
+
+
+def test_published_values_stand_below_the_pairs():
+    row = {"system": "S", "value": 61.5, "source": "a paper", "note": "summed"}
+    content = {"transcripts": "given", "conventions": {"sum": {"sSC": pair_facts(0.5)}}}
+    content["published"] = {"sSC": [row]}
+
+    page = page_of(whole_run(), pairs={"benchmarks": content})
+
+    assert "* published, sSC: S 61.5\n*   a paper: summed" in page
+
+
+def test_continuation_scores_are_read_from_their_file(tmp_path, run_report, capsys):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(continuation_facts()))
+
+    assert run_report(None, "--continuations", f"test={path}") == 0
+    (found,) = tmp_path.rglob("results.json")
+    assert json.loads(found.read_text())["continuations"]["test"]["llm"] == "some"
+    path.write_text("{}")
+    assert run_report(None, "--continuations", f"test={path}") == 1
+    assert "no 'judge', 'gen_ppl' and 'auto_bleu'" in capsys.readouterr().err
