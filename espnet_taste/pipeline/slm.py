@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
 from espnet_taste.pipeline.tokens import TasteTokens
@@ -19,7 +20,7 @@ from espnet_taste.slm.delay import PAD, DelayBatch
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.likelihood import SpokenLMScores, log_likelihoods, score
 from espnet_taste.slm.prompt import Prompt
-from espnet_taste.slm.text import LlmText
+from espnet_taste.slm.text import LlmText, load_llm
 from espnet_taste.slm.vocabulary import Vocabulary, read_vocabulary
 from espnet_taste.tasks.slm_builder import SpokenLMBuilder
 from espnet_taste.tasks.tokenizer_model import repeat_to_width
@@ -63,6 +64,13 @@ class SpokenLMInference:
             stop_at_eos=self.slm.end_id is not None,
         )
 
+    @cached_property
+    def text_llm(self) -> PreTrainedModel | None:
+        """The LLM before its training; None where adapters leave it as it was."""
+        if not self.slm.trains_llm:
+            return None
+        return load_llm(self.args.llm, self.slm.causal_lm.dtype).to(self.device)
+
     def open(self, data_dir: Path, codes_dir: Path) -> "CodedUtterances":
         """Open a set whose codes were extracted."""
         return CodedUtterances(data_dir, codes_dir, self.preprocess)
@@ -102,8 +110,9 @@ class SpokenLMInference:
         both = self._batch([*items, *others])
         batch = _rows_of(both, slice(0, len(items)))
         with self.model.autocast(self.device):
-            own = score(self.slm, batch)
-            other = score(self.slm, batch, _exchanged(both, len(items)))
+            own = score(self.slm, batch, None, self.text_llm)
+            exchanged = _exchanged(both, len(items))
+            other = score(self.slm, batch, exchanged, self.text_llm)
         text = {
             "matched": own.text_ce,
             "text_llm": own.text_llm_ce,

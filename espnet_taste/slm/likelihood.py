@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from espnet_taste.slm.delay import DelayBatch
 from espnet_taste.slm.losses import text_losses
@@ -73,7 +74,10 @@ def log_likelihoods(slm: SpokenLM, batch: DelayBatch) -> LogLikelihoods:
 
 @torch.no_grad()
 def score(
-    slm: SpokenLM, batch: DelayBatch, codes_read: Tensor | None = None
+    slm: SpokenLM,
+    batch: DelayBatch,
+    codes_read: Tensor | None = None,
+    text_llm: PreTrainedModel | None = None,
 ) -> SpokenLMScores:
     """Score every utterance of a batch.
 
@@ -82,23 +86,28 @@ def score(
         batch: Layouts and codes.
         codes_read: What is read of each word instead of its own codes, which stay
             what is to be predicted; (B, W, Q), int64.
+        text_llm: The LLM before it was trained itself; not needed where adapters were.
 
     Returns:
         The sums.
 
     Raises:
-        ValueError: If ``slm`` is in train mode; its latent would be random.
+        ValueError: If ``slm`` is in train mode (its latent would be random), or its LLM
+            was trained and ``text_llm`` is not given.
     """
     _require_eval(slm)
+    if slm.trains_llm and text_llm is None:
+        raise ValueError("this LLM itself was trained; give text_llm, it before that")
     read = batch if codes_read is None else replace(batch, word_codes=codes_read)
     hidden = slm.read(slm.embed(read))
     text_hidden, labels = slm.text_positions(hidden, batch)
     text = text_losses(text_hidden, labels, slm.output_layer)
     base, alone = (
-        text_losses(
-            slm.read_text_only(batch, adapted=adapted), labels, slm.output_layer
+        text_losses(hidden, labels, slm.output_layer)
+        for hidden in (
+            slm.read_text_only(batch, llm=text_llm),
+            slm.read_text_only(batch, adapted=True),
         )
-        for adapted in (False, True)
     )
 
     is_word = batch.word_codes[..., 0] != IGNORE

@@ -6,8 +6,7 @@ layer, and, where a word ends, the codes of the word D words ago, by a new head.
 LLM is frozen; LoRA adapters, the fusion, the head and two pad vectors are trained.
 
 Symbols: B batch, L fused positions, W words, H LLM width, D TASTE width (and word
-delay, in ``delay``, which tells the order of things in time), d latent width, Q
-codebooks, V vocabulary.
+delay, see ``delay``), d latent width, Q codebooks, V vocabulary.
 
 Source: TASTE (arXiv:2504.07053), text-aligned spoken language model.
 """
@@ -78,9 +77,8 @@ class SpokenLM(nn.Module):
         weights: Mixture of the losses.
 
     Raises:
-        ValueError: If the delay is below 1, input, head or fusion are unknown, the LLM
-            scales its logits or has no start symbol, ``lora`` is given for an LLM that
-            has adapters, or ``train_llm`` beside adapters or a divergence.
+        ValueError: If an option is unknown or does not go with another, or the LLM
+            scales its logits or has no start symbol.
     """
 
     def __init__(
@@ -124,8 +122,8 @@ class SpokenLM(nn.Module):
         if self.sos_id is None:
             raise ValueError(f"{config.model_type} has no start symbol; pass sos_id")
         self.end_id = end_id
-        self.trains_llm = train_llm
         self.llm = adapt(llm, lora)
+        self.trains_llm = train_llm
         if train_llm:
             unfreeze_llm(self.llm, weights.text_kl)
         self.codebooks = codebooks
@@ -178,8 +176,7 @@ class SpokenLM(nn.Module):
 
         Args:
             batch: Layouts and codes.
-            noise: Train-mode noise of the latent of every word, (B, W, d); None
-                draws it.
+            noise: Train-mode noise of the words' latents, (B, W, d); None draws it.
 
         Returns:
             The losses.
@@ -187,12 +184,9 @@ class SpokenLM(nn.Module):
         hidden = self.read(self.embed(batch))
         text_hidden, labels = self.text_positions(hidden, batch)
         share = self.weights.text_kl
+        plain = self.read_text_only(batch) if share > 0 else None
         text = text_losses(
-            text_hidden,
-            labels,
-            self.output_layer,
-            reference=self.read_text_only(batch) if share > 0 else None,
-            kl_share=share,
+            text_hidden, labels, self.output_layer, reference=plain, kl_share=share
         )
         prediction = self.predict_words(hidden, batch, noise)
         taste = self.head.losses(prediction, batch.word_codes, self.codebooks)
@@ -274,12 +268,12 @@ class SpokenLM(nn.Module):
             taste = self.taste_projection(taste)
             return self.fusion(taste, text.float()).to(dtype)
 
-    def read(self, inputs: Tensor) -> Tensor:
-        """Run the LLM over whole sequences.
+    def read(self, inputs: Tensor, llm: PreTrainedModel | None = None) -> Tensor:
+        """Run the LLM, or another of its kind, over whole sequences.
 
-        There is no attention mask: rows are padded on the right, where a causal
-        model cannot see. A cache is asked for and dropped, because without one
-        transformers looks for packed rows, which waits for the device.
+        There is no mask: rows are padded on the right, where a causal model cannot see.
+        A cache is asked for and dropped, because without one transformers looks for
+        packed rows, which waits for the device.
 
         Args:
             inputs: (B, N, H), in the LLM's dtype.
@@ -287,7 +281,7 @@ class SpokenLM(nn.Module):
         Returns:
             Last hidden states after the final norm, (B, N, H), in the LLM's dtype.
         """
-        backbone = self.causal_lm.base_model
+        backbone = (self.causal_lm if llm is None else llm).base_model
         with attention_kernel(inputs.device):
             return backbone(inputs_embeds=inputs, use_cache=True).last_hidden_state
 
@@ -318,22 +312,27 @@ class SpokenLM(nn.Module):
         return out.last_hidden_state[:, -1], out.past_key_values
 
     @torch.no_grad()
-    def read_text_only(self, batch: DelayBatch, adapted: bool = False) -> Tensor:
+    def read_text_only(
+        self,
+        batch: DelayBatch,
+        adapted: bool = False,
+        llm: PreTrainedModel | None = None,
+    ) -> Tensor:
         """Run the LLM without TASTE over the same tokens.
 
         Args:
             batch: Layouts; the codes are not read.
             adapted: With its adapters; without them it is the text LLM.
+            llm: What is run instead, with the same embedding.
 
         Returns:
-            Last hidden states at the positions that predict a token, (B, L - delay,
-            H), in the LLM's dtype; one more where an end is predicted.
+            Last hidden states where a token is predicted, (B, L - delay, H), in the
+            LLM's dtype; one more where an end is.
         """
         tokens = batch.tokens[:, : self._num_text_outputs(batch) - 1]
-        start = self.embed_start(len(tokens))
-        inputs = torch.cat([start, self.embed_tokens(tokens)], dim=1)
+        inputs = [self.embed_start(len(tokens)), self.embed_tokens(tokens)]
         with nullcontext() if adapted else adapters_disabled(self.llm):
-            return self.read(inputs)
+            return self.read(torch.cat(inputs, dim=1), llm)
 
     def text_positions(
         self, hidden: Tensor, batch: DelayBatch

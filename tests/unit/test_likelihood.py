@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_slm import LATENT_DIM, NUM_CODEBOOKS, make_batch, make_slm
+from tiny_slm import LATENT_DIM, NUM_CODEBOOKS, make_batch, make_llm, make_slm
 
 from espnet_taste.slm.delay import DelayBatch
 from espnet_taste.slm.likelihood import log_likelihoods, score
@@ -44,6 +44,23 @@ def test_the_text_llm_is_scored_without_adapters_and_speech():
     assert not torch.allclose(first.text_ce, second.text_ce)
     reference = make_slm(lora=None, weights=LossWeights(text_kl=1.0))
     torch.testing.assert_close(first.text_llm_ce, score(reference, batch).text_llm_ce)
+
+
+@torch.no_grad()
+def test_an_llm_that_was_trained_itself_is_compared_with_what_it_was():
+    batch = make_batch(SIZES)
+    weights = LossWeights(text_kl=0.0)
+    slm = make_slm(lora=None, train_llm=True, weights=weights)
+    for parameter in slm.llm.base_model.layers.parameters():
+        parameter.mul_(1.1)
+
+    scores = score(slm.eval(), batch, text_llm=make_llm().eval())
+
+    before = score(make_slm(lora=None), batch)
+    torch.testing.assert_close(scores.text_llm_ce, before.text_llm_ce)
+    assert not torch.allclose(scores.text_alone_ce, before.text_alone_ce)
+    with pytest.raises(ValueError, match="itself was trained; give text_llm"):
+        score(slm, batch)
 
 
 @torch.no_grad()
