@@ -45,6 +45,7 @@ CONFIG = {
     "sos_id": 60,
     "loss_weights": [0.3, 0.7],
     "taste_width": 10,
+    "delay_level": "word",
     "variants": {
         "far": {"delay": 3, "out_llm_module": "continue_latent_linear_last"},
         "near": {"delay": 1, "out_llm_module": "linear_last"},

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from fabricated_pack import Writer
+from released_unit_lm import build_unit_lm
 from torch import Tensor
 
 from espnet_taste.decoder.contracts import UnitSampling
@@ -33,7 +34,7 @@ NORMS = {".norm1.": ".norm_mha.", ".norm2.": ".norm_ff."}
 GRADIENTS = {
     "fusion_weights": "fusion.weights",
     "llm_embedding": "special_embedding.weight",
-    "llm_layer0_pos_bias_u": "unit_encoder.layers.0.self_attn.pos_bias_u",
+    "llm_layer1_pos_bias_v": "unit_encoder.layers.1.self_attn.pos_bias_v",
     "text_encoder_input_weight": "text_encoder.input_layer.0.weight",
     "speech_embedding": "unit_embedding.weight",
 }
@@ -51,7 +52,6 @@ def released_name(name: str) -> str:
 
 def write_unit_lm(folder: Path, seed: int) -> None:
     """Logits, loss, gradients, cached decoding, generation."""
-    heads = 3
     config = {
         "text_token_size": 40,
         "encoder_input_size": 10,
@@ -59,9 +59,10 @@ def write_unit_lm(folder: Path, seed: int) -> None:
         "llm_input_size": 18,
         "speech_token_size": 23,
         "spk_embed_dim": 7,
-        "text_encoder": {"heads": heads, "units": 16, "blocks": 1},
-        "audio_token_encoder": {"heads": heads, "units": 20, "blocks": 1},
-        "llm": {"heads": heads, "units": 24, "blocks": 2},
+        "text_encoder": {"heads": 9, "units": 16, "blocks": 1},
+        "audio_token_encoder": {"heads": 2, "units": 20, "blocks": 1},
+        "llm": {"heads": 3, "units": 24, "blocks": 2},
+        "fusion": {"normalize": False},
     }
     case = Writer("speech_decoder", config, seed)
     model = build(config, seed).eval()
@@ -79,26 +80,7 @@ def write_unit_lm(folder: Path, seed: int) -> None:
 def build(config: dict, seed: int) -> UnitLM:
     """Return a unit LM with random weights."""
     torch.manual_seed(seed)
-    text, taste, lm = (
-        config[name] for name in ("text_encoder", "audio_token_encoder", "llm")
-    )
-    model = UnitLM(
-        config["speech_token_size"],
-        config["text_token_size"],
-        config["audio_encoder_input_size"],
-        speaker_dim=config["spk_embed_dim"],
-        text_dim=config["encoder_input_size"],
-        taste_input_dim=TASTE_INPUT_DIM,
-        width=config["llm_input_size"],
-        heads=lm["heads"],
-        feedforward=lm["units"],
-        text_feedforward=text["units"],
-        taste_feedforward=taste["units"],
-        text_layers=text["blocks"],
-        taste_layers=taste["blocks"],
-        lm_layers=lm["blocks"],
-        dropout=0.0,
-    )
+    model = build_unit_lm(config, TASTE_INPUT_DIM)
     with torch.no_grad():  # or generation would not end within its bounds
         model.output.bias[-1] += 2.0
     return model

@@ -42,13 +42,14 @@ def build_codebooks(case, taste_width, sizes):
     return rvq
 
 
-def build_spoken_lm(case, sizes, *, delay, out_module, state):
+def build_spoken_lm(case, sizes, *, delay, level="word", out_module, state):
     """Return our spoken LM in eval mode with released weights.
 
     Args:
         case: The golden case.
         sizes: Quantizer sizes of its configuration.
-        delay: Word delay.
+        delay: Delay in words or tokens.
+        level: Which of the two.
         out_module: Released name of the head.
         state: Released weights, ``spoken_lm.`` removed.
     """
@@ -59,6 +60,7 @@ def build_spoken_lm(case, sizes, *, delay, out_module, state):
         build_codebooks(case, config["taste_width"], sizes),
         config["taste_width"],
         delay=delay,
+        delay_level=level,
         head=HEADS[out_module],
         lora={"r": config["lora"]["r"], "alpha": config["lora"]["alpha"], "dropout": 0},
         sos_id=config["sos_id"],

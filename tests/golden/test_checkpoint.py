@@ -219,9 +219,11 @@ def test_dtypes_are_those_of_the_file(case, official, converted):
     assert counts == case.info["tensor_dtypes"]
 
 
-@pytest.mark.parametrize("shard_bytes", [10**12, 200_000, 1])
-def test_there_and_back_bit_for_bit(official, converted, tmp_path, shard_bytes):
-    options = Options(max_shard_bytes=shard_bytes)
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.0])
+def test_there_and_back_bit_for_bit(official, converted, tmp_path, share):
+    """In one file, in some shards, and in as many as there are tensors."""
+    total = sum(tensor.nbytes for tensor in read_folder(official).values())
+    options = Options(max_shard_bytes=max(1, int(share * total)))
     convert(converted[0], tmp_path / "back", to="official", options=options)
 
     before, after = read_folder(official), read_folder(tmp_path / "back")
@@ -233,7 +235,7 @@ def test_there_and_back_bit_for_bit(official, converted, tmp_path, shard_bytes):
     for name in ("config.json", "generation_config.json"):
         assert (tmp_path / "back" / name).read_bytes() == (official / name).read_bytes()
     is_single = (tmp_path / "back" / "model.safetensors").is_file()
-    assert is_single == (shard_bytes == 10**12)
+    assert is_single == (share == 1.0)
 
 
 def bits(tensor):
@@ -254,11 +256,13 @@ def test_one_file_and_shards_convert_alike(case, official, converted, tmp_path):
 
 
 def test_the_output_layer_is_a_matrix_of_its_own(official, model):
+    """Whatever the config says of ties (the released one says tied).
+
+    Reference defect C5: it makes up the output layer at random where a file lacks it;
+    ``test_convert_checkpoint.py`` has that such a file is refused.
+    """
     llm = model.spoken_lm.causal_lm
     stored = read_folder(official)
-    assert json.loads((official / "config.json").read_text())["text_config"][
-        "tie_word_embeddings"
-    ]
     for name, ours in {
         "lm_head.weight": llm.lm_head.weight,
         "model.embed_tokens.weight": llm.model.embed_tokens.weight,

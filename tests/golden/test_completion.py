@@ -6,10 +6,11 @@ import torch
 from reference_names import load_unit_lm
 from released_slm import SPOKEN_LM, build_spoken_lm
 from released_tower import build_tokenizer
+from released_unit_lm import build_unit_lm
 
+from espnet_taste.convert.architecture import PREFIX_IDS, VALUE_LAYER
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.generation import generate_units, unit_bounds
-from espnet_taste.decoder.unit_lm import UnitLM
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import CompletionSettings, complete
 from espnet_taste.slm.prompt import Prompt
@@ -40,7 +41,7 @@ def vocabulary(case, texts):
     return build_vocabulary(
         texts,
         special_ids=range(sos_id, len(texts)),
-        banned_ids=[sos_id + 1],
+        banned_ids=range(len(texts))[sos_id : sos_id + 2],  # start and end, released
         ban="released",
     )
 
@@ -55,6 +56,7 @@ def build(case):
                 case,
                 case.config["quantizer"],
                 delay=delay,
+                level=case.config["delay_level"],
                 out_module=case.config["out_llm_module"],
                 state=case.state(SPOKEN_LM),
             )
@@ -89,11 +91,12 @@ def settings_of(case, run):
     )
 
 
-def test_codes_of_the_audio_prompt(case, golden):
-    """Value layer and prefix are those of the case ``tower``; this one has none."""
-    config = golden("tower").config
+def test_codes_of_the_audio_prompt(case):
+    """Where the case names no value layer and prefix, those of the released code."""
     tokenizer = build_tokenizer(
-        case, config["target_hidden_layer"], config["decoder_prefix_ids"]
+        case,
+        case.config.get("target_hidden_layer", VALUE_LAYER),
+        case.config.get("decoder_prefix_ids", PREFIX_IDS),
     )
     names = case.sub_cases("asr_indices")
     assert names
@@ -178,24 +181,8 @@ def test_every_run(case, texts, results):
 
 @pytest.fixture(scope="module")
 def unit_lm(case):
-    config, state = case.config, case.state("speech_decoder.")
-    sizes, taste = config["speech_decoder"], config["audio_token_encoder"]
-    lm = UnitLM(
-        sizes["speech_token_size"],
-        sizes["text_token_size"],
-        config["taste_width"],
-        speaker_dim=sizes["spk_embed_dim"],
-        text_dim=sizes["encoder_input_size"],
-        taste_input_dim=len(state["audio_embed_affine_layer.bias"]),
-        width=sizes["llm_input_size"],
-        heads=sizes["llm__attention_heads"],
-        feedforward=sizes["llm__linear_units"],
-        text_feedforward=sizes["encoder__linear_units"],
-        taste_feedforward=taste["units"],
-        text_layers=sizes["encoder__num_blocks"],
-        taste_layers=taste["blocks"],
-        lm_layers=sizes["llm__num_blocks"],
-    )
+    state = case.state("speech_decoder.")
+    lm = build_unit_lm(case.config, len(state["audio_embed_affine_layer.bias"]))
     load_unit_lm(lm, state)
     return lm.eval()
 
@@ -219,9 +206,10 @@ def test_units_of_every_run(case, build, texts, results, unit_lm):
         tokens, words = asr_tokens_of(case, texts, result)
         codes = torch.from_numpy(result.codes[words])
         if mode == "audio" and not run["out_generated_part_only"]:
-            length = int(case.input("audio.asr_token_lengths"))
-            tokens = [*case.input("audio.asr_token_ids")[0, :length].tolist(), *tokens]
-            codes = torch.cat([case.output("audio.asr_indices")[0, :length], codes])
+            length = int(case.input(f"{mode}.asr_token_lengths"))
+            prompt = case.input(f"{mode}.asr_token_ids")[0, :length].tolist()
+            tokens = [*prompt, *tokens]
+            codes = torch.cat([case.output(f"{mode}.asr_indices")[0, :length], codes])
 
         generated = generate_units(
             unit_lm,

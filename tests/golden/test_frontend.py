@@ -5,16 +5,25 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
+from espnet_taste.convert.architecture import DISTIL_LARGE_V3, PREFIX_IDS
 from espnet_taste.decoder.mel import resample
-from espnet_taste.tokenizer.log_mel import HOP_SAMPLES, log_mel, mel_filters
-from espnet_taste.units.campplus import kaldi_fbank, speaker_features
+from espnet_taste.tokenizer.log_mel import FFT_SIZE, HOP_SAMPLES, log_mel, mel_filters
+from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.units.campplus import WINDOW, kaldi_fbank, speaker_features
 from espnet_taste.weights import resolve
 from espnet_taste.words import encode_words, split_words
+
+SHIFT = SAMPLE_RATE_HZ // 100  # Kaldi's: 10 ms
 
 
 @pytest.fixture(scope="module")
 def case(golden):
-    return golden("frontend")
+    """The case, of whose settings these are no choice of ours."""
+    found = golden("frontend")
+    config = found.config
+    assert (config["n_fft"], config["hop"]) == (FFT_SIZE, HOP_SAMPLES)
+    assert config["sampling_rate"] == SAMPLE_RATE_HZ
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +113,17 @@ def test_words_of_the_released_rule(case):
         assert [" " + word for word in words] == sentence["words"]
 
 
+def test_special_tokens_are_those_that_converted_models_get(case):
+    """The released config does not name them, so that the converter has to."""
+    tokenizer = case.info["tokenizer"]
+
+    assert list(PREFIX_IDS) == tokenizer["prefix_ids"]
+    assert DISTIL_LARGE_V3["vocab_size"] == tokenizer["vocabulary_size"]
+    assert DISTIL_LARGE_V3["eos_token_id"] == tokenizer["eot_id"]
+    for sentence in tokenizer["sentences"]:
+        assert max(sentence["token_ids"]) < tokenizer["eot_id"]  # no special token
+
+
 @pytest.mark.weights
 def test_whisper_tokens(case, multilingual_tokenizer):
     for sentence in case.info["tokenizer"]["sentences"]:
@@ -114,11 +134,11 @@ def test_whisper_tokens(case, multilingual_tokenizer):
 
 
 def test_filter_bank_of_the_speaker_encoder(case):
-    waveform = case.input("waveform_int16").float() / 32768
-    # One second; the mean is that of this excerpt.
-    excerpt = waveform[: case.config["sampling_rate"]]
+    """Of the samples that the frames of the first result cover, and their mean."""
+    (whole,) = case.output_names("speaker_fbank_first")
+    part, first = excerpt(case, "speaker_fbank_mean_subtracted")
+    num_samples = (len(case.output(whole)) - 1) * SHIFT + WINDOW
+    speech = waveform_of(case)[:num_samples]
 
-    case.check("speaker_fbank_first_second", kaldi_fbank(excerpt))
-    first = len(case.output("speaker_fbank_mean_subtracted_first20"))
-    features = speaker_features(excerpt)
-    case.check("speaker_fbank_mean_subtracted_first20", features[:first])
+    case.check(whole, kaldi_fbank(speech))
+    case.check(part, speaker_features(speech)[:first])

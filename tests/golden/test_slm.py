@@ -39,6 +39,7 @@ def build(case):
                 case,
                 case.config["rvq"],
                 delay=variant["delay"],
+                level=case.config["delay_level"],
                 out_module=variant["out_llm_module"],
                 state={**state, **special},
             )
@@ -49,8 +50,9 @@ def build(case):
     return build_variant
 
 
-def make_batch(case, delay):
+def make_batch(case, model):
     """Lay out the batch of the case, leaving its padding aside."""
+    delay = model.delay, model.delay_level
     rows = zip(
         case.input("llm_token_ids").numpy(),
         case.input("llm_word_ids").numpy(),
@@ -59,7 +61,7 @@ def make_batch(case, delay):
     )
     layouts, codes = [], []
     for tokens, words, indices, length in rows:
-        layouts.append(delay_words(tokens[:length], words[:length], delay))
+        layouts.append(delay_words(tokens[:length], words[:length], *delay))
         codes.append(indices[:length][indices[:length, 0] != IGNORE])
     return collate(layouts, codes)
 
@@ -101,7 +103,7 @@ def check_reference(model, batch, case, name):
 def each_variant(variants, build, case):
     for name in variants:
         model = build(name)
-        yield name, model, make_batch(case, model.delay)
+        yield name, model, make_batch(case, model)
 
 
 def test_layout(case, build, variants):
@@ -203,7 +205,7 @@ def test_one_word_of_one_or_more_tokens(case, build):
         num_tokens = int(sub.removeprefix("oneword_t"))
         model = build(variant)
         words = np.zeros(num_tokens, dtype=int)
-        layout = delay_words(first[:num_tokens], words, model.delay)
+        layout = delay_words(first[:num_tokens], words, model.delay, model.delay_level)
         batch = collate([layout], [code[None]])
 
         case.check(f"{name}.llm_inputs", model.embed(batch)[0])

@@ -5,11 +5,13 @@ size is read from it.
 """
 
 import json
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from reference_names import UNIT_LM_ALONE, load_unit_lm, unit_lm_name
+from released_unit_lm import build_unit_lm
 
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.generation import UnitStepper, prompt_layout, unit_bounds
@@ -21,10 +23,10 @@ GREEDY = UnitSampling(top_k=1)
 GRADIENTS = {
     "fusion_weights": "fusion.weights",
     "llm_embedding": "special_embedding.weight",
-    "llm_layer0_pos_bias_u": "unit_encoder.layers.0.self_attn.pos_bias_u",
     "text_encoder_input_weight": "text_encoder.input_layer.0.weight",
     "speech_embedding": "unit_embedding.weight",
 }
+POSITION_BIAS = re.compile(r"llm_layer(\d+)_(pos_bias_[uv])")
 
 
 @pytest.fixture
@@ -34,30 +36,8 @@ def case(golden):
 
 @pytest.fixture
 def unit_lm(case):
-    config = case.config
-    text, taste, lm = (
-        config[name] for name in ("text_encoder", "audio_token_encoder", "llm")
-    )
-    model = UnitLM(
-        config["speech_token_size"],
-        config["text_token_size"],
-        config["audio_encoder_input_size"],
-        speaker_dim=config["spk_embed_dim"],
-        text_dim=config["encoder_input_size"],
-        taste_input_dim=case.state("speech_decoder.audio_embed_affine_layer.")[
-            "bias"
-        ].numel(),
-        width=config["llm_input_size"],
-        heads=lm["heads"],
-        feedforward=lm["units"],
-        text_feedforward=text["units"],
-        taste_feedforward=taste["units"],
-        text_layers=text["blocks"],
-        taste_layers=taste["blocks"],
-        lm_layers=lm["blocks"],
-        dropout=0.0,
-    )
     state = case.state("speech_decoder.")
+    model = build_unit_lm(case.config, len(state["audio_embed_affine_layer.bias"]))
     load_unit_lm(model, state)
     return model.eval()
 
@@ -160,12 +140,20 @@ def test_loss_and_gradients(case, unit_lm, layout, condition, packed):
     loss.backward()
 
     case.check("loss", loss)
-    gradients = {
-        name: unit_lm.get_parameter(ours).grad for name, ours in GRADIENTS.items()
-    }
-    gradients["taste_embeds"] = taste.grad
-    for name in case.output_names("grad."):
-        case.check(name, gradients[name.removeprefix("grad.")])
+    names = case.output_names("grad.")
+    assert names
+    for name in names:
+        parameter = name.removeprefix("grad.")
+        value = taste if parameter == "taste_embeds" else weight(unit_lm, parameter)
+        case.check(name, value.grad)
+
+
+def weight(unit_lm, name):
+    """Look up the parameter that a gradient of the case is of."""
+    if layer := POSITION_BIAS.fullmatch(name):
+        number, bias = layer.groups()
+        return unit_lm.get_parameter(f"unit_encoder.layers.{number}.self_attn.{bias}")
+    return unit_lm.get_parameter(GRADIENTS[name])
 
 
 def test_text_only_loss(case, unit_lm, layout, condition):
