@@ -237,6 +237,7 @@ def test_greedy_generation(case, unit_lm, name):
 
 
 def test_released_length_bounds(golden):
+    """Reference defect C15, kept by name: the prompt is counted, not the text."""
     rule = torch.tensor(golden("logic_schedules").info["s3_bounds"])
 
     least, most = unit_bounds(rule[:, 0], UnitSampling(bounds="prompt"))

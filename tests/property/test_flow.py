@@ -58,6 +58,7 @@ def alone(flow, batch, row):
 @pytest.mark.parametrize("unit_padding", [0, -1, 19, 10**6])
 @pytest.mark.parametrize("noise_padding", [0.0, -3.0, 50.0])
 def test_batch_equals_single(flow, batch, unit_padding, noise_padding):
+    """Reference defect C27: its mask is added to the scores and hides no padding."""
     units, speaker, noise = (value.clone() for value in batch)
     for row, length in enumerate(LENGTHS.tolist()):
         units[row, length:] = unit_padding
@@ -115,6 +116,7 @@ def test_noise_of_a_row_does_not_depend_on_its_batch():
 
 
 def test_it_stays_frozen_and_in_eval_mode(flow):
+    """Reference defect C7: dropout stays on when speech is generated."""
     assert not FlowMatching(CONFIG).training
     torch.nn.ModuleList([flow]).train()
 

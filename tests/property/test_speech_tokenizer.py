@@ -60,6 +60,7 @@ def text(sizes, num_tokens=None, pad=0):
 @settings(max_examples=15, deadline=None)
 @given(batch=utterances, pad=st.sampled_from([0, -1, 77]), extra=st.integers(0, 700))
 def test_batch_equals_singles_whatever_the_padding(window, batch, pad, extra):
+    """Reference defect C33: all rows of a batch get the length of the first."""
     model = MODELS[window]
     samples = [num_samples for num_samples, _ in batch]
     num_samples = min(max(samples) + extra, WINDOW_SAMPLES)

@@ -76,6 +76,21 @@ def test_the_released_decoder_has_the_size_of_the_released_decoder():
     assert round(total / 1e6, 1) == 153.4
 
 
+@pytest.mark.parametrize("folder", [".", "debug", "released"])
+def test_all_sub_stages_train_one_decoder(folder):
+    """Reference defect C22: normalisation and the end come and go between stages."""
+    paths = [path for path in TOKENIZER if path.parent == CONF / folder]
+    confs = {path.name: yaml.safe_load(path.read_text()) for path in paths}
+    assert len(confs) >= 3
+    for key in ("decoder", "decoder_conf", "span_conf"):
+        assert len({repr(conf[key]) for conf in confs.values()}) == 1, key
+    # What listens is one from its first sub-stage on.
+    listening = [conf for conf in confs.values() if conf["encoder"] != "none"]
+    assert len(listening) >= 2
+    for key in ("encoder", "encoder_conf", "aggregator", "aggregator_conf"):
+        assert len({repr(conf[key]) for conf in listening}) == 1, key
+
+
 @pytest.mark.parametrize(
     "name", ["train_slm.yaml", "debug/train_slm.yaml", "released/train_slm.yaml"]
 )
@@ -101,6 +116,7 @@ def test_decoding_options_fit(name):
 
 
 def test_a_misspelt_key_stops_the_program(tmp_path, capsys):
+    """Reference defect C32: such a key is ignored."""
     from espnet_taste.tasks.tokenizer import TasteTokenizerTask
 
     path = tmp_path / "c.yaml"

@@ -142,6 +142,7 @@ def test_there_is_no_dropout_in_training(states):
 
 
 def test_attention_maps_are_collected_on_request_only(states):
+    """Reference cost P9: they are computed and kept at every pass."""
     aggregator = tiny_aggregator()
 
     maps = aggregator.attention_maps(TOKENS, LENGTHS, WORDS, states)

@@ -89,6 +89,7 @@ def spoil(name, value):
 )
 @pytest.mark.parametrize("num_shards", [1, 2])
 def test_bad_tensors(state, tmp_path, change, error, words, num_shards):
+    """Reference defect C5 among them: an output layer that is absent."""
     change(state)
     source = write_checkpoint(tmp_path / "source", state, num_shards)
 

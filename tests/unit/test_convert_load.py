@@ -7,8 +7,10 @@ from safetensors.torch import load_file, save_file
 from tiny_released import (
     BACKBONE,
     CODEBOOK,
+    CONFIG,
     CONV,
     EMBEDDING,
+    LLM_WIDTH,
     LM_HEAD,
     released_state,
     write_checkpoint,
@@ -42,6 +44,7 @@ def parts_of(model):
 
 
 def test_weights_are_those_of_the_files(state, folder):
+    """Reference defects C3 and C5: a fresh spoken LM, a made-up output layer."""
     model = load_released(folder)
     tokenizer, _, spoken_lm = parts_of(model)
     llm = spoken_lm.causal_lm
@@ -63,6 +66,25 @@ def test_nothing_is_left_without_memory(folder):
     for part in parts_of(load_released(folder)):
         tensors = dict(part.named_parameters()) | dict(part.named_buffers())
         assert [name for name, tensor in tensors.items() if tensor.is_meta] == []
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 0.25])
+def test_the_norms_of_the_llm_have_the_epsilon_of_the_config(state, tmp_path, epsilon):
+    """No golden case tells one from another: their states are large."""
+    text = {**CONFIG["text_config"], "rms_norm_eps": epsilon}
+    source = write_checkpoint(
+        tmp_path / "source", state, config={**CONFIG, "text_config": text}
+    )
+    convert(source, tmp_path / "ours", to="espnet_taste", options=Options(BACKBONE))
+
+    llm = load_released(tmp_path / "ours", llm_dtype=torch.float32).spoken_lm.causal_lm
+
+    x = 0.1 * torch.randn(3, LLM_WIDTH)
+    scale = (x.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+    norms = [module for module in llm.modules() if "RMSNorm" in type(module).__name__]
+    assert len(norms) == 3
+    for norm in norms:
+        torch.testing.assert_close(norm(x), norm.weight * x * scale)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32])

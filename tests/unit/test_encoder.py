@@ -95,6 +95,7 @@ def test_speech_beyond_the_window_is_refused(window):
 
 @pytest.mark.parametrize("window", ["full", "trimmed"])
 def test_padding_beyond_the_window_is_no_speech(window):
+    """Reference defect C34: what pads a spectrogram is louder than silence."""
     encoder = tiny_encoder(window=window)
     speech, lengths = random_speech(8000, num_samples=WINDOW_SAMPLES + 999, pad=0.5)
 

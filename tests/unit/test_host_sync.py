@@ -51,6 +51,7 @@ def test_encoder(window):
 
 
 def test_aggregator_and_words():
+    """Reference cost P5: a loop over words, each of which waits."""
     aggregator = tiny_aggregator()
     states = torch.zeros(2, 5, 16)
     words = torch.zeros(2, 3, dtype=torch.long)

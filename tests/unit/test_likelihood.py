@@ -14,6 +14,7 @@ SIZES = [[1, 2, 1], [3], [1, 1, 2, 2]]
 @pytest.mark.parametrize("head", ["latent", "linear", "both"])
 @torch.no_grad()
 def test_sums_over_utterances_give_the_means_of_the_batch(head):
+    """Reference defect C24: means of batches are summed, then divided by vectors."""
     slm, batch = make_slm(head=head), make_batch(SIZES)
 
     scores, out = score(slm, batch), slm(batch)

@@ -66,6 +66,7 @@ def test_layers_can_be_chosen():
 
 
 def test_new_adapters_change_nothing():
+    """Reference defect C6: the zeros of a new adapter are overwritten by noise."""
     llm = make_llm()
     before = logits(llm)
 

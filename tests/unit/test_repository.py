@@ -1,12 +1,16 @@
-"""What git carries must work on a machine that is not ours."""
+"""What git carries works on other machines; what is said of its tests is true."""
 
+import ast
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ID = re.compile(r"[CP]\d+")
+NAMED = re.compile(rf"(?:[Dd]efect|[Cc]ost)s? ((?:{ID.pattern}(?:, | and )?)+)")
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +42,25 @@ def test_links_to_an_espnet_tree_are_made_by_the_recipe_and_not_carried(links):
         for name in links
         if Path(name).name in ("utils", "scripts", "pyscripts", "steps")
     }
+
+
+def named_by_tests():
+    """Return the ids that docstrings of tests name as defect or cost."""
+    found = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                for ids in NAMED.findall(ast.get_docstring(node) or ""):
+                    found |= set(ID.findall(ids))
+    return found
+
+
+def test_every_defect_of_the_reference_is_named_by_a_test_or_says_why_not():
+    """And no test names one that the page does not explain."""
+    page = (ROOT / "docs" / "defects.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([CP]\d+) \|.*\| (.+) \|$", page, flags=re.MULTILINE)
+    untested = {name for name, here in rows if here.startswith("no test: ")}
+
+    listed = [name for name, _ in rows]
+    assert listed == [f"C{n}" for n in range(1, 35)] + [f"P{n}" for n in range(1, 10)]
+    assert named_by_tests() == set(listed) - untested

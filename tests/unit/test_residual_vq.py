@@ -262,7 +262,10 @@ def test_smoothing_follows_its_formula():
 
 
 def test_statistics_are_summed_over_ranks(batch, monkeypatch):
-    """Two ranks with half a batch each move the codebooks like one with all."""
+    """Two ranks with half a batch each move the codebooks like one with all.
+
+    Reference defect C20: statistics stay apart if the model is built first.
+    """
     features, mask = batch
     whole = build().train()
     whole(features, mask)
@@ -277,7 +280,7 @@ def test_statistics_are_summed_over_ranks(batch, monkeypatch):
     monkeypatch.setattr(
         residual_vq.distributed, "all_reduce", lambda x: x.add_(sent[0])
     )
-    rank = build().train()  # built before the group existed, as in defect C20
+    rank = build().train()  # built before the group existed
     rank(*halves[0])
 
     assert len(sent) == 1  # one message for all codebooks

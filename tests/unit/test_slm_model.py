@@ -204,6 +204,7 @@ def test_codebooks_do_not_move_in_training(batch):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
 def test_the_step_never_waits_for_the_device(batch, family, training):
+    """Reference costs P4 and P6: a look-up on the host for every word of a batch."""
     slm = make_slm(family).train(training)
 
     with RefuseSyncs():

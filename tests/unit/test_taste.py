@@ -205,6 +205,7 @@ def test_trimmed_audio_is_followed_by_silence(with_listener, whisper):
 
 
 def test_texts_may_be_given_for_some(with_listener):
+    """Reference defect C8: a transcript that is passed is thrown away."""
     tokenizer = with_listener(tiny_tokenizer())
 
     tokens = tokenizer.encode(WAVES[:2], [None, "four"])

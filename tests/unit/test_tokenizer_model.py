@@ -2,11 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from espnet_taste.decoder.layout import Row, pack_rows
 from espnet_taste.decoder.unit_lm import UnitLM
+from espnet_taste.tasks.checkpointing import load_weights
 from espnet_taste.tasks.tokenizer_model import (
     TasteTokenizerModel,
     exchange,
@@ -220,6 +223,49 @@ def test_the_commitment_weight_grows_from_zero():
         loss, stats, _ = model(**batch())
         gap = loss - stats["loss_units"]
         torch.testing.assert_close(gap, expected * stats["loss_commitment"])
+
+
+def test_a_sub_stage_goes_on_with_the_whole_decoder(tmp_path):
+    """Reference defect C21: its list of what to load lacks embeddings and fusion."""
+    source, target = build("text"), build("rvq")
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.normal_()
+    torch.save(source.state_dict(), tmp_path / "text_only.pth")
+
+    load_weights(
+        target, tmp_path / "text_only.pth", allow_new=("aggregator", "quantizer")
+    )
+
+    carried = target.decoder.state_dict()
+    assert {"text_embedding.weight", "unit_embedding.weight"} <= carried.keys()
+    assert {"speaker_projection.weight", "fusion.weights"} <= carried.keys()
+    for name, value in source.decoder.state_dict().items():
+        assert torch.equal(carried[name], value), name
+
+
+def test_training_reports_the_share_of_padding():
+    """Of 3 special positions, 3 or 1 tokens and 6 or 3 units a row, in rows of 12."""
+    _, stats, _ = build().train()(**batch())
+
+    torch.testing.assert_close(stats["padding_share"], torch.tensor([5 / 24]))
+    _, stats, _ = build().eval()(**batch())
+    assert "padding_share" not in stats
+
+
+def test_padding_of_packed_rows_is_that_of_their_blocks():
+    units = np.array([1, 2, 3, 4, 5, 6])
+    packed = pack_rows(
+        [Row(0, 0, 3, units, ends=True), Row(1, 0, 1, units[:3], ends=True)],
+        num_tokens=3,
+        num_units=NUM_UNITS,
+        max_positions=64,
+    )
+
+    _, stats, _ = build().train()(**batch(), layout=packed)
+
+    expected = torch.tensor([1 - (12 + 7) / packed.lm_rows.numel()])
+    torch.testing.assert_close(stats["padding_share"], expected)
 
 
 def test_validation_reports_how_much_the_condition_matters():

@@ -169,7 +169,10 @@ def test_a_copy_and_a_reloaded_state_agree():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_waits_for_the_device(training):
-    """Fake tensors have no values; reading one on the host raises."""
+    """Fake tensors have no values; reading one on the host raises.
+
+    Reference defect C16 and cost P8: a loss or a unit is asked for its value.
+    """
     model = build(dropout=0.0).train(training)
     _sinusoids.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True):

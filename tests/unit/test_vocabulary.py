@@ -86,9 +86,11 @@ def test_logits_beyond_the_vocabulary_are_banned():
 
 
 def test_masks_move_together():
+    """Reference cost P3: a list of the banned ids indexes the logits at every step."""
     moved = build_vocabulary(TEXTS).to("meta")
 
     assert {mask.device for mask in vars(moved).values()} == {torch.device("meta")}
+    assert {mask.dtype for mask in vars(moved).values()} == {torch.bool}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,7 @@ def test_texts_keep_their_blank_in_either_kind_of_tokenizer(blank, decoder):
 
 
 def test_a_tokenizer_is_read_once():
+    """Reference cost P2: three decodings of the whole vocabulary a completion."""
     tokens = ["<eos>", "a", "Ġcat", "!"]
     tokenizer = make_tokenizer(tokens, ByteLevel(), pre_tokenizers.Whitespace())
 

@@ -30,6 +30,7 @@ def test_blank_text_has_no_words():
 
 
 def test_every_word_gets_a_leading_blank():
+    """Reference defect C23: in training the first word goes without."""
     seen = []
 
     def encode(text):
