@@ -34,6 +34,7 @@ def write_logic(folder: Path, seed: int) -> None:
         },
         "logic_sampler": sampler_cases(rng),
         "logic_nucleus": nucleus_cases(rng),
+        "logic_schedules": schedules(rng),
     }
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
@@ -153,6 +154,18 @@ def nucleus_cases(rng):
         draws.append(draw)
     content = {"kept_count": kept_count, "filter": filtered, "draw": draws}
     return {**content, "tolerance": {"atol": 1e-5}}
+
+
+def schedules(rng):
+    """By the formulas, which the specification states and we do not ask our own."""
+    steps, tokens = int(rng.integers(3, 9)), rng.integers(1, 50, 7).tolist()
+    return {
+        "cfm_time_grid": [1 - np.cos(np.pi / 2 * n / steps) for n in range(steps + 1)],
+        "mel_frames": [int(n / 50 * 22050 / 256) for n in range(1, 40)],
+        "mel_frames_float32_deviations": [],
+        "s3_bounds": [[n, 2 * (n + 3), 20 * (n + 3)] for n in tokens],
+        "tolerance": {"atol": 1e-6},
+    }
 
 
 def as_mask(ids, size):

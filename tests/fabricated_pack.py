@@ -49,6 +49,19 @@ class Writer:
         self.info["inputs"][name] = {"shape": list(value.shape)}
         return value
 
+    def weights(self, prefix: str, state: dict[str, Tensor]) -> None:
+        """Note weights under a prefix."""
+        for name, value in state.items():
+            self.tensors[f"state.{prefix}{name}"] = value.detach().clone()
+
+    def some_rows(self, key: str, ids: Tensor) -> None:
+        """Keep only some rows of a noted matrix; the others become zeros."""
+        whole = self.tensors.pop(f"state.{key}")
+        self.tensors[f"rows.{key}"] = whole[ids]
+        self.tensors[f"row_ids.{key}"] = ids.clone()
+        entries = self.info.setdefault("sparse_rows", {})
+        entries[key] = {"shape": list(whole.shape)}
+
     def output(self, name: str, value: Tensor, atol: float = 1e-5) -> None:
         """Note a result; integers must be reproduced exactly."""
         value = value.detach().clone().contiguous()

@@ -125,7 +125,7 @@ def cut_hift(case: Case) -> None:
 
 def cut_frontend(case: Case) -> None:
     """Keep the statistics, a few frames and one rate."""
-    case.drop(r"out\.(log_mel_first|log_mel_rest_|speaker_fbank_first).*")
+    case.drop(r"out\.(log_mel_first|log_mel_rest_).*")
     rates = sorted({n.split(".")[1] for n in case.tensors if ".resample_" in n})
     for rate in rates[1:]:
         case.forget(rf"(in|out)\.{rate}\..*")
