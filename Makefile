@@ -3,8 +3,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 PYTHON_FILES := $(wildcard espnet_taste tests tools local benchmarks setup.py)
 BIN := .venv/bin
+# The network of the S3 units, for its tests: not locked, see setup.py. Its other
+# dependencies are in .venv, or not needed by what we import.
+S3_PACKAGES := s3tokenizer==0.3.0 onnx==1.23.2 ml-dtypes==0.6.0
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-all integration bench lint format setup env espnet lock clean
+.PHONY: help demo test test-all test-units integration bench lint format setup env espnet lock clean
 
 help: ## this list
 	@echo "make <target>; options of the recipe: make demo ARGS='--stage align'"
@@ -14,13 +18,16 @@ demo: setup ## train and score a TASTE model on the embedded corpus (ARGS: run.s
 	cd egs2/taste && ./run.sh $(ARGS)
 
 test: setup ## the default tests (ARGS: pytest's)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
-test-all: setup ## every test: also slow ones, downloaded weights and recipe stages
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" $(ARGS)
+test-all: setup .s3/stamp ## every test: also slow ones, downloaded weights and recipe stages
+	PYTHONPATH=$(CURDIR)/.s3 $(PYTEST) -m "" $(ARGS)
+
+test-units: setup .s3/stamp ## the tests of S3 units, which want a package beside .venv
+	PYTHONPATH=$(CURDIR)/.s3 $(PYTEST) tests/unit/test_s3.py $(ARGS)
 
 integration: setup ## recipe stages on a tiny configuration, as tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m recipe $(ARGS)
+	$(PYTEST) -m recipe $(ARGS)
 
 bench: env ## the benchmarks that need no trained model, one table each
 	@shopt -s nullglob; for script in benchmarks/bench_*.py; do \
@@ -48,7 +55,13 @@ espnet: env ## ESPnet's source tree (yours, if ESPNET_ROOT is set)
 lock: env ## requirements.lock from setup.py (ARGS=--upgrade for newer versions)
 	$(BIN)/python tools/lock.py --uv "$$(command -v uv || echo .uv/bin/uv)" $(ARGS)
 
+.s3/stamp: Makefile | env
+	rm -rf .s3
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target .s3 $(S3_PACKAGES)
+	touch $@
+
 clean: ## remove environment, ESPnet's tree and caches; never data, dump or exp
-	rm -rf .venv .venv.lock .uv .espnet .espnet.* *.egg-info build .pytest_cache .hypothesis
+	rm -rf .venv .venv.lock .uv .s3 .espnet .espnet.* *.egg-info build .pytest_cache .hypothesis
 	rm -f egs2/taste/utils egs2/taste/steps egs2/taste/scripts egs2/taste/pyscripts
 	find espnet_taste tests tools -name __pycache__ -prune -exec rm -rf {} +

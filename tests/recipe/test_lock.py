@@ -1,6 +1,7 @@
 """requirements.lock: follows setup.py and holds what a supported machine installs."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def test_the_lock_holds_what_setup_names(lock):
         version = locked.get(requirement.name.lower().replace("_", "-"))
         assert version is not None, f"{requirement.name}: run `make lock`"
         assert requirement.specifier.contains(version), f"{requirement} has {version}"
+
+
+def test_the_package_that_tests_add_is_one_that_setup_names():
+    """The lock has no s3tokenizer; without it the tests of S3 units skip."""
+    makefile = (ROOT / "Makefile").read_text()
+    (line,) = re.findall(r"^S3_PACKAGES := (.+)$", makefile, flags=re.MULTILINE)
+    pinned = dict(package.split("==") for package in line.split())
+    (named,) = re.findall(r'"(s3tokenizer\S+)"', (ROOT / "setup.py").read_text())
+
+    assert Requirement(named).specifier.contains(pinned["s3tokenizer"])
+    for target in ("test-all", "test-units"):
+        recipe = re.search(rf"^{target}: (.+)\n(.+)$", makefile, flags=re.MULTILINE)
+        assert ".s3/stamp" in recipe[1] and "PYTHONPATH=$(CURDIR)/.s3" in recipe[2]
 
 
 def test_only_files_that_a_target_installs_are_locked(lock):

@@ -33,8 +33,10 @@ CODEBOOK_NODE = "/quantizer/rq/model/layers.0/_codebook/Pow_1"
 
 @pytest.fixture
 def network():
-    """A small random network of the package."""
-    pytest.importorskip("s3tokenizer")
+    """A small random network of the package; only make test-units has it."""
+    pytest.importorskip(
+        "s3tokenizer", reason="no s3tokenizer: run make test-units or make test-all"
+    )
     torch.manual_seed(0)
     network = build_network(SIZES)
     # Random states lie close together: spread codes to have more than one unit.
