@@ -1,12 +1,19 @@
 #!/usr/bin/env python3
-"""Time a training step of the unit LM: packed bfloat16 against padded float32.
+"""Time a training step: packed bfloat16 against padded float32.
 
-Both variants see the same rows, batch by batch and turn by turn: word spans of made-up
+All variants see the same rows, batch by batch and turn by turn: word spans of made-up
 utterances, cut as the recipe cuts them. A step is forward, backward, gradient clipping
-and AdamW of the recipe's small unit LM; making the layout is timed apart, because it
-runs in the data loader. Every batch is new, so shapes change as they do in training.
+and AdamW; making the layout is timed apart, because it runs in the data loader. Every
+batch is new, so shapes change as they do in training.
+
+Two models can be asked for. ``unit_lm`` is the recipe's small unit LM alone.
+``tokenizer`` is what a stage of the recipe trains: frozen states of Whisper's encoder
+as the data loader gives them, the aggregator (decoder of Whisper tiny.en's size, random
+weights), the quantizer and that unit LM, all trained, by the model of the task. Rows
+are packed in the unit LM only, so what is saved is the smaller share of such a step.
 
     python benchmarks/bench_packing.py --threads 1
+    python benchmarks/bench_packing.py --threads 1 --model tokenizer
 """
 
 import argparse
@@ -24,16 +31,31 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from timing import add_machine_options, describe, make_clock  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from transformers import WhisperConfig  # noqa: E402
 
 from espnet_taste.data.spans import SPAN_SIZES, random_spans  # noqa: E402
 from espnet_taste.decoder.layout import Row, UnitLMLayout, pack_rows  # noqa: E402
 from espnet_taste.decoder.unit_lm import UnitLM  # noqa: E402
+from espnet_taste.tasks.tokenizer_model import TasteTokenizerModel  # noqa: E402
+from espnet_taste.tokenizer.aggregator import (  # noqa: E402
+    WhisperAggregator,
+    build_decoder,
+)
+from espnet_taste.tokenizer.quantizer import RvqQuantizer  # noqa: E402
 from espnet_taste.types import IGNORE  # noqa: E402
 
 NUM_UNITS, VOCABULARY, TASTE_DIM, SPEAKER_DIM = 256, 1000, 384, 256
 WORDS, WORDS_DEVIATION = 17, 6  # words an utterance
 TOKENS_A_WORD, UNITS_A_WORD = 1.3, 8
+FRAMES_A_UNIT = 2  # of the encoder, for units of 25 Hz
+TINY_EN = {
+    "vocab_size": 51864,
+    "d_model": TASTE_DIM,
+    "decoder_layers": 4,
+    "decoder_attention_heads": 6,
+    "decoder_ffn_dim": 1536,
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,11 @@ class Batch:
     """One batch and its rows."""
 
     tokens: Tensor  # (U, Ta) int64
+    token_lengths: Tensor  # (U,) int64
+    words: Tensor  # (U, Ta) int64
+    frames: Tensor  # (U,) int64
     taste: Tensor  # (U, Ta, TASTE_DIM) float32
+    states: Tensor  # (U, T, 2 * TASTE_DIM) float32
     speaker: Tensor  # (U, SPEAKER_DIM) float32
     rows: list[Row]
 
@@ -64,7 +90,8 @@ class Timing:
 def make_batch(units_a_batch: int, rng: np.random.Generator) -> Batch:
     """Make up utterances until they hold enough units, and cut them into spans."""
     rows: list[Row] = []
-    token_counts: list[int] = []
+    word_ids: list[Tensor] = []
+    unit_counts: list[int] = []
     total = 0
     while total < units_a_batch:
         num_words = max(1, round(rng.normal(WORDS, WORDS_DEVIATION)))
@@ -73,45 +100,113 @@ def make_batch(units_a_batch: int, rng: np.random.Generator) -> Batch:
         for first, stop in random_spans(num_words, SPAN_SIZES, rng):
             values = rng.integers(NUM_UNITS, size=units[stop] - units[first])
             span = (int(tokens[first]), int(tokens[stop]))
-            rows.append(Row(len(token_counts), *span, values, ends=True))
-        token_counts.append(int(tokens[-1]))
+            rows.append(Row(len(word_ids), *span, values, ends=True))
+        words = np.repeat(np.arange(num_words), np.diff(tokens))
+        word_ids.append(torch.from_numpy(words))
+        unit_counts.append(int(units[-1]))
         total += int(units[-1])
-    shape = (len(token_counts), max(token_counts))
+    frames = FRAMES_A_UNIT * torch.tensor(unit_counts)
+    words = nn.utils.rnn.pad_sequence(word_ids, batch_first=True)
     return Batch(
-        torch.from_numpy(rng.integers(VOCABULARY, size=shape)),
-        torch.from_numpy(rng.normal(size=(*shape, TASTE_DIM)).astype(np.float32)),
-        torch.from_numpy(rng.normal(size=(shape[0], SPEAKER_DIM)).astype(np.float32)),
-        rows,
+        tokens=torch.from_numpy(rng.integers(VOCABULARY, size=words.shape)),
+        token_lengths=torch.tensor([len(ids) for ids in word_ids]),
+        words=words,
+        frames=frames,
+        taste=normal(rng, *words.shape, TASTE_DIM),
+        states=normal(rng, len(frames), int(frames.max()), 2 * TASTE_DIM),
+        speaker=normal(rng, len(frames), SPEAKER_DIM),
+        rows=rows,
     )
 
 
+def normal(rng: np.random.Generator, *shape: int) -> Tensor:
+    """Return normal numbers, float32."""
+    return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+
+
+def build_unit_lm() -> UnitLM:
+    """Return the recipe's unit LM with random weights."""
+    return UnitLM(
+        NUM_UNITS,
+        VOCABULARY,
+        TASTE_DIM,
+        speaker_dim=SPEAKER_DIM,
+        text_dim=384,
+        taste_input_dim=256,
+        width=256,
+        feedforward=1024,
+        text_layers=2,
+        taste_layers=2,
+        lm_layers=4,
+    )
+
+
+def build_tokenizer() -> TasteTokenizerModel:
+    """Return what a stage of the recipe trains, with random weights."""
+    aggregator = WhisperAggregator.from_module(
+        build_decoder(WhisperConfig(**TINY_EN)), [1, 2], freeze_embeddings=True
+    )
+    quantizer = RvqQuantizer(TASTE_DIM, 64, quantizer_dropout=False)
+    quantizer.initialise(
+        torch.randn(2000, TASTE_DIM),
+        generator=torch.Generator().manual_seed(0),
+        num_iterations=2,
+    )
+    return TasteTokenizerModel(None, aggregator, quantizer, build_unit_lm())
+
+
+def unit_lm_loss(model: UnitLM, batch: Batch, layout: UnitLMLayout) -> Tensor:
+    """Return the loss of the unit LM alone."""
+    taste = batch.taste.clone().requires_grad_()  # an aggregator would be trained
+    logits = model(batch.tokens, taste, batch.speaker, layout)
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), layout.labels.flatten(), ignore_index=IGNORE
+    )
+
+
+def tokenizer_loss(
+    model: TasteTokenizerModel, batch: Batch, layout: UnitLMLayout
+) -> Tensor:
+    """Return the loss of the whole tokenizer; units are in the layout."""
+    units = torch.zeros(len(batch.tokens), 1, dtype=torch.long)
+    loss, _, _ = model(
+        batch.tokens,
+        batch.token_lengths,
+        batch.words,
+        units,
+        torch.ones(len(units), dtype=torch.long),
+        batch.speaker,
+        layout,
+        encoder_states=batch.states,
+        encoder_states_lengths=batch.frames,
+    )
+    return loss.squeeze()
+
+
+MODELS = {
+    "unit_lm": (build_unit_lm, unit_lm_loss),
+    "tokenizer": (build_tokenizer, tokenizer_loss),
+}
+
+
 class Variant:
-    """A unit LM with its optimiser and one way to lay out its rows.
+    """A model with its optimiser and one way to lay out its rows.
 
     Args:
+        model: Name of the model.
         max_positions: As in ``pack_rows``.
         dtype: bfloat16 for autocast, float32 for none.
     """
 
-    def __init__(self, max_positions: int | None, dtype: torch.dtype):
+    def __init__(self, model: str, max_positions: int | None, dtype: torch.dtype):
         self.max_positions = max_positions
         self.dtype = dtype
         self.timing = Timing()
         torch.manual_seed(0)
-        self.model = UnitLM(
-            NUM_UNITS,
-            VOCABULARY,
-            TASTE_DIM,
-            speaker_dim=SPEAKER_DIM,
-            text_dim=384,
-            taste_input_dim=256,
-            width=256,
-            feedforward=1024,
-            text_layers=2,
-            taste_layers=2,
-            lm_layers=4,
-        )
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-4, fused=True)
+        build, self.loss = MODELS[model]
+        self.model = build().train()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, 1e-4, fused=True)
 
     def lay_out(self, batch: Batch) -> UnitLMLayout:
         """Lay out the rows of a batch."""
@@ -124,14 +219,8 @@ class Variant:
 
     def step(self, batch: Batch, layout: UnitLMLayout) -> float:
         """Train on one batch; return the loss."""
-        taste = batch.taste.clone().requires_grad_()  # an aggregator would be trained
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.model(batch.tokens, taste, batch.speaker, layout)
-        loss = F.cross_entropy(
-            logits.float().flatten(0, 1),
-            layout.labels.flatten(),
-            ignore_index=IGNORE,
-        )
+            loss = self.loss(self.model, batch, layout)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -176,6 +265,7 @@ def report(name: str, timing: Timing, units: int) -> float:
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="unit_lm")
     parser.add_argument("--steps", type=int, default=9, help="timed steps a variant")
     parser.add_argument("--units", type=int, default=2000, help="units a batch")
     parser.add_argument(
@@ -193,9 +283,9 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(args.seed)
     variants = {
-        "padded float32": Variant(None, torch.float32),
-        "packed float32": Variant(args.max_positions, torch.float32),
-        "packed bfloat16": Variant(args.max_positions, torch.bfloat16),
+        "padded float32": Variant(args.model, None, torch.float32),
+        "packed float32": Variant(args.model, args.max_positions, torch.float32),
+        "packed bfloat16": Variant(args.model, args.max_positions, torch.bfloat16),
     }
     warm_up = [make_batch(args.units, rng) for _ in range(5)]
     if args.profile:
@@ -211,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
 
     lengths = [3 + r.token_stop - r.token_start + len(r.units) for r in batch.rows]
     print(
-        f"{describe(args)}, median of {args.steps} steps, "
+        f"{args.model}, {describe(args)}, median of {args.steps} steps, "
         f"{args.units} units a batch; last batch: {len(lengths)} rows of "
         f"{min(lengths)}..{max(lengths)} positions, mean {np.mean(lengths):.0f}"
     )

@@ -7,6 +7,8 @@ holds results until its end grows with the set. The recordings are taken in the 
 their table, again and again, so both runs see the same lengths if the smaller count is
 a multiple of what the table holds.
 
+It needs a trained model and its recordings, so `make bench` leaves it out.
+
     python benchmarks/encode_memory.py --model egs2/taste/exp/TAG --wav_scp W --text T
 """
 
