@@ -44,13 +44,16 @@ SETTINGS = (
     "prompt_s",
     "with_prompt",
     "shots",
+    "prompt_texts",
     "instruction",
     "extra_words",
     "max_words",
     "max_tokens",
     "top_p",
+    "top_k",
     "temperature",
     "repetition_penalty",
+    "compat",
     "seed",
     "llm",
     "whisper",
@@ -73,13 +76,26 @@ def get_parser() -> argparse.ArgumentParser:
         "--shots", type=Path, help="tokens.jsonl of examples to put before every prompt"
     )
     parser.add_argument(
+        "--prompt_texts",
+        type=Path,
+        help="table of utterance ids and texts: go on from these (from nothing where "
+        "one is empty) in the voice of the utterance",
+    )
+    parser.add_argument(
         "--instruction",
         help="answer speech instead, by the LLM's chat template, with this text first",
     )
     add_stops(parser)
     parser.add_argument("--top_p", type=float, default=0.9, help="0: the best token")
+    parser.add_argument("--top_k", type=int, default=0, help="0: no limit")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--repetition_penalty", type=float, default=1.0)
+    parser.add_argument(
+        "--compat",
+        type=parse_bool,
+        default=False,
+        help="the released rules of what may be drawn, and how",
+    )
     parser.add_argument("--seed", type=int, default=1986)
     parser.add_argument("--batch_size", type=int, default=8, help="prompts at once")
     parser.add_argument("--device", default="cpu")
@@ -114,6 +130,13 @@ def complete(args: argparse.Namespace) -> None:
         raise ValueError(
             "--instruction gives answers: add --with_prompt false, and no --shots"
         )
+    if args.prompt_texts is not None and (
+        args.with_prompt or args.shots or args.instruction or args.prompt_s
+    ):
+        raise ValueError(
+            "--prompt_texts go on from text: add --with_prompt false, and no "
+            "--prompt_s, --shots or --instruction"
+        )
     settings = settings_of(args)
     store = TokenStore(args.output_dir, deciding(args, SETTINGS))
     left = [key for key in keys if key not in store.done]
@@ -134,7 +157,10 @@ def write_prompt_text(
     prompts = {}
     for key in keys:
         with contextlib.suppress(ExclusionError, ValueError):  # counted as excluded
-            prompts[key] = cut_prompt(tokens[key], args.prompt_s).text.strip()
+            if args.prompt_texts is not None:
+                prompts[key] = read_prompts(args.prompt_texts, [key])[0] or ""
+            else:
+                prompts[key] = cut_prompt(tokens[key], args.prompt_s).text.strip()
     spoken = {key: text for key, text in prompts.items() if text}
     write_table(args.output_dir / "prompt_text", spoken)
 
@@ -148,6 +174,7 @@ def settings_of(args: argparse.Namespace) -> "CompletionSettings":
         raise ValueError(f"--prompt_s must be above 0, got {args.prompt_s:g}")
     text = Sampler(
         top_p=args.top_p,
+        top_k=args.top_k,
         temperature=args.temperature,
         repetition_penalty=args.repetition_penalty,
     )
@@ -156,6 +183,7 @@ def settings_of(args: argparse.Namespace) -> "CompletionSettings":
         max_words=args.max_words,
         max_tokens=args.max_tokens,
         text=text,
+        compat=args.compat,
     )
 
 
@@ -198,9 +226,16 @@ def complete_batch(
     """
     from espnet_taste.pipeline.speech import row_seeds
 
-    prompts = [cut_prompt(tokens[key], args.prompt_s) for key in keys]
     seeds = row_seeds(args.seed, keys)
-    found = say(model, prompts, settings, seeds, args)
+    prompts = [cut_prompt(tokens[key], args.prompt_s) for key in keys]
+    if args.prompt_texts is None:
+        found = say(model, prompts, settings, seeds, args)
+    else:
+        written = read_prompts(args.prompt_texts, keys)
+        voices = [prompt.speaker for prompt in prompts]
+        found = model.complete(
+            written, settings, speaker=voices, seed=seeds, batch_size=len(keys)
+        )
     rows = [
         prompt + more if args.with_prompt else more
         for prompt, more in zip(prompts, found, strict=True)
@@ -217,14 +252,28 @@ def say(
     args: argparse.Namespace,
 ) -> "list[TasteTokens]":
     """Go on from prompts behind the examples, or answer them as instructed."""
+    options = {"seed": seeds, "batch_size": len(prompts)}
     if args.instruction is not None:
         contents = [[args.instruction, prompt] for prompt in prompts]
-        return [
-            model.chat([{"role": "user", "content": content}], settings, seed=seed)
-            for content, seed in zip(contents, seeds, strict=True)
-        ]
+        chats = [[{"role": "user", "content": content}] for content in contents]
+        return model.chat(chats, settings, **options)
     behind = [put_behind(args.shots, prompt) for prompt in prompts]
-    return model.complete(behind, settings, seed=seeds, batch_size=len(behind))
+    return model.complete(behind, settings, **options)
+
+
+def read_prompts(path: Path, keys: Sequence[str]) -> list[str | None]:
+    """Return written prompts; None, to begin with nothing, where one is empty.
+
+    Raises:
+        ValueError: If the table lacks an id.
+    """
+    from espnet_taste.data.kaldi import read_table
+
+    table = read_table(path)
+    missing = [key for key in keys if key not in table]
+    if missing:
+        raise ValueError(f"{path}: no line of '{missing[0]}'")
+    return [table[key].strip() or None for key in keys]
 
 
 def put_behind(shots: Path | None, prompt: "TasteTokens") -> "TasteTokens":

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
 from espnet_taste.pipeline.tokens import TasteTokens
@@ -64,8 +63,19 @@ class SpokenLMInference:
             stop_at_eos=self.slm.end_id is not None,
         )
 
+    def vocabulary_for(self, settings: CompletionSettings) -> Vocabulary:
+        """Return what generation by these settings knows of the LLM's tokens."""
+        if not settings.compat:
+            return self.vocabulary
+        return read_vocabulary(
+            self.text.tokenizer,
+            self.slm.output_layer.weight.size(0),
+            ban="released",
+            sentence_end=".",
+        )
+
     @cached_property
-    def text_llm(self) -> PreTrainedModel | None:
+    def text_llm(self) -> nn.Module | None:
         """The LLM before its training; None where adapters leave it as it was."""
         if not self.slm.trains_llm:
             return None
@@ -239,7 +249,7 @@ class SpokenLMInference:
             self.slm,
             self.text.encode,
             self.text.decode,
-            vocabulary=self.vocabulary,
+            vocabulary=self.vocabulary_for(settings),
             settings=settings,
         )
         return continuer.continue_prompts(

@@ -24,22 +24,23 @@ from espnet_taste.pipeline.chat import Content, read_chat
 from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.released import find_released
 from espnet_taste.pipeline.released_lm import ReleasedSpokenLM
-from espnet_taste.pipeline.scoring import OF_A_PART, ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
+from espnet_taste.pipeline.spoken_likelihood import SpokenLikelihood
 from espnet_taste.pipeline.taste import TasteTokenizer
-from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
+from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import SpokenContinuer
-from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.prompt import Prompt
 from espnet_taste.words import encode_words, space_signs, split_words
 
 SpokenPrompt = TasteTokens | str | None
 """Speech, text, or nothing to go on from."""
+Messages = Sequence[Mapping[str, Content]]
+Speaker = np.ndarray | Sequence[np.ndarray] | None
 
 
-class TasteSpokenLM:
+class TasteSpokenLM(SpokenLikelihood):
     """A spoken LM with the speech tokenizer whose codes it reads and writes.
 
     Args:
@@ -48,8 +49,7 @@ class TasteSpokenLM:
     """
 
     def __init__(self, inference: SpokenLMInference, tokenizer: TasteTokenizer):
-        self.inference = inference
-        self.tokenizer = tokenizer
+        super().__init__(inference, tokenizer)
         self.slm = inference.slm
         self.device = inference.device
 
@@ -77,14 +77,12 @@ class TasteSpokenLM:
         tokenizer = TasteTokenizer.from_pretrained(source, device=device, **options)
         return TasteSpokenLM(open_inference(source, device, llm), tokenizer)
 
-    # --- generation -----------------------------------------------------------
-
     def complete(
         self,
         prompt: SpokenPrompt | Sequence[SpokenPrompt] = None,
         settings: CompletionSettings = CompletionSettings(),
         *,
-        speaker: np.ndarray | None = None,
+        speaker: Speaker = None,
         seed: int | Sequence[int] = 1986,
         batch_size: int = 8,
     ) -> TasteTokens | list[TasteTokens]:
@@ -93,8 +91,8 @@ class TasteSpokenLM:
         Args:
             prompt: One prompt or a list: tokens of the tokenizer, a text, or None.
             settings: How to complete, and when to stop.
-            speaker: Voice of what has none of its own, (speaker_dim,) float32; None
-                for that of the prompt.
+            speaker: Voice of what follows, (speaker_dim,) float32, one for all or a
+                list; None for that of the prompt.
             seed: Seed of the drawing, one for all or a list: what a prompt gets does
                 not depend on the others.
             batch_size: Prompts at once.
@@ -113,42 +111,50 @@ class TasteSpokenLM:
         )
         prompts = list(prompt) if many else [prompt]
         read = [self._prompt(item) for item in prompts]
-        voices = [self._voice(item, speaker) for item in prompts]
-        seeds = [seed] * len(read) if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(read):
-            raise ValueError(f"{len(read)} prompts, but {len(seeds)} seeds")
-        results = self._complete(read, voices, settings, seeds, batch_size)
+        voices = self._voices(prompts, speaker)
+        results = self._complete(read, voices, settings, seed, batch_size)
         return results if many else results[0]
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, Content]],
+        messages: Messages | Sequence[Messages],
         settings: CompletionSettings = CompletionSettings(),
         *,
-        speaker: np.ndarray | None = None,
-        seed: int = 1986,
-    ) -> TasteTokens:
+        speaker: Speaker = None,
+        seed: int | Sequence[int] = 1986,
+        batch_size: int = 8,
+    ) -> TasteTokens | list[TasteTokens]:
         """Answer messages, one of which may hold speech, by the LLM's chat template.
 
         Args:
             messages: ``{"role": ..., "content": ...}`` each; a content is a text,
-                tokens of the tokenizer, or a list of both.
+                tokens of the tokenizer, or a list of both. Or a list of such lists.
             settings: How to complete, and when to stop.
-            speaker: Voice of the answer; None for that of the speech.
-            seed: Seed of the drawing.
+            speaker: Voice of the answer, one or a list; None for that of the speech.
+            seed: Seed of the drawing, one for all or a list.
+            batch_size: Chats at once.
 
         Returns:
-            The answer.
+            The answer; a list for a list.
 
         Raises:
             ValueError: If the LLM has no chat template, there is no message, speech
                 in more than one place, or a text that looks like a special token.
         """
-        before, speech, after = read_chat(messages, self.inference.text)
-        inside = Prompt() if speech is None else self._prompt(speech)
-        prompt = Prompt(inside.tokens, inside.words, inside.codes, before, after)
-        voices = [self._voice(speech, speaker)]
-        return self._complete([prompt], voices, settings, [seed], 1)[0]
+        many = len(messages) > 0 and not isinstance(messages[0], Mapping)
+        read = [
+            read_chat(chat, self.inference.text)
+            for chat in (messages if many else [messages])
+        ]
+        prompts = []
+        for before, speech, after in read:
+            inside = Prompt() if speech is None else self._prompt(speech)
+            prompts.append(
+                Prompt(inside.tokens, inside.words, inside.codes, before, after)
+            )
+        voices = self._voices([speech for _, speech, _ in read], speaker)
+        results = self._complete(prompts, voices, settings, seed, batch_size)
+        return results if many else results[0]
 
     def stream(
         self,
@@ -171,7 +177,7 @@ class TasteSpokenLM:
         Yields:
             One word with its codes; together they are what ``complete`` returns.
         """
-        voice = self._voice(prompt, speaker)
+        (voice,) = self._voices([prompt], speaker)
         read = self._prompt(prompt)
         source = RowStreams([seed], self.device)
         for word, codes in self._continuer(settings).continue_words(
@@ -184,9 +190,12 @@ class TasteSpokenLM:
         prompts: list[Prompt],
         voices: list[np.ndarray],
         settings: CompletionSettings,
-        seeds: list[int],
+        seed: int | Sequence[int],
         batch_size: int,
     ) -> list[TasteTokens]:
+        seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
         continuer = self._continuer(settings)
         results = []
         for start in range(0, len(prompts), batch_size):
@@ -204,7 +213,7 @@ class TasteSpokenLM:
             self.slm,
             text.encode,
             text.decode,
-            vocabulary=self.inference.vocabulary,
+            vocabulary=self.inference.vocabulary_for(settings),
             settings=settings,
         )
 
@@ -218,27 +227,22 @@ class TasteSpokenLM:
             if not encoded.tokens:
                 raise ValueError("the prompt has no word; give None for no prompt")
             return Prompt(encoded.tokens, encoded.words)
-        self._check(prompt, "continue")
+        self.check(prompt, "continue")
         encoded = encode_words(prompt.words, self.inference.text.encode)
         return Prompt(encoded.tokens, encoded.words, prompt.codes)
 
-    def _check(
-        self, tokens: TasteTokens, purpose: str, may_be_empty: bool = False
-    ) -> None:
-        require_same_tokenizer(tokens, self.tokenizer.models, purpose)
-        if tokens.codes is None:
-            raise ValueError(f"'{tokens.text[:40]}' has no codes, only embeddings")
-        if len(tokens) == 0 and not may_be_empty:
-            raise ValueError(f"cannot {purpose} speech without a word")
-        self.tokenizer.check_codes(tokens.codes, f"'{tokens.text[:40]}'")
-
-    def _voice(self, prompt: SpokenPrompt, speaker: np.ndarray | None) -> np.ndarray:
+    def _voices(
+        self, prompts: Sequence[SpokenPrompt], speaker: Speaker
+    ) -> list[np.ndarray]:
+        """Return the voice of every continuation, (speaker_dim,) float32 each."""
         if speaker is not None:
-            return np.asarray(speaker, dtype=np.float32)
-        if isinstance(prompt, TasteTokens):
-            return prompt.speaker
-        width = self.tokenizer.model.decoder.speaker_dim or 1
-        return np.zeros(width, dtype=np.float32)
+            given = np.asarray(speaker, dtype=np.float32)
+            rows = [given] * len(prompts) if given.ndim == 1 else list(given)
+            if len(rows) != len(prompts):
+                raise ValueError(f"{len(prompts)} prompts, but {len(rows)} voices")
+            return rows
+        nobody = np.zeros(self.tokenizer.model.decoder.speaker_dim or 1, np.float32)
+        return [p.speaker if isinstance(p, TasteTokens) else nobody for p in prompts]
 
     def _tokens(
         self, words: Sequence[str], codes: np.ndarray, voice: np.ndarray
@@ -252,128 +256,6 @@ class TasteSpokenLM:
             codes=codes,
             models=self.tokenizer.models,
         )
-
-    # --- likelihood -----------------------------------------------------------
-
-    def likelihoods(
-        self,
-        tokens: TasteTokens | Sequence[TasteTokens],
-        *,
-        before: Sequence[str] | None = None,
-        after: Sequence[str] | None = None,
-        batch_size: int = 8,
-    ) -> ItemLikelihood | list[ItemLikelihood]:
-        """Return how likely every token and every word's codes are, in nats.
-
-        Args:
-            tokens: One utterance or a list.
-            before: Text in front of each of a list, read and not scored.
-            after: Text behind each of a list; then only this text is scored.
-            batch_size: Utterances at once.
-
-        Raises:
-            ValueError: If an utterance is of another tokenizer, has no codes, or is
-                too long for the LLM; if there is not one text for each.
-        """
-        many = not isinstance(tokens, TasteTokens)
-        rows = list(tokens) if many else [tokens]
-        for number, row in enumerate(rows):
-            self._check(row, "score", may_be_empty=bool(after and after[number]))
-        found = []
-        for start in range(0, len(rows), batch_size):
-            part = slice(start, start + batch_size)
-            batch = self.inference.log_likelihoods(
-                rows[part], before and before[part], after and after[part]
-            )
-            found += [ItemLikelihood(**arrays) for arrays in batch]
-        return found if many else found[0]
-
-    def log_likelihood(
-        self,
-        tokens: TasteTokens | Sequence[TasteTokens],
-        convention: str = "taste",
-        *,
-        from_s: float | Sequence[float] | None = None,
-        window_s: float = float("inf"),
-        batch_size: int = 8,
-    ) -> float | list[float]:
-        """Return one number an utterance: how likely it is, higher is likelier.
-
-        Args:
-            tokens: One utterance or a list.
-            convention: How token and code likelihoods are added up, a name in
-                ``slm.conventions.CONVENTIONS``, ``"localised"`` or ``"normalised"``;
-                scores of two cannot be compared.
-            from_s: For the last two: score what is said from this moment on, in s on
-                the clock of the recording; one for all, or a list.
-            window_s: Seconds after it that count.
-            batch_size: Utterances at once.
-
-        Raises:
-            ValueError: As ``likelihoods``; if the convention is unknown, or no word is
-                known to begin in a window, or nothing stands before it.
-        """
-        if convention not in (*CONVENTIONS, *OF_A_PART):
-            known = sorted([*CONVENTIONS, *OF_A_PART])
-            raise ValueError(f"convention must be one of {known}, got '{convention}'")
-        many = not isinstance(tokens, TasteTokens)
-        rows = list(tokens) if many else [tokens]
-        moments = [from_s] * len(rows) if np.ndim(from_s) == 0 else list(from_s)
-        items = [
-            ScoredItem(row, from_s=moment, window_s=window_s)
-            for row, moment in zip(rows, moments, strict=True)
-        ]
-        found = self.scores(items, convention == "normalised", batch_size=batch_size)
-        for item, scores in zip(items, found):
-            if convention not in scores:
-                why = item.why_not_localised() or "no word stands before the moment"
-                raise ValueError(
-                    f"'{item.tokens.text[:40]}' has no '{convention}' score: {why}"
-                )
-        numbers = [scores[convention] for scores in found]
-        return numbers if many else numbers[0]
-
-    def scores(
-        self,
-        items: Sequence[ScoredItem],
-        normalise: bool = False,
-        *,
-        batch_size: int = 8,
-    ) -> list[dict[str, float]]:
-        """Return the scores of items by all conventions that fit.
-
-        Args:
-            items: Utterances, and which part of each counts.
-            normalise: Read what counts a second time, without what stands before it.
-            batch_size: Utterances at once.
-
-        Raises:
-            ValueError: As ``likelihoods``.
-        """
-        found = self.item_likelihoods(items, normalise, batch_size=batch_size)
-        return [item.scores(*pair) for item, pair in zip(items, found, strict=True)]
-
-    def item_likelihoods(
-        self,
-        items: Sequence[ScoredItem],
-        normalise: bool = False,
-        *,
-        batch_size: int = 8,
-    ) -> list[tuple[ItemLikelihood, ItemLikelihood | None]]:
-        """Return how likely items are, and what counts of them by itself; see above."""
-        others = [item.alone() if normalise else None for item in items]
-        every = [*items, *(other for other in others if other is not None)]
-        found = self.likelihoods(
-            [item.tokens for item in every],
-            before=[item.before for item in every],
-            after=[item.after for item in every],
-            batch_size=batch_size,
-        )
-        alone = iter(found[len(items) :])
-        return [
-            (one, None if other is None else next(alone))
-            for one, other in zip(found, others)
-        ]
 
 
 def open_inference(

@@ -45,6 +45,8 @@ class CompletionSettings:
     text: Sampler = field(default_factory=lambda: Sampler(top_p=0.9))
     codes: Sampler | None = None  # None = the best code; a latent head draws nothing
     text_prompt: TextPrompt = "plain"  # how text is read, see ``read_prompt``
+    # The released rules: of the tokens, ``read_vocabulary``; of drawing, ``Sampler``.
+    compat: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -59,6 +61,8 @@ class CompletionSettings:
             raise ValueError(
                 f"text_prompt must be 'plain' or 'fused', got '{self.text_prompt}'"
             )
+        if self.compat:
+            object.__setattr__(self, "text", replace(self.text, rule="released"))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,10 @@ class Model:
         self.prompts, self.settings = [], None
         self.dies_after, self.refuses, self.silent = None, (), ()
 
-    def complete(self, prompts, settings, *, seed, batch_size):
+    def complete(self, prompts, settings, *, seed, batch_size, speaker=None):
+        if speaker is not None:
+            self.written, self.speakers, self.settings = prompts, speaker, settings
+            return [make_tokens("and so") for _ in prompts]
         if self.dies_after is not None and len(self.prompts) >= self.dies_after:
             raise KeyboardInterrupt
         assert batch_size == len(prompts) == len(seed)
@@ -53,11 +56,12 @@ class Model:
             for p, one in zip(prompts, seed)
         ]
 
-    def chat(self, messages, settings, *, seed):
-        (message,) = messages
-        instruction, speech = message["content"]
-        self.prompts.append((message["role"], instruction, speech.text))
-        return make_tokens(f"answer {seed}")
+    def chat(self, chats, settings, *, seed, batch_size):
+        assert batch_size == len(chats) == len(seed)
+        for (message,) in chats:
+            instruction, speech = message["content"]
+            self.prompts.append((message["role"], instruction, speech.text))
+        return [make_tokens(f"answer {one}") for one in seed]
 
 
 @pytest.fixture
@@ -156,6 +160,32 @@ def test_speech_is_answered_as_instructed(folder, model):
 def test_an_answer_is_not_written_behind_its_question(folder, model, capsys):
     assert run(folder, "--instruction", "Answer: ") == 1
     assert "add --with_prompt false" in capsys.readouterr().err
+
+
+def test_written_prompts_go_on_in_the_voice_of_the_utterance(folder, model, capsys):
+    table = folder / "texts"
+    table.write_text("a once upon\nb\nc and then\nd so\n")
+    options = ["--prompt_texts", str(table), "--top_k", "5", "--compat", "false"]
+
+    assert run(folder, *options, "--with_prompt", "false") == 0
+
+    assert model.written == ["once upon", None, "and then", "so"]
+    assert all(voice.all() for voice in model.speakers)
+    assert model.settings.text.top_k == 5
+    assert set(texts_of(folder).values()) == {"and so"}
+    assert read_table(folder / "out" / "prompt_text")["c"] == "and then"
+    other = ["--output_dir", str(folder / "other")]
+    assert run(folder, *options, *other) == 1
+    assert "add --with_prompt false" in capsys.readouterr().err
+    table.write_text("a once\n")
+    assert run(folder, *options, "--with_prompt", "false", *other) == 1
+    assert "no line of 'b'" in (folder / "other" / "excluded.jsonl").read_text()
+
+
+def test_the_released_rules_can_be_asked_for(folder, model):
+    assert run(folder, "--compat", "true") == 0
+
+    assert model.settings.compat and model.settings.text.rule == "released"
 
 
 def test_a_killed_run_goes_on_where_it_was(folder, model):

@@ -10,6 +10,7 @@ from tiny_taste import SPEAKER_DIM, WIDTH, letters, noise, tiny_tokenizer
 
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
+from espnet_taste.pipeline import slm as slm_module
 from espnet_taste.pipeline.scoring import ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
@@ -175,6 +176,41 @@ def test_what_is_said_from_a_moment_on_is_scored_by_itself(lm, speech):
     items = [ScoredItem(timed, from_s=moment) for moment in (0.0, 0.1)]
     first, second = lm.scores(items, normalise=True)
     assert "normalised" not in first and second["normalised"] == pytest.approx(gain)
+
+
+def test_a_batch_of_chats_is_its_chats(lm, speech):
+    chats = [
+        [{"role": "a", "content": ["x", speech]}],
+        [{"role": "a", "content": "hi"}, {"role": "b", "content": "more of it"}],
+    ]
+    voice = np.full(SPEAKER_DIM, 0.5, dtype=np.float32)
+
+    both = lm.chat(chats, SHORT, seed=[1, 2], speaker=[speech.speaker, voice])
+
+    assert both == [
+        lm.chat(chats[0], SHORT, seed=1),
+        lm.chat(chats[1], SHORT, seed=2, speaker=voice),
+    ]
+    with pytest.raises(ValueError, match="2 prompts, but 1 voices"):
+        lm.chat(chats, SHORT, speaker=[voice])
+
+
+def test_the_released_rules_decide_what_may_be_said(lm, monkeypatch):
+    """Defects C10 and C11, under their switch."""
+    asked = []
+    monkeypatch.setattr(
+        slm_module,
+        "read_vocabulary",
+        lambda *_, **options: asked.append(options) or build_vocabulary(TEXTS),
+    )
+
+    lm.complete("one", CompletionSettings(max_tokens=3, compat=True))
+
+    assert asked == [{"ban": "released", "sentence_end": "."}]
+    settings = CompletionSettings(compat=True, text=Sampler(top_p=0.3))
+    assert settings.text == Sampler(top_p=0.3, rule="released")
+    with pytest.raises(ValueError, match="released rule has no top_k"):
+        CompletionSettings(compat=True, text=Sampler(top_k=3))
 
 
 @pytest.mark.parametrize(

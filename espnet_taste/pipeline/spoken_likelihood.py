@@ -1,0 +1,162 @@
+"""How likely a spoken LM finds utterances.
+
+Symbols: W words.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from espnet_taste.pipeline.scoring import OF_A_PART, ScoredItem
+from espnet_taste.pipeline.slm import SpokenLMInference
+from espnet_taste.pipeline.taste import TasteTokenizer
+from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
+from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
+
+
+class SpokenLikelihood:
+    """A spoken LM that judges what its speech tokenizer encoded.
+
+    Args:
+        inference: A trained spoken LM.
+        tokenizer: The tokenizer of its codes.
+    """
+
+    def __init__(self, inference: SpokenLMInference, tokenizer: TasteTokenizer):
+        self.inference = inference
+        self.tokenizer = tokenizer
+
+    def likelihoods(
+        self,
+        tokens: TasteTokens | Sequence[TasteTokens],
+        *,
+        before: Sequence[str] | None = None,
+        after: Sequence[str] | None = None,
+        batch_size: int = 8,
+    ) -> ItemLikelihood | list[ItemLikelihood]:
+        """Return how likely every token and every word's codes are, in nats.
+
+        Args:
+            tokens: One utterance or a list.
+            before: Text in front of each of a list, read and not scored.
+            after: Text behind each of a list; then only this text is scored.
+            batch_size: Utterances at once.
+
+        Raises:
+            ValueError: If an utterance is of another tokenizer, has no codes, or is
+                too long for the LLM; if there is not one text for each.
+        """
+        many = not isinstance(tokens, TasteTokens)
+        rows = list(tokens) if many else [tokens]
+        for number, row in enumerate(rows):
+            self.check(row, "score", may_be_empty=bool(after and after[number]))
+        found = []
+        for start in range(0, len(rows), batch_size):
+            part = slice(start, start + batch_size)
+            batch = self.inference.log_likelihoods(
+                rows[part], before and before[part], after and after[part]
+            )
+            found += [ItemLikelihood(**arrays) for arrays in batch]
+        return found if many else found[0]
+
+    def log_likelihood(
+        self,
+        tokens: TasteTokens | Sequence[TasteTokens],
+        convention: str = "taste",
+        *,
+        from_s: float | Sequence[float] | None = None,
+        window_s: float = float("inf"),
+        batch_size: int = 8,
+    ) -> float | list[float]:
+        """Return one number an utterance: how likely it is, higher is likelier.
+
+        Args:
+            tokens: One utterance or a list.
+            convention: How token and code likelihoods are added up, a name in
+                ``slm.conventions.CONVENTIONS``, ``"localised"`` or ``"normalised"``;
+                scores of two cannot be compared.
+            from_s: For the last two: score what is said from this moment on, in s on
+                the clock of the recording; one for all, or a list.
+            window_s: Seconds after it that count.
+            batch_size: Utterances at once.
+
+        Raises:
+            ValueError: As ``likelihoods``; if the convention is unknown, or no word is
+                known to begin in a window, or nothing stands before it.
+        """
+        if convention not in (*CONVENTIONS, *OF_A_PART):
+            known = sorted([*CONVENTIONS, *OF_A_PART])
+            raise ValueError(f"convention must be one of {known}, got '{convention}'")
+        many = not isinstance(tokens, TasteTokens)
+        rows = list(tokens) if many else [tokens]
+        moments = [from_s] * len(rows) if np.ndim(from_s) == 0 else list(from_s)
+        items = [
+            ScoredItem(row, from_s=moment, window_s=window_s)
+            for row, moment in zip(rows, moments, strict=True)
+        ]
+        found = self.scores(items, convention == "normalised", batch_size=batch_size)
+        for item, scores in zip(items, found):
+            if convention not in scores:
+                why = item.why_not_localised() or "no word stands before the moment"
+                raise ValueError(
+                    f"'{item.tokens.text[:40]}' has no '{convention}' score: {why}"
+                )
+        numbers = [scores[convention] for scores in found]
+        return numbers if many else numbers[0]
+
+    def scores(
+        self,
+        items: Sequence[ScoredItem],
+        normalise: bool = False,
+        *,
+        batch_size: int = 8,
+    ) -> list[dict[str, float]]:
+        """Return the scores of items by all conventions that fit.
+
+        Args:
+            items: Utterances, and which part of each counts.
+            normalise: Read what counts a second time, without what stands before it.
+            batch_size: Utterances at once.
+
+        Raises:
+            ValueError: As ``likelihoods``.
+        """
+        found = self.item_likelihoods(items, normalise, batch_size=batch_size)
+        return [item.scores(*pair) for item, pair in zip(items, found, strict=True)]
+
+    def item_likelihoods(
+        self,
+        items: Sequence[ScoredItem],
+        normalise: bool = False,
+        *,
+        batch_size: int = 8,
+    ) -> list[tuple[ItemLikelihood, ItemLikelihood | None]]:
+        """Return how likely items are, and what counts of them by itself; see above."""
+        others = [item.alone() if normalise else None for item in items]
+        every = [*items, *(other for other in others if other is not None)]
+        found = self.likelihoods(
+            [item.tokens for item in every],
+            before=[item.before for item in every],
+            after=[item.after for item in every],
+            batch_size=batch_size,
+        )
+        alone = iter(found[len(items) :])
+        return [
+            (one, None if other is None else next(alone))
+            for one, other in zip(found, others)
+        ]
+
+    def check(
+        self, tokens: TasteTokens, purpose: str, may_be_empty: bool = False
+    ) -> None:
+        """Refuse what this spoken LM cannot read.
+
+        Raises:
+            ValueError: If it is of another tokenizer, or has no codes or no words.
+        """
+        require_same_tokenizer(tokens, self.tokenizer.models, purpose)
+        if tokens.codes is None:
+            raise ValueError(f"'{tokens.text[:40]}' has no codes, only embeddings")
+        if len(tokens) == 0 and not may_be_empty:
+            raise ValueError(f"cannot {purpose} speech without a word")
+        self.tokenizer.check_codes(tokens.codes, f"'{tokens.text[:40]}'")
