@@ -16,7 +16,7 @@ class WhisperTranscriber(WholeWhisper):
         super()._build(*parts)
         self.options = {"num_beams": 1, "do_sample": False}
         if getattr(self.whisper.generation_config, "is_multilingual", False):
-            self.options |= {"language": self.language, "task": "transcribe"}
+            self.options |= {"language": self.language, "task": self.task}
 
     def transcribe(self, audios: Sequence[np.ndarray]) -> list[str]:
         """Return the transcript of each audio, (N,) float32 at 16 kHz, <= 30 s."""

@@ -34,6 +34,7 @@ class WholeWhisper:
     Args:
         model: Name or folder, anything ``espnet_taste.weights.resolve`` knows.
         language: Language of the speech, for multilingual models.
+        task: "transcribe" or "translate", likewise.
         device: Torch device.
     """
 
@@ -42,24 +43,30 @@ class WholeWhisper:
         model: str = "openai/whisper-tiny.en",
         *,
         language: str = "en",
+        task: str = "transcribe",
         device: str = "cpu",
     ):
-        self._build(*load_whisper(model, device), language)
+        self._build(*load_whisper(model, device), language, task)
 
     @classmethod
     def from_loaded(
-        cls, whisper: Any, tokenizer: Any, features: Any, language: str = "en"
+        cls,
+        whisper: Any,
+        tokenizer: Any,
+        features: Any,
+        language: str = "en",
+        task: str = "transcribe",
     ) -> Self:
         """Wrap what ``load_whisper`` returned instead of loading it again."""
         user = cls.__new__(cls)
-        user._build(whisper, tokenizer, features, language)
+        user._build(whisper, tokenizer, features, language, task)
         return user
 
     def _build(
-        self, whisper: Any, tokenizer: Any, features: Any, language: str
+        self, whisper: Any, tokenizer: Any, features: Any, language: str, task: str
     ) -> None:
         self.whisper, self.tokenizer, self.features = whisper, tokenizer, features
-        self.language = language
+        self.language, self.task = language, task
 
 
 class WhisperAligner(WholeWhisper, AbsAligner):
@@ -67,7 +74,7 @@ class WhisperAligner(WholeWhisper, AbsAligner):
 
     def _build(self, *parts: Any) -> None:
         super()._build(*parts)
-        self.prefix = prefix_ids(self.whisper, self.tokenizer, self.language)
+        self.prefix = prefix_ids(self.whisper, self.tokenizer, self.language, self.task)
         self.heads = alignment_heads(self.whisper)
 
     def align(
@@ -188,17 +195,25 @@ def load_whisper(model: str, device: str) -> tuple[Any, Any, Any]:
     return whisper.eval().to(device), AutoTokenizer.from_pretrained(folder), features
 
 
-def prefix_ids(whisper: Any, tokenizer: Any, language: str) -> list[int]:
-    """Return the ids in front of a transcript without time stamps."""
+def prefix_ids(
+    whisper: Any, tokenizer: Any, language: str, task: str = "transcribe"
+) -> list[int]:
+    """Return the ids in front of a transcript without time stamps.
+
+    Raises:
+        ValueError: If a multilingual model does not know language or task.
+    """
     start = whisper.config.decoder_start_token_id
     no_times = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
     if not getattr(whisper.generation_config, "is_multilingual", False):
         return [start, no_times]
-    language_id = tokenizer.convert_tokens_to_ids(f"<|{language}|>")
-    if language_id in (None, tokenizer.unk_token_id, tokenizer.eos_token_id):
-        raise ValueError(f"this Whisper model has no language '{language}'")
-    task = tokenizer.convert_tokens_to_ids("<|transcribe|>")
-    return [start, language_id, task, no_times]
+    ids = [start]
+    for kind, name in (("language", language), ("task", task)):
+        index = tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        if index in (None, tokenizer.unk_token_id, tokenizer.eos_token_id):
+            raise ValueError(f"this Whisper model has no {kind} '{name}'")
+        ids.append(index)
+    return [*ids, no_times]
 
 
 def alignment_heads(whisper: Any) -> list[tuple[int, int]]:

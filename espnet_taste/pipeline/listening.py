@@ -38,11 +38,17 @@ class StateListener:
     Args:
         loaded: What ``load_whisper`` returns.
         language: Code of the spoken language.
+        task: "transcribe" or "translate".
     """
 
-    def __init__(self, loaded: tuple[Any, Any, Any], language: str = "en"):
-        self.transcriber = WhisperTranscriber.from_loaded(*loaded, language)
-        self.aligner = WhisperAligner.from_loaded(*loaded, language)
+    def __init__(
+        self,
+        loaded: tuple[Any, Any, Any],
+        language: str = "en",
+        task: str = "transcribe",
+    ):
+        self.transcriber = WhisperTranscriber.from_loaded(*loaded, language, task)
+        self.aligner = WhisperAligner.from_loaded(*loaded, language, task)
 
     def transcribe(
         self, states: EncoderStates, waves: Sequence[np.ndarray]
@@ -118,7 +124,12 @@ class AudioListener(StateListener):
 
 
 def open_listener(
-    model: str, encoder: AbsEncoder, *, language: str, device: str
+    model: str,
+    encoder: AbsEncoder,
+    *,
+    language: str,
+    task: str = "transcribe",
+    device: str,
 ) -> StateListener:
     """Open a Whisper that listens along with a tokenizer.
 
@@ -126,11 +137,12 @@ def open_listener(
         model: Whisper weights, name or folder.
         encoder: The tokenizer's encoder, whose states are read if they are the same.
         language: Code of the spoken language.
+        task: "transcribe" or "translate".
         device: Torch device.
     """
     loaded = load_whisper(model, device)
     kind = StateListener if has_weights_of(encoder, loaded[0]) else AudioListener
-    return kind(loaded, language)
+    return kind(loaded, language, task)
 
 
 def has_weights_of(encoder: AbsEncoder, whisper: Any) -> bool:

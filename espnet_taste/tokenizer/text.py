@@ -25,11 +25,20 @@ class WhisperText:
         model: Whisper weights, name or folder.
         language: Code of the spoken language, e.g. "en", for the decoder's prefix.
             English-only checkpoints have no language token and take "en" only.
+        task: "transcribe", or "translate" (into English), likewise.
+
+    Raises:
+        ValueError: If the checkpoint does not know language or task.
     """
 
-    def __init__(self, model: str = "openai/whisper-tiny.en", language: str = "en"):
+    def __init__(
+        self,
+        model: str = "openai/whisper-tiny.en",
+        language: str = "en",
+        task: str = "transcribe",
+    ):
         tokenizer = _load_tokenizer(resolve(model))
-        self._build(tokenizer, load_config(model).vocab_size, language)
+        self._build(tokenizer, load_config(model).vocab_size, language, task)
 
     @classmethod
     def from_tokenizer(
@@ -37,6 +46,7 @@ class WhisperText:
         tokenizer: PreTrainedTokenizerBase,
         vocab_size: int,
         language: str = "en",
+        task: str = "transcribe",
     ) -> "WhisperText":
         """Wrap a tokenizer instead of loading one by name.
 
@@ -44,24 +54,30 @@ class WhisperText:
             tokenizer: A Whisper tokenizer with all its special tokens.
             vocab_size: Rows of the checkpoint's embedding table.
             language: As in the constructor.
+            task: As in the constructor.
         """
         text = cls.__new__(cls)
-        text._build(tokenizer, vocab_size, language)
+        text._build(tokenizer, vocab_size, language, task)
         return text
 
     def _build(
-        self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, language: str
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        vocab_size: int,
+        language: str,
+        task: str,
     ) -> None:
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
         self.language = language
         names = ["<|startoftranscript|>"]
         if is_multilingual(vocab_size):
-            names += [f"<|{language}|>", "<|transcribe|>"]
-        elif language != "en":
+            names += [f"<|{language}|>", f"<|{task}|>"]
+        elif (language, task) != ("en", "transcribe"):
+            wish = f"language '{language}'" if language != "en" else f"task '{task}'"
             raise ValueError(
-                f"this Whisper is English-only, language '{language}' needs a "
-                "multilingual one such as openai/whisper-base"
+                f"this Whisper is English-only, {wish} needs a multilingual one such "
+                "as openai/whisper-base"
             )
         names.append("<|notimestamps|>")
         self.prefix_ids = [self._special_id(name) for name in names]

@@ -26,7 +26,12 @@ class LetterTokenizer:
     """One token a character; the blank in front of a word is a token too."""
 
     unk_token_id, eos_token_id = None, 1
-    special = {"<|notimestamps|>": NO_TIMES, "<|de|>": 92, "<|transcribe|>": 93}
+    special = {
+        "<|notimestamps|>": NO_TIMES,
+        "<|de|>": 92,
+        "<|transcribe|>": 93,
+        "<|translate|>": 94,
+    }
 
     def encode(self, text, add_special_tokens):
         assert not add_special_tokens
@@ -150,8 +155,25 @@ def test_the_prefix_of_multilingual_models_names_the_language():
 
     assert prefix_ids(one, LetterTokenizer(), "de") == [START, NO_TIMES]
     assert prefix_ids(whisper, LetterTokenizer(), "de") == [START, 92, 93, NO_TIMES]
+    translate = prefix_ids(whisper, LetterTokenizer(), "de", "translate")
+    assert translate == [START, 92, 94, NO_TIMES]
+    with pytest.raises(ValueError, match="no task 'sing'"):
+        prefix_ids(whisper, LetterTokenizer(), "de", "sing")
     with pytest.raises(ValueError, match="no language 'xx'"):
         prefix_ids(whisper, LetterTokenizer(), "xx")
+
+
+def test_a_task_is_passed_on_to_multilingual_models(tiny):
+    options = {"language": "de", "task": "translate"}
+    english = transcripts.WhisperTranscriber("tiny", **options)
+    assert "task" not in english.options
+    tiny.generation_config.is_multilingual = True
+
+    transcriber = transcripts.WhisperTranscriber("tiny", **options)
+    aligner = WhisperAligner("tiny", **options)
+
+    assert transcriber.options.items() >= options.items()
+    assert aligner.prefix == [START, 92, 94, NO_TIMES]
 
 
 def test_transcripts_hold_no_line_breaks_and_come_one_an_audio(tiny):

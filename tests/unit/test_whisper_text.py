@@ -14,6 +14,7 @@ SPECIAL = [
     "<|en|>",
     "<|de|>",
     "<|transcribe|>",
+    "<|translate|>",
     "<|notimestamps|>",
 ]
 
@@ -50,6 +51,18 @@ def test_the_prefix_of_an_english_model_has_no_language(tokenizer):
 def test_an_english_model_refuses_other_languages(tokenizer):
     with pytest.raises(ValueError, match="English-only, language 'de' needs"):
         WhisperText.from_tokenizer(tokenizer, 51864, "de")
+
+
+def test_the_prefix_names_the_task(tokenizer):
+    size = MULTILINGUAL_VOCAB_SIZE
+    text = WhisperText.from_tokenizer(tokenizer, size, "de", "translate")
+    assert text.prefix_ids == ids(
+        tokenizer, "startoftranscript", "de", "translate", "notimestamps"
+    )
+    with pytest.raises(ValueError, match=r"no token <\|sing\|>"):
+        WhisperText.from_tokenizer(tokenizer, size, "de", "sing")
+    with pytest.raises(ValueError, match="English-only, task 'translate' needs"):
+        WhisperText.from_tokenizer(tokenizer, 51864, task="translate")
 
 
 def test_an_unknown_language_is_named(tokenizer):
