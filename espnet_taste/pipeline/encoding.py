@@ -4,8 +4,8 @@ Symbols: U utterances, W words, T encoder frames, Q codebooks, D TASTE width.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,7 @@ from espnet_taste.words import TokenizedWords, encode_words, space_signs, split_
 class _Heard:
     """One utterance on its way to tokens."""
 
+    name: str  # what it is called in messages
     wave: np.ndarray  # (N,) 16 kHz
     words: list[str]
     times: np.ndarray | None  # (W, 2) s
@@ -72,7 +73,11 @@ class TasteEncoder:
 
     @torch.no_grad()
     def encode_short(
-        self, waves: list[np.ndarray], texts: Sequence[str | None], word_times: bool
+        self,
+        waves: list[np.ndarray],
+        texts: Sequence[str | None],
+        word_times: bool,
+        names: Sequence[str],
     ) -> list[TasteTokens]:
         """Encode recordings of at most 30 s, the encoder running once.
 
@@ -80,9 +85,10 @@ class TasteEncoder:
             waves: Recordings, each (N,), float32, 16 kHz.
             texts: Their transcripts; None lets Whisper write one.
             word_times: Also find when every word was spoken.
+            names: What they are called in messages.
 
         Raises:
-            ValueError: If a transcript has no word.
+            ValueError: If a transcript has no word or too many tokens.
         """
         texts = list(texts)
         states = self._states(waves)
@@ -94,12 +100,12 @@ class TasteEncoder:
                 texts[place] = text
         heard = []
         for place, (wave, text) in enumerate(zip(waves, texts, strict=True)):
-            words = _words_of(text)
+            words = _words_of(text, names[place])
             times = None
             if word_times:
                 times = self._times(states, place, wave, words)
-            heard.append(_Heard(wave, words, times))
-        embeds, codes = self._quantize(states, [item.words for item in heard])
+            heard.append(_Heard(names[place], wave, words, times))
+        embeds, codes = self._quantize(states, [item.words for item in heard], names)
         return [
             self._tokens(item, embed, code)
             for item, embed, code in zip(heard, embeds, codes, strict=True)
@@ -107,7 +113,7 @@ class TasteEncoder:
 
     @torch.no_grad()
     def encode_long(
-        self, wave: np.ndarray, text: str | None, batch_size: int
+        self, wave: np.ndarray, text: str | None, batch_size: int, name: str
     ) -> TasteTokens:
         """Encode a recording that is longer than Whisper's window.
 
@@ -115,29 +121,43 @@ class TasteEncoder:
             wave: The recording, (N,), float32, 16 kHz.
             text: Its transcript; None lets Whisper write it.
             batch_size: Windows at once.
+            name: What it is called in messages.
 
         Raises:
-            ValueError: If there is no word in text or recording.
+            ValueError: If there is no word in text or recording, or there are too
+                many tokens in 30 s.
         """
-        words, times = hear_long(wave, self._hear)
+        given = None if text is None else _words_of(text, name)
+        with _naming(name):
+            words, times = hear_long(wave, self._hear)
         duration_s = len(wave) / SAMPLE_RATE_HZ
-        if text is not None:
-            given = _words_of(text)
+        was_heard = len(words) > 0
+        if given is not None:
             times = carry_times(given, words, times, duration_s)
             words = given
-        windows = plan_windows(times, duration_s)
+        if not words:
+            raise ValueError(f"{name}: no word was heard; give its text")
+        if not was_heard:
+            logging.warning(
+                f"{name}: no word was heard; those of its text are taken to be spread "
+                "evenly over it, and no times are told"
+            )
+        with _naming(name):
+            windows = plan_windows(times, duration_s)
         embeds, codes = [], []
         for start in range(0, len(windows), batch_size):
             batch = windows[start : start + batch_size]
             spans = [np.multiply(w.span_s, SAMPLE_RATE_HZ).astype(int) for w in batch]
             states = self._states([wave[begin:end] for begin, end in spans])
-            rows = self._quantize(states, [words[w.first : w.last] for w in batch])
+            texts = [words[w.first : w.last] for w in batch]
+            rows = self._quantize(states, texts, [name] * len(batch))
             for window, embed, code in zip(batch, *rows, strict=True):
                 kept = slice(window.start - window.first, window.stop - window.first)
                 embeds.append(embed[kept])
                 codes.append(None if code is None else code[kept])
         joined = None if codes[0] is None else np.concatenate(codes)
-        return self._tokens(_Heard(wave, words, times), np.concatenate(embeds), joined)
+        heard = _Heard(name, wave, words, times if was_heard else None)
+        return self._tokens(heard, np.concatenate(embeds), joined)
 
     @torch.no_grad()
     def word_codes(
@@ -220,6 +240,7 @@ class TasteEncoder:
             self.args.whisper,
             self.model.encoder,
             language=self.args.language,
+            task=getattr(self.args, "task", "transcribe"),
             device=str(self.device),
         )
 
@@ -239,11 +260,11 @@ class TasteEncoder:
         return EncoderStates(states.keys.float(), states.values.float(), states.lengths)
 
     def _quantize(
-        self, states: EncoderStates, words: list[list[str]]
+        self, states: EncoderStates, words: list[list[str]], names: Sequence[str]
     ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         """Return embeddings (W, D) and codes (W, Q) of every utterance."""
         tokens = [encode_words(row, self.encode_text) for row in words]
-        self._refuse_long(tokens, words)
+        self._refuse_long(tokens, words, names)
         batch = token_batch(tokens, [np.zeros(1, np.float32)] * len(words), self.device)
         sentence = (batch.tokens, batch.token_lengths, batch.words)
         with self._autocast():
@@ -260,15 +281,18 @@ class TasteEncoder:
         return cut, [row[:n] for row, n in zip(codes, counts, strict=True)]
 
     def _refuse_long(
-        self, tokens: list[TokenizedWords], words: list[list[str]]
+        self,
+        tokens: list[TokenizedWords],
+        words: list[list[str]],
+        names: Sequence[str],
     ) -> None:
         limit = self.model.aggregator.max_tokens
-        for row, texts in zip(tokens, words, strict=True):
+        for row, texts, name in zip(tokens, words, names, strict=True):
             if limit is not None and len(row.tokens) > limit:
                 raise ValueError(
-                    f"the transcript '{' '.join(texts)[:40]}...' has {len(row.tokens)} "
-                    f"tokens for at most 30 s of speech, this Whisper takes {limit}; "
-                    "is it the transcript of this recording?"
+                    f"{name}: the transcript '{' '.join(texts)[:40]}...' has "
+                    f"{len(row.tokens)} tokens for at most 30 s of speech, this "
+                    f"Whisper takes {limit}; is it the transcript of this recording?"
                 )
 
     def _tokens(
@@ -278,7 +302,7 @@ class TasteEncoder:
         return TasteTokens(
             words=tuple(heard.words),
             embeds=embeds,
-            speaker=self._embed_speaker(heard.wave),
+            speaker=self._embed_speaker(heard),
             asr_tokens=np.asarray(encoded.tokens, dtype=np.int64),
             asr_words=np.asarray(encoded.words, dtype=np.int64),
             codes=codes,
@@ -287,8 +311,10 @@ class TasteEncoder:
             models=self.models,
         )
 
-    def _embed_speaker(self, wave: np.ndarray) -> np.ndarray:
-        embedding = self.speaker_encoder.embed(wave)
+    def _embed_speaker(self, heard: _Heard) -> np.ndarray:
+        encoder = self.speaker_encoder
+        with _naming(heard.name):
+            embedding = encoder.embed(heard.wave)
         wanted = self.model.decoder.speaker_dim
         if wanted is not None and len(embedding) != wanted:
             raise ValueError(
@@ -328,14 +354,23 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
-def _words_of(text: str) -> list[str]:
+def _words_of(text: str, name: str) -> list[str]:
     words = split_words(space_signs(text))
     if not words:
         raise ValueError(
-            "the transcript has no word, and TASTE has one code a word; give a text "
-            "or leave the recording out"
+            f"{name}: the transcript has no word, and TASTE has one code a word; give "
+            "a text or leave the recording out"
         )
     return words
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the name of a recording in front of what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _rows(states: EncoderStates, places: list[int]) -> EncoderStates:

@@ -1,6 +1,6 @@
 """Whatever a caller has as audio, as one channel at 16 kHz."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, BinaryIO
 
@@ -19,6 +19,43 @@ Audio = str | PathLike | BinaryIO | np.ndarray | Tensor | Mapping[str, Any]
 def is_many(audio: Any) -> bool:
     """Tell a list of recordings from one recording."""
     return isinstance(audio, Sequence) and not isinstance(audio, (str, bytes))
+
+
+def match_texts(text: Any, count: int | None) -> list[str | None]:
+    """Return a text, or None, for each of some recordings.
+
+    Args:
+        text: A text, a list of texts and None, or None for all.
+        count: Number of the recordings; None for one that is no list.
+
+    Raises:
+        TypeError: If something is no text, or one is a list and the other is not.
+        ValueError: If there are more or fewer texts than recordings.
+    """
+    if text is None:
+        return [None] * (1 if count is None else count)
+    if count is None:
+        if isinstance(text, str):
+            return [text]
+        raise TypeError(
+            f"the text of one recording is a {type(text).__name__}; give a string, or "
+            "a list of recordings with a list of texts"
+        )
+    if isinstance(text, str) or not isinstance(text, Iterable):
+        raise TypeError(
+            f"the texts of {count} recordings are a {type(text).__name__}; give a "
+            "list, with None where the transcript is to be written"
+        )
+    texts = list(text)
+    for place, item in enumerate(texts):
+        if item is not None and not isinstance(item, str):
+            raise TypeError(
+                f"recording {place}: its text is a {type(item).__name__}; give a "
+                "string, or None to have it written"
+            )
+    if len(texts) != count:
+        raise ValueError(f"{count} recordings, but {len(texts)} texts")
+    return texts
 
 
 def read_any(

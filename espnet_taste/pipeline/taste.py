@@ -25,7 +25,7 @@ from espnet_taste.data.audio import AudioError
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
 from espnet_taste.pipeline.encoding import TasteEncoder, autocast, token_batch
-from espnet_taste.pipeline.inputs import Audio, is_many, read_any
+from espnet_taste.pipeline.inputs import Audio, is_many, match_texts, read_any
 from espnet_taste.pipeline.listening import Transcriber
 from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.released import (
@@ -153,16 +153,19 @@ class TasteTokenizer:
 
         Raises:
             AudioError: If audio cannot be used; it names the item.
+            TypeError: If audio or text is nothing of the kind, or one is a list and
+                the other is not.
             ValueError: If there are not as many texts as recordings, or no word.
         """
         many = is_many(audio)
         audios = list(audio) if many else [audio]
-        texts = list(text) if many and text is not None else [text] * len(audios)
-        if len(texts) != len(audios):
-            raise ValueError(f"{len(audios)} recordings, but {len(texts)} texts")
+        texts = match_texts(text, len(audios) if many else None)
+        names = [
+            f"recording {n}" if many else "the recording" for n in range(len(audios))
+        ]
         waves = [
-            _read_named(item, sample_rate_hz, place)
-            for place, item in enumerate(audios)
+            _read_named(item, sample_rate_hz, name)
+            for item, name in zip(audios, names, strict=True)
         ]
         results: list[TasteTokens | None] = [None] * len(waves)
         is_long = [len(wave) > WINDOW_S * SAMPLE_RATE_HZ for wave in waves]
@@ -170,13 +173,16 @@ class TasteTokenizer:
         for start in range(0, len(short), batch_size):
             places = short[start : start + batch_size]
             batch = self.encoder.encode_short(
-                [waves[p] for p in places], [texts[p] for p in places], word_times
+                [waves[p] for p in places],
+                [texts[p] for p in places],
+                word_times,
+                [names[p] for p in places],
             )
             for place, tokens in zip(places, batch, strict=True):
                 results[place] = tokens
         for place in np.flatnonzero(is_long):
             results[place] = self.encoder.encode_long(
-                waves[place], texts[place], batch_size
+                waves[place], texts[place], batch_size, names[place]
             )
         return results if many else results[0]
 
@@ -356,8 +362,8 @@ def _default_sampling(unit_rate_hz: float) -> UnitSampling:
     return UnitSampling(top_k=10, temperature=0.8, bounds="tokens")
 
 
-def _read_named(audio: Audio, sample_rate_hz: int, place: int) -> np.ndarray:
+def _read_named(audio: Audio, sample_rate_hz: int, name: str) -> np.ndarray:
     try:
-        return read_any(audio, sample_rate_hz, f"recording {place}")
+        return read_any(audio, sample_rate_hz, name)
     except AudioError as error:
-        raise AudioError(error.reason, f"recording {place}: {error.detail}") from error
+        raise AudioError(error.reason, f"{name}: {error.detail}") from error

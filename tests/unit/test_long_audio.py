@@ -63,8 +63,8 @@ def test_music_is_passed_by():
     wave = np.arange(75 * RATE, dtype=np.float64)
 
     assert hear_long(wave, recogniser(times))[0] == ["0"]
-    with pytest.raises(ValueError, match="no word was heard"):
-        hear_long(wave, recogniser(np.zeros((0, 2))))
+    words, found = hear_long(wave, recogniser(np.zeros((0, 2))))
+    assert words == [] and found.shape == (0, 2)
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 from tiny_taste import CODEBOOK_SIZE, no_quantizer, noise, tiny_tokenizer
-from tiny_whisper import WINDOW_SAMPLES, randomise, tiny_config
+from tiny_whisper import (
+    PREFIX_IDS,
+    WINDOW_SAMPLES,
+    randomise,
+    tiny_config,
+    tiny_decoder,
+)
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from espnet_taste.align.transcripts import WhisperTranscriber
@@ -19,6 +25,7 @@ from espnet_taste.pipeline.listening import (
     has_weights_of,
 )
 from espnet_taste.pipeline.tokens import TasteTokens
+from espnet_taste.tokenizer.aggregator import WhisperAggregator
 
 WAVES = [noise(12000, 1), noise(5000, 2), noise(16000, 3)]
 TEXTS = ["one two three", "four", "five six"]
@@ -238,6 +245,48 @@ def test_a_long_recording_keeps_every_word_once(monkeypatch):
     assert max(seen) <= 30 + 1e-6 and len(seen) >= 4
 
 
+def test_a_long_recording_in_which_nothing_is_heard(monkeypatch, caplog):
+    tokenizer = tiny_tokenizer()
+    tokenizer_states = tokenizer.encoder._states
+    monkeypatch.setattr(
+        tokenizer.encoder,
+        "_states",
+        lambda waves: tokenizer_states([wave[:16000] for wave in waves]),
+    )
+    monkeypatch.setattr(
+        encoding, "hear_long", lambda wave, hear: ([], np.zeros((0, 2), np.float32))
+    )
+    waves = [WAVES[0], noise(70 * 16000)]
+
+    tokens = tokenizer.encode(waves, ["x", "a b c d e f g"], word_times=False)
+
+    assert tokens[1].text == "a b c d e f g" and tokens[1].times is None
+    assert len(tokens[1].codes) == 7
+    assert "recording 1: no word was heard" in caplog.text
+    with pytest.raises(ValueError, match="^recording 1: no word was heard; give its"):
+        tokenizer.encode(waves, ["x", None], word_times=False)
+    with pytest.raises(ValueError, match="^recording 1: word 0 lasts"):
+        tokenizer.encode(waves, ["x", "one"], word_times=False)
+
+
+def test_one_word_and_two_hundred_are_one_batch():
+    tokenizer = tiny_tokenizer()
+    decoder = tiny_decoder(max_target_positions=256)
+    aggregator = WhisperAggregator.from_module(decoder, PREFIX_IDS, False)
+    tokenizer.model.aggregator = aggregator
+    texts = ["a", " ".join("abcdefgh" * 25)]
+
+    together = tokenizer.encode(WAVES[:2], texts, word_times=False)
+    spoken = tokenizer.decode(together)
+
+    assert [row.codes.shape for row in together] == [(1, 2), (200, 2)]
+    for wave, text, tokens, speech in zip(WAVES, texts, together, spoken):
+        alone = tokenizer.encode(wave, text, word_times=False)
+        assert np.array_equal(alone.codes, tokens.codes)
+        np.testing.assert_allclose(alone.embeds, tokens.embeds, atol=1e-5)
+        assert np.array_equal(tokenizer.decode(alone).audio, speech.audio)
+
+
 def test_nothing_in_nothing_out():
     tokenizer = tiny_tokenizer()
 
@@ -254,7 +303,13 @@ def test_scripts_without_blanks_have_a_word_a_sign():
     ("audio", "text", "error", "words"),
     [
         (WAVES, ["a"], ValueError, "3 recordings, but 1 texts"),
-        (WAVES[0], "  ", ValueError, "the transcript has no word"),
+        (WAVES[0], "  ", ValueError, "the recording: the transcript has no word"),
+        (WAVES[:2], ["a", " "], ValueError, "^recording 1: the transcript has no w"),
+        (WAVES[:2], ["a", "b" * 30], ValueError, "^recording 1: .* 30 tokens"),
+        (WAVES[:2], "no", TypeError, "texts of 2 recordings are a str; give a list"),
+        (WAVES[0], ["a"], TypeError, "text of one recording is a list"),
+        (WAVES[:2], ["a", 3], TypeError, "^recording 1: its text is a int"),
+        ([WAVES[0], 3], None, TypeError, "^recording 1 is a int"),
         ([WAVES[0], np.zeros(0)], ["a", "b"], AudioError, "recording 1: no samples"),
         ([WAVES[0], "no.wav"], None, AudioError, "recording 1: no such file"),
     ],
@@ -301,14 +356,33 @@ def test_a_stream_speaks_as_words_arrive():
     assert np.array_equal(whole[0].audio, first.audio) and len(whole) == 3
 
 
-def test_half_precision_changes_little(monkeypatch):
-    exact = tiny_tokenizer().encode(WAVES[0], TEXTS[0], word_times=False)
-    half = tiny_tokenizer(dtype="bfloat16").encode(WAVES[0], TEXTS[0], word_times=False)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_changes_few_codes(dtype):
+    waves = [noise(6000 + 500 * seed, seed) for seed in range(16)]
+    texts = [f"a b{'c' * (seed % 3)} d e f" for seed in range(16)]
+    exact = tiny_tokenizer().encode(waves, texts, word_times=False)
+    tokenizer = tiny_tokenizer(dtype=dtype)
+    seen = []
+    for part in (
+        tokenizer.model.encoder.encoder.layers[0].fc1,
+        tokenizer.model.quantizer.rvq.project_in,  # distances are taken behind it
+    ):
+        part.register_forward_hook(lambda *call: seen.append(call[2].dtype))
 
-    assert half.embeds.dtype == np.float32
-    assert not np.array_equal(half.embeds, exact.embeds) or np.array_equal(
-        half.codes, exact.codes
+    half = tokenizer.encode(waves, texts, word_times=False)
+
+    assert seen[:2] == [getattr(torch, dtype), torch.float32]
+    same = np.concatenate(
+        [a.codes == b.codes for a, b in zip(exact, half, strict=True)]
     )
+    assert same.mean() >= 0.95
+    for wave, text, tokens in zip(waves, texts, half, strict=True):
+        alone = tokenizer.encode(wave, text, word_times=False)
+        assert alone.embeds.dtype == np.float32 and len(tokenizer.decode(alone).audio)
+        assert np.array_equal(alone.codes, tokens.codes)
+
+
+def test_other_types_are_named():
     with pytest.raises(ValueError, match="dtype must be float32 or one of"):
         tiny_tokenizer(dtype="float8")
 
