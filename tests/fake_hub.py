@@ -6,7 +6,21 @@ import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from espnet_taste.weights import hub
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def ask_only(monkeypatch, endpoint: str) -> None:
+    """Let huggingface_hub, which is imported already, ask one address and no other."""
+    from huggingface_hub import constants
+
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    path = template.removeprefix(constants.ENDPOINT)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + path)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "_unreachable", {})
 
 
 class FakeHub:
@@ -51,7 +65,8 @@ class FakeHub:
             information = {"id": self.name, "sha": COMMIT, "siblings": siblings}
             body = json.dumps({**information, "tags": []}).encode()
         elif path.startswith(f"/{self.name}/resolve/"):
-            body = self.files[path.rsplit("/", 1)[1]]
+            file = path.removeprefix(f"/{self.name}/resolve/").split("/", 1)[1]
+            body = self.files[file]
             headers["ETag"] = f'"{hashlib.sha256(body).hexdigest()}"'
         else:
             request.send_response(404)

@@ -211,6 +211,7 @@ stage_pack() {
         marker=${exp}/.done.pack_tokenizer
         parts=("${exp}/taste")
     fi
+    [ "${speaker_model}" = resemblyzer/ge2e ] || parts+=("${exp}/speaker")
     once "${marker}" "${parts[@]}" "${chosen[@]}" -- \
         ${python} -m espnet_taste.bin.pack --exp_dir "${exp}" \
         --inference_model "${inference_model}" --output "${exp}/taste.zip"

@@ -232,6 +232,12 @@ stage_train_without_vq() {
 }
 
 stage_train_taste() {
+    # Whoever opens the experiment must embed speakers as it did; the default needs no
+    # record, nor do older runs of it.
+    [ "${speaker_model}" = resemblyzer/ge2e ] \
+        || once "${exp}/speaker/.done" "${speaker_model}" -- \
+            ${python} -m espnet_taste.bin.record_speaker --model "${speaker_model}" \
+            --output_dir "${exp}/speaker"
     once "${exp}/quantizer_start/.done" "${config_dir}/${taste_config}" "${exp}/without_vq" \
         "${chosen[@]}" -- \
         ${python} -m espnet_taste.bin.start_quantizer --config "${config_dir}/${taste_config}" \

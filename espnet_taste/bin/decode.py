@@ -16,6 +16,8 @@ from espnet_taste.bin.parallel import add_job_options, device_of, in_processes
 from espnet_taste.bin.token_work import (
     add_dtype,
     add_max_excluded,
+    add_whisper,
+    choices_of,
     deciding,
     open_tokens,
     spoil_no_other,
@@ -34,6 +36,7 @@ JOURNALS = ".parts"
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
     parser = tokens_parser(__doc__)
+    add_whisper(parser)
     add_dtype(parser)
     add_max_excluded(parser, 0.2)
     add_decode_options(parser)
@@ -83,7 +86,8 @@ def excluded_rows(args: argparse.Namespace) -> dict[str, dict]:
 
 def settings_of(args: argparse.Namespace) -> dict[str, object]:
     """Return the options that decide the result."""
-    return deciding(args, ("model", "tokens", "dtype", "seed"))
+    settings = deciding(args, ("model", "tokens", "dtype", "seed"))
+    return settings | choices_of(args)
 
 
 def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
@@ -97,7 +101,10 @@ def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
     path = args.output_dir / JOURNALS / f"{job}.journal"
     journal = Journal(path, settings_of(args))
     tokenizer = TasteTokenizer.from_pretrained(
-        args.model, device=device_of(args, job), dtype=args.dtype
+        args.model,
+        device=device_of(args, job),
+        dtype=args.dtype,
+        **choices_of(args),
     )
     tokens = TokenFile(args.tokens)
     refuse_foreign(tokens, keys, tokenizer)
@@ -108,7 +115,7 @@ def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
         for batch in in_batches_by_cost(keys, cost.__getitem__, args.batch_words):
             results = spoil_no_other(
                 batch,
-                lambda part: decode_batch(tokenizer, tokens, part, args.seed),
+                lambda part: decode_batch(tokenizer, tokens, part, args),
                 "not_decoded",
             )
             for key, result in zip(batch, results, strict=True):
@@ -140,15 +147,24 @@ def decode_batch(
     tokenizer: "TasteTokenizer",
     tokens: "TokenFile",
     keys: Sequence[str],
-    seed: int,
+    args: argparse.Namespace,
 ) -> "list[Speech]":
     """Decode utterances at once.
 
     Raises:
+        OSError: If a GPU cannot hold the batch.
         ValueError: If one of them cannot be decoded.
     """
+    import torch
+
     rows = [tokens[key] for key in keys]
-    return tokenizer.decode(rows, seed=seed, batch_size=len(rows))
+    try:
+        return tokenizer.decode(rows, seed=args.seed, batch_size=len(rows))
+    except torch.OutOfMemoryError as error:
+        raise OSError(
+            f"the GPU cannot hold {len(rows)} utterances at once, from '{keys[0]}' "
+            f"on; lower --batch_words, now {args.batch_words}"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ from espnet_taste.bin.command import parse_bool, run_command
 from espnet_taste.bin.parallel import add_job_options, device_of, in_processes
 from espnet_taste.bin.token_work import (
     add_dtype,
+    add_encoding,
     add_max_excluded,
     add_model,
+    choices_of,
     deciding,
     spoil_no_other,
 )
@@ -89,6 +91,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch_s", type=float, default=60.0, help="seconds of audio at once, padded"
     )
+    add_encoding(parser)
     add_dtype(parser)
     add_max_excluded(parser, 0.2)
     parser.add_argument(
@@ -151,6 +154,7 @@ def open_store(args: argparse.Namespace) -> "TokenStore":
     from espnet_taste.pipeline.token_store import TokenStore
 
     settings = deciding(args, SETTINGS, models=("model", "asr_model_file"))
+    settings |= choices_of(args)
     return TokenStore(args.output_dir, settings)
 
 
@@ -181,6 +185,7 @@ def encode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
         device=device,
         dtype=args.dtype,
         transcriber=open_transcriber(args, device),
+        **choices_of(args),
     )
     store = open_store(args)
     store.require_same_tokenizer(tokenizer.models)

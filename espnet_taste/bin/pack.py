@@ -3,7 +3,8 @@
 
 An experiment whose spoken LM was left out is packed without it. The frozen weights
 (Whisper, LLM, HiFi-GAN) are not inside: the configs name them with their sha256, and
-they are fetched when the file is loaded.
+they are fetched when the file is loaded. CAM++, which cannot be fetched, is inside if
+the experiment was trained with it.
 """
 
 import argparse
@@ -78,6 +79,10 @@ def pack_experiment(exp_dir: Path, model_name: str | None, output: Path) -> None
         yaml_files[f"{prefix}train_config"] = config
     # The files, not the folder: it also holds the recipe's markers.
     option = [exp_dir / "units" / name for name in ("config.json", "units.safetensors")]
+    speaker = exp_dir / "speaker" / "config.yaml"
+    if speaker.is_file():
+        files["speaker_config"] = speaker
+        option += sorted(speaker.parent.glob("*.onnx"))
     part = output.with_name(f".{output.name}")
     part = part.with_suffix(".part" + output.suffix)
     pack(files=files, yaml_files=yaml_files, outpath=part, option=option)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from espnet_taste.pipeline.interchange import TokenFile
     from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 
+# Options that not every model has.
+CHOICES = ("speaker_model", "whisper", "language", "task", "window")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -22,6 +24,43 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_whisper(parser: argparse.ArgumentParser) -> None:
+    """Add --whisper, which every use of a released checkpoint may need."""
+    parser.add_argument(
+        "--whisper",
+        help="released checkpoints: name or folder of the Whisper that the tokenizer "
+        "was cut from",
+    )
+
+
+def add_encoding(parser: argparse.ArgumentParser) -> None:
+    """Add how a model encodes where it leaves a choice."""
+    add_whisper(parser)
+    parser.add_argument(
+        "--speaker_model",
+        help="weight name, folder or ONNX file of the speaker encoder; default: the "
+        "one that lies with the model or that its training recorded",
+    )
+    group = parser.add_argument_group("released checkpoints")
+    group.add_argument("--language", help="of the transcripts; default: en")
+    group.add_argument("--task", help="of Whisper's prefix; default: transcribe")
+    group.add_argument(
+        "--window",
+        choices=["full", "trimmed"],
+        help="trimmed: do not encode the silence behind a recording, which is faster "
+        "and changes some codes; default: full",
+    )
+
+
+def choices_of(args: argparse.Namespace) -> dict[str, str]:
+    """Return what ``add_whisper`` and ``add_encoding`` were given, for the tokenizer.
+
+    Left out stays left out: older folders were begun without these options.
+    """
+    given = {name: getattr(args, name, None) for name in CHOICES}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def add_released(parser: argparse.ArgumentParser) -> None:
     """Add what a released checkpoint does not say about itself."""
     parser.add_argument(
@@ -29,9 +68,7 @@ def add_released(parser: argparse.ArgumentParser) -> None:
         help="of a released checkpoint: LLM whose text tokenizer it needs, name or "
         "folder",
     )
-    parser.add_argument(
-        "--whisper", help="of a released checkpoint: the Whisper it was cut from"
-    )
+    add_whisper(parser)
 
 
 def open_spoken_lm(args: argparse.Namespace) -> "TasteSpokenLM":
@@ -44,8 +81,9 @@ def open_spoken_lm(args: argparse.Namespace) -> "TasteSpokenLM":
     from espnet_taste.pipeline.released import find_released
     from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 
-    given = {"llm": args.llm, "whisper": args.whisper}
-    options = {name: value for name, value in given.items() if value is not None}
+    options = choices_of(args)
+    if args.llm is not None:
+        options["llm"] = args.llm
     if options and find_released(args.model) is None:
         raise ValueError(
             f"--{next(iter(options))} is for released checkpoints; {args.model} names "

@@ -3,7 +3,8 @@
 Our layout is a folder with one folder a part. ``whisper`` and ``llm`` are what
 transformers reads (the frozen encoder, the LLM without adapters), ``taste`` and ``slm``
 what the tasks train, under their names and with their options as ``config.yaml``,
-``vocoder`` is flow and HiFT. ``official`` keeps the released configs for the way back.
+``vocoder`` is flow and HiFT, ``speaker`` the speaker encoder's ONNX file, if it lies in
+the source. ``official`` keeps the released configs for the way back.
 The tasks find Whisper and LLM by the path in ``config.yaml``; ``load_released`` does
 not need it.
 

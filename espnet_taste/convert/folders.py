@@ -43,7 +43,8 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file of weights, by its path in the folder."""
-    files = sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.pth")])
+    kinds = ("*.safetensors", "*.pth", "*.onnx")
+    files = sorted(path for kind in kinds for path in folder.rglob(kind))
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
 
@@ -68,6 +69,13 @@ def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
                 f"{path} has sha256 {found}, expected {digest}; fetch or convert it "
                 "again"
             )
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file into a folder that is made, if there is such a file."""
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def copy_files(source: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from espnet_taste.convert.modules import (
     build_spoken_lm,
     is_own_of_slm,
 )
-from espnet_taste.convert.names import CODEBOOKS, LLM, SLM, TASTE, WHISPER
+from espnet_taste.convert.names import CODEBOOKS, LLM, SLM, SPEAKER, TASTE, WHISPER
 from espnet_taste.convert.plan import check_tensors
 from espnet_taste.convert.report import Report
 from espnet_taste.convert.tensors import list_folder, read_tensors
@@ -57,7 +57,8 @@ def load_tokenizer(
     Args:
         folder: Folder in our layout, as ``convert`` makes it.
         device: Torch device.
-        check_sha256: Compare the files that are read with the recorded sha256 first.
+        check_sha256: Compare the files that are read, and the speaker encoder that
+            goes with them, with the recorded sha256 first.
 
     Raises:
         FileNotFoundError: If a file is absent.
@@ -65,7 +66,7 @@ def load_tokenizer(
     """
     folder = Path(folder)
     if check_sha256:
-        _check_parts(folder, (WHISPER, TASTE))
+        _check_parts(folder, (WHISPER, TASTE, SPEAKER))
     architecture = Architecture.read(folder)
     modules = build_modules(architecture)
     _fill_tokenizer(modules, folder)

@@ -17,6 +17,8 @@ from functools import lru_cache
 
 # Parts of our layout, each a folder.
 WHISPER, TASTE, LLM, SLM, VOCODER = "whisper", "taste", "llm", "slm", "vocoder"
+# The speaker encoder: no tensors of ours, a file that goes along as it is.
+SPEAKER = "speaker"
 
 _ENCODER = "audio_tower.audio_joint_encoder_segmenter.audio_encoder.encoder."
 _DECODER = "audio_tower.audio_joint_encoder_segmenter.audio_segmenter.decoder."

@@ -13,11 +13,13 @@ from espnet_taste.convert.folders import (
     CONFIGS,
     OFFICIAL,
     check_digests,
+    copy_file,
 )
 from espnet_taste.convert.names import (
     LLM,
     OURS_ALONE,
     SLM,
+    SPEAKER,
     TASTE,
     WHISPER,
     WHY_UNUSED,
@@ -40,7 +42,7 @@ from espnet_taste.convert.tensors import (
     num_bytes,
     read_tensors,
 )
-from espnet_taste.convert.to_ours import LLM_TOKENIZER, unused_of
+from espnet_taste.convert.to_ours import LLM_TOKENIZER, SPEAKER_FILE, unused_of
 
 WHY_COPY = "a copy of the tokenizer's quantizer"
 # Of the LLM's folder, what belongs to its tokenizer.
@@ -82,6 +84,7 @@ def convert_checkpoint(
         if (source / OFFICIAL / name).is_file():
             shutil.copyfile(source / OFFICIAL / name, folder / name)
     _copy_tokenizer(source / LLM, folder / LLM_TOKENIZER)
+    copy_file(source / SPEAKER / SPEAKER_FILE.name, folder / SPEAKER_FILE)
     _fill_report(report, plan)
     report.missing = dict.fromkeys(unused_of(architecture), WHY_UNUSED)
 

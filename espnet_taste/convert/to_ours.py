@@ -10,10 +10,17 @@ from espnet_taste.convert.architecture import (
     read_mapping,
     read_official,
 )
-from espnet_taste.convert.folders import CONFIG, CONFIGS, OFFICIAL, copy_files
+from espnet_taste.convert.folders import (
+    CONFIG,
+    CONFIGS,
+    OFFICIAL,
+    copy_file,
+    copy_files,
+)
 from espnet_taste.convert.names import (
     LLM,
     SLM,
+    SPEAKER,
     TASTE,
     WHISPER,
     WHY_UNUSED,
@@ -31,6 +38,7 @@ from espnet_taste.convert.report import Report
 from espnet_taste.convert.tensors import SINGLE, Shape, list_folder
 
 LLM_TOKENIZER = "llama_tokenizer"  # folder of the released layout
+SPEAKER_FILE = Path("cosyvoice") / "speaker_embed.onnx"  # likewise, CAM++
 
 
 def convert_checkpoint(
@@ -67,6 +75,7 @@ def convert_checkpoint(
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / OFFICIAL / name)
     copy_files(source / LLM_TOKENIZER, folder / LLM)
+    copy_file(source / SPEAKER_FILE, folder / SPEAKER / SPEAKER_FILE.name)
     _fill_report(report, plan, unused, stored)
 
 

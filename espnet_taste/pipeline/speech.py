@@ -16,6 +16,7 @@ import yaml
 from espnet_taste.data.kaldi import read_scp_arrays
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.vocoder import MODEL_FILE, AbsVocoder, build_vocoder
+from espnet_taste.pipeline.devices import find_device
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import CompletionSettings
@@ -92,7 +93,7 @@ class UnitSynthesizer:
 
     def __init__(self, vocoder: AbsVocoder, device: str = "cpu"):
         self.vocoder = vocoder
-        self.device = torch.device(device)
+        self.device = find_device(device)
 
     @torch.no_grad()
     def __call__(
@@ -195,6 +196,7 @@ class UnitTopline:
     def __init__(
         self, vocoder_dir: str | Path, features_dir: str | Path, device: str = "cpu"
     ):
+        find_device(device)  # before the vocoder is put there
         vocoder = build_vocoder(vocoder_dir, device=device)
         self.synthesize = UnitSynthesizer(vocoder, device)
         self.units = read_scp_arrays(Path(features_dir) / "units.scp")

@@ -24,6 +24,7 @@ from espnet_taste.convert.report import REPORT
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
+from espnet_taste.pipeline.devices import find_device
 from espnet_taste.pipeline.encoding import TasteEncoder, autocast, token_batch
 from espnet_taste.pipeline.inputs import Audio, is_many, match_texts, read_any
 from espnet_taste.pipeline.listening import Transcriber
@@ -45,6 +46,8 @@ from espnet_taste.words import TokenizedWords
 
 # Tokenizers of the recipe have units of other rates than the released one.
 RELEASED_UNIT_RATE_HZ = 50.0
+# Arguments of ReleasedInference.
+RELEASED_OPTIONS = {"whisper", "language", "task", "window", "check_sha256"}
 
 
 class TasteTokenizer:
@@ -106,22 +109,33 @@ class TasteTokenizer:
         """Open a trained model.
 
         Args:
-            source: An experiment folder of the recipe, a packed ``.zip`` file, a tag
+            source: An experiment folder of the recipe, a packed ``.zip`` file, a name
                 of ESPnet's model zoo or the hub; a folder with a released checkpoint
                 (converted, or as published and then converted once into the cache).
             device: Torch device.
             **options: Further arguments of the constructor; for a released checkpoint
-                also those of ``ReleasedInference``.
+                also those of ``ReleasedInference``. The speaker encoder is by default
+                the one that lies with the model or that its training recorded.
 
         Raises:
             FileNotFoundError: If a part of the model is absent.
-            ValueError: If a part does not fit.
+            ValueError: If a part does not fit, there is no such device, or an option
+                is for released checkpoints and this is none.
         """
+        find_device(device)
         if (folder := find_released(source)) is not None:
             return _open_released(source, folder, device, options)
         files = find_files(source, need_slm=False)
+        if foreign := sorted(options.keys() & RELEASED_OPTIONS):
+            raise ValueError(
+                f"{', '.join(foreign)}: only for released checkpoints; {source} has "
+                "its own from its training"
+            )
         reconstructor = files.reconstructor(DecodeOptions(), device)
-        options = {"model_id": sha256_of(files.model_file), **options}
+        defaults = {"model_id": sha256_of(files.model_file)}
+        if (speaker := files.speaker_model()) is not None:
+            defaults["speaker_model"] = speaker
+        options = {**defaults, **options}
         vocoder = reconstructor.synthesize.vocoder
         return TasteTokenizer(reconstructor.tokenizer, vocoder, **options)
 
@@ -344,8 +358,7 @@ def _open_released(
     source: str | Path, folder: Path, device: str, options: dict[str, Any]
 ) -> TasteTokenizer:
     """Open a converted folder; the source may hold the speaker encoder."""
-    names = ("whisper", "language", "check_sha256")
-    own = {name: options.pop(name) for name in names if name in options}
+    own = {name: options.pop(name) for name in RELEASED_OPTIONS & options.keys()}
     inference = ReleasedInference(folder, device=device, **own)
     options = {
         "model_id": sha256_of(folder / REPORT),

@@ -19,6 +19,7 @@ from espnet_taste.data.utterances import Utterances
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.layout import whole_rows
 from espnet_taste.layers.word_pooling import first_of_words
+from espnet_taste.pipeline.devices import find_device
 from espnet_taste.sampling import RowStreams
 from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
 from espnet_taste.tasks.tokenizer_model import (
@@ -46,6 +47,10 @@ class TokenizerInference:
         model_file: Checkpoint of a tokenizer training.
         config_file: Its ``config.yaml``; None for the one beside the checkpoint.
         device: Torch device.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        ValueError: If config and checkpoint do not fit, or there is no such device.
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class TokenizerInference:
         config_file: str | Path | None = None,
         device: str = "cpu",
     ):
-        self.device = torch.device(device)
+        self.device = find_device(device)
         self.model, self.args = TokenizerBuilder.build_model_from_file(
             config_file, model_file, device
         )

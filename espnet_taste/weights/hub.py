@@ -86,7 +86,42 @@ def download_snapshot(name: str) -> Path:
         HubMiss: If the hub does not answer in time, or has no such model for us.
         ValueError: If a downloaded file is damaged.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    wanted = choose_files(_files_of(name))
+    logger.info("downloading %s from the hub: %s", name, ", ".join(wanted))
+    try:
+        folder = snapshot_download(name, allow_patterns=wanted)
+    except _network_errors() as error:
+        raise HubMiss(f"download broke off: {first_line(error)}") from error
+    return _checked(Path(folder))
+
+
+def download_file(name: str, file: str) -> Path:
+    """Return one small file of a model: of the cache, else downloaded into it.
+
+    Raises:
+        HubMiss: If the hub does not answer in time, or has no such file for us.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return Path(cached)
+        if file not in _files_of(name):
+            raise HubMiss(f"{name} has no {file}")
+        return Path(hf_hub_download(name, file))
+    except HFValidationError as error:
+        raise HubMiss(first_line(error)) from error
+    except _network_errors() as error:
+        raise HubMiss(f"download broke off: {first_line(error)}") from error
+
+
+def _files_of(name: str) -> list[str]:
+    """Return the files of a model on the hub, which is not asked again in vain."""
+    from huggingface_hub import constants
 
     endpoint = constants.ENDPOINT
     if endpoint in _unreachable:
@@ -97,13 +132,7 @@ def download_snapshot(name: str) -> Path:
         raise HubMiss(_unreachable[endpoint])
     if isinstance(answer, HubMiss):
         raise answer
-    wanted = choose_files(answer)
-    logger.info("downloading %s from the hub: %s", name, ", ".join(wanted))
-    try:
-        folder = snapshot_download(name, allow_patterns=wanted)
-    except _network_errors() as error:
-        raise HubMiss(f"download broke off: {_first_line(error)}") from error
-    return _checked(Path(folder))
+    return answer
 
 
 def choose_files(names: list[str]) -> list[str]:
@@ -161,9 +190,9 @@ def _list_files(name: str) -> list[str] | HubMiss | _NoAnswer:
     except RepositoryNotFoundError:
         return HubMiss("no such model, or a private one: hf auth login")
     except HfHubHTTPError as error:
-        return HubMiss(_first_line(error))
+        return HubMiss(first_line(error))
     except _network_errors() as error:
-        return _NoAnswer(_first_line(error))
+        return _NoAnswer(first_line(error))
     return [sibling.rfilename for sibling in siblings]
 
 
@@ -174,6 +203,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (OSError, HTTPError)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, or its kind if it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

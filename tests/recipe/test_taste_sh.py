@@ -142,6 +142,15 @@ def test_each_training_starts_from_the_one_before():
     assert "--init_from exp/mini_an4/quantizer_start/model.pth" in out
 
 
+def test_a_speaker_encoder_that_is_no_default_is_recorded_and_packed():
+    stages = ("--stage", "train_taste", "--stop_stage", "train_taste")
+    out = dry(*stages, "--speaker_model", "downloads/cosyvoice").stdout
+
+    record = "bin.record_speaker --model downloads/cosyvoice --output_dir exp/mini_an4"
+    assert f"{record}/speaker" in out
+    assert "record_speaker" not in dry(*stages).stdout
+
+
 def test_released_units_and_vocoder_are_chosen_in_yaml():
     released = dry(
         *("--stage", "extract_features", "--stop_stage", "train_vocoder"),

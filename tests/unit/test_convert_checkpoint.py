@@ -334,6 +334,20 @@ def test_the_tokenizer_of_the_llm_is_taken_along(state, tmp_path):
     assert [path.name for path in files] == ["tokenizer.json"]
 
 
+def test_the_speaker_encoder_is_taken_along(state, tmp_path):
+    source = write_checkpoint(tmp_path / "source", state)
+    (source / "cosyvoice").mkdir()
+    (source / "cosyvoice" / "speaker_embed.onnx").write_bytes(b"network")
+
+    report = convert(source, tmp_path / "ours", **TO_OURS)
+    back = convert(tmp_path / "ours", tmp_path / "back", to="official")
+
+    digest = report.sha256["speaker/speaker_embed.onnx"]
+    assert digest == back.sha256["cosyvoice/speaker_embed.onnx"]
+    file = tmp_path / "back" / "cosyvoice" / "speaker_embed.onnx"
+    assert file.read_bytes() == b"network"
+
+
 def test_a_model_that_we_do_not_have(state, tmp_path):
     config = copy.deepcopy(CONFIG)
     config["spoken_lm_config"]["in_llm_module"] = "reference_mix"

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny_taste import noise, tiny_tokenizer
 
 from espnet_taste.bin import decode, encode, parallel, reconstruct_audio
@@ -192,6 +193,43 @@ def test_a_recogniser_of_espnet_may_write(
     assert worker.opened[0][2]["transcriber"] == "recogniser"
     assert run_encode(corpus, out, "--asr_tag", "other", *needs) == 1
     assert "other settings (asr_tag some/tag -> other)" in capsys.readouterr().err
+
+
+def test_what_a_model_leaves_open_is_passed_on_and_remembered(
+    corpus, tmp_path, worker, capsys
+):
+    open_options = {"whisper": "w", "language": "de", "task": "translate"}
+    open_options |= {"window": "trimmed", "speaker_model": "s.onnx"}
+    options = [f"--{name}={value}" for name, value in open_options.items()]
+    out = tmp_path / "out"
+
+    assert run_encode(corpus, out, *options) == 0
+    assert worker.opened[0][2].items() >= open_options.items()
+    assert run_encode(corpus, out, *options[:-1]) == 1
+    assert "(speaker_model s.onnx -> None)" in capsys.readouterr().err
+    assert run_encode(corpus, tmp_path / "plain") == 0
+    assert not worker.opened[-1][2].keys() & open_options.keys()
+
+    tokens = out / "tokens.jsonl"
+    assert run_decode(tokens, tmp_path / "audio", "--whisper", "w") == 0
+    assert worker.opened[-1][2]["whisper"] == "w"
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_batch_too_large_for_the_gpu_is_named(
+    command, tokens, corpus, tmp_path, worker, monkeypatch, capsys
+):
+    def fail(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(worker, command, fail)
+    if command == "encode":
+        assert run_encode(corpus, tmp_path / "new") == 1
+        words = "cannot hold 2 recordings at once, from 'a' on; lower --batch_s"
+    else:
+        assert run_decode(tokens, tmp_path / "new") == 1
+        words = "cannot hold 2 utterances at once, from 'a' on; lower --batch_words"
+    assert words in capsys.readouterr().err
 
 
 def test_unknown_keys_other_settings_and_other_models_are_refused(

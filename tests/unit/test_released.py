@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fake_hub import FakeHub, ask_only
+from tiny_packed import write_speaker_network
 from tiny_released import BACKBONE, WHISPER, released_state, write_checkpoint
 from tiny_taste import noise
 
 from espnet_taste.bin import likelihood
+from espnet_taste.convert.architecture import PREFIX_IDS
 from espnet_taste.convert.checkpoint import Options, convert
 from espnet_taste.convert.errors import WrongDigest
 from espnet_taste.convert.load import load_released
@@ -26,6 +29,7 @@ from espnet_taste.pipeline.spoken_lm import TasteSpokenLM, open_inference
 from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.vocabulary import build_vocabulary
+from espnet_taste.units.campplus import CamPlus
 
 WINDOW_SAMPLES = 320 * WHISPER["max_source_positions"]
 SPEAKER = np.array([0.5, 0.1, 0.3, 0.2, 0.9], dtype=np.float32)
@@ -36,7 +40,8 @@ class FakeText:
 
     prefix_ids = [5, 6, 7, 8]
 
-    def __init__(self, model, language="en"):
+    def __init__(self, model, language="en", task="transcribe"):
+        self.prefix_ids = [5, 6, 9 if task == "translate" else 7, 8]
         self.vocab_size = 99 if model == "other" else WHISPER["vocab_size"]
 
     def encode(self, text):
@@ -102,6 +107,27 @@ def test_units_are_drawn_as_released(tokenizer):
     assert tokenizer.sampling.bounds == "prompt"
 
 
+def test_it_runs_in_the_precision_of_its_training(tokenizer, converted):
+    half = TasteTokenizer.from_pretrained(converted, language="de", dtype="float16")
+    half.encoder.speaker_encoder = tokenizer.encoder.speaker_encoder
+    waves = [noise(WINDOW_SAMPLES - 100 * seed, seed) for seed in range(12)]
+    texts = ["ab c"] * len(waves)
+    products = []
+    layer = half.model.encoder.encoder.layers[0].fc1
+    layer.register_forward_hook(lambda *call: products.append(call[2].dtype))
+
+    exact = tokenizer.encode(waves, texts, word_times=False)
+    tokens = half.encode(waves, texts, word_times=False)
+
+    assert set(products) == {torch.float16}
+    same = [a.codes == b.codes for a, b in zip(exact, tokens, strict=True)]
+    assert np.mean(same) >= 0.9
+    units = []
+    half.synthesize = lambda rows, speakers, facts: units.extend(rows) or rows
+    half.decode(tokens)
+    assert len(units) == len(waves) and all(len(row) for row in units)
+
+
 def test_without_a_vocoder_it_only_encodes(tokenizer):
     tokens = tokenizer.encode(noise(2000), "ab", word_times=False)
     with pytest.raises(ValueError, match="without a vocoder"):
@@ -150,6 +176,59 @@ def test_the_name_on_the_hub_is_downloaded(official, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(FileNotFoundError, match=f"{RELEASED}.*no route.*folder"):
         find_released(RELEASED, tmp_path, BACKBONE)
+
+
+@pytest.mark.parametrize("name", [RELEASED, "some-mirror/taste"])
+def test_a_name_on_the_hub_encodes_with_its_own_speaker_encoder(
+    name, official, tmp_path, monkeypatch
+):
+    pytest.importorskip("onnxruntime")
+    network = write_speaker_network(tmp_path / "speaker.onnx", len(SPEAKER))
+    files = {path.name: path.read_bytes() for path in official.iterdir()}
+    files["cosyvoice/speaker_embed.onnx"] = network.read_bytes()
+    monkeypatch.setenv("ESPNET_TASTE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(released, "Backbone", lambda: BACKBONE)
+    with FakeHub(name, files) as server:
+        ask_only(monkeypatch, server.endpoint)
+        tokenizer = TasteTokenizer.from_pretrained(name, language="de")
+    tokens = tokenizer.encode(noise(2000), "ab c", word_times=False)
+
+    expected = CamPlus(network).embed(noise(2000))
+    np.testing.assert_array_equal(tokens.speaker, expected)
+    (folder,) = (tmp_path / "cache" / "converted").iterdir()
+    again = TasteTokenizer.from_pretrained(folder, language="de")
+    assert again.encode(noise(2000), "ab c", word_times=False).speaker.any()
+    (folder / "speaker" / "speaker_embed.onnx").write_bytes(b"changed")
+    with pytest.raises(WrongDigest, match="speaker/speaker_embed.onnx"):
+        TasteTokenizer.from_pretrained(folder, language="de")
+
+
+def test_the_prefix_names_language_and_task(converted):
+    ids = {
+        task: ReleasedInference(
+            converted, language="de", task=task
+        ).model.aggregator.prefix_ids.tolist()
+        for task in ("transcribe", "translate")
+    }
+    assert ids == {"transcribe": [5, 6, 7, 8], "translate": [5, 6, 9, 8]}
+    english = ReleasedInference(converted).model.aggregator.prefix_ids.tolist()
+    assert english == list(PREFIX_IDS)  # as released, whatever the Whisper says
+    translating = ReleasedInference(converted, task="translate").model.aggregator
+    assert translating.prefix_ids.tolist() == [5, 6, 9, 8]
+
+
+def test_the_silent_tail_may_be_left_out(converted):
+    frames = {}
+    for window in ("full", "trimmed"):
+        encoder = ReleasedInference(converted, window=window).model.encoder
+        states = encoder(torch.zeros(1, 640), torch.tensor([640]))
+        frames[window] = states.keys.size(1)
+    assert frames["full"] == WHISPER["max_source_positions"] == 10
+    assert ReleasedInference(converted).model.encoder.window == "full"
+    assert encoder.window == "trimmed"
+    with pytest.raises(ValueError, match="'full' or 'trimmed', got 'short'"):
+        ReleasedInference(converted, window="short")
 
 
 def test_a_changed_file_is_refused(official, tmp_path):
