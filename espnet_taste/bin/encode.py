@@ -87,6 +87,11 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--asr_model_file", type=Path)
     parser.add_argument("--asr_tag", help="model-zoo tag instead of the two files")
+    parser.add_argument(
+        "--asr_beam",
+        type=int,
+        help="its beam; default: decode CTC greedily, if it has CTC",
+    )
     parser.add_argument("--key_file", type=Path, help="subset; default: all")
     parser.add_argument(
         "--batch_s", type=float, default=60.0, help="seconds of audio at once, padded"
@@ -154,7 +159,7 @@ def open_store(args: argparse.Namespace) -> "TokenStore":
     from espnet_taste.pipeline.token_store import TokenStore
 
     settings = deciding(args, SETTINGS, models=("model", "asr_model_file"))
-    settings |= choices_of(args)
+    settings |= choices_of(args) | _beam_of(args, "asr_beam")
     return TokenStore(args.output_dir, settings)
 
 
@@ -201,10 +206,23 @@ def encode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
 def open_transcriber(args: argparse.Namespace, device: str) -> "EspnetAsr | None":
     """Open the recogniser that was asked for; None for the tokenizer's Whisper."""
     if (args.asr_config, args.asr_model_file, args.asr_tag) == (None, None, None):
+        if args.asr_beam is not None:
+            raise ValueError("--asr_beam is for the recogniser of --asr_tag")
         return None
     from espnet_taste.data.espnet_asr import load_espnet_asr
 
-    return load_espnet_asr(args.asr_tag, args.asr_config, args.asr_model_file, device)
+    return load_espnet_asr(
+        args.asr_tag,
+        args.asr_config,
+        args.asr_model_file,
+        device,
+        **_beam_of(args, "beam_size"),
+    )
+
+
+def _beam_of(args: argparse.Namespace, name: str) -> dict[str, int]:
+    """Return the width of the beam under a name; nothing if it was left out."""
+    return {} if args.asr_beam is None else {name: args.asr_beam}
 
 
 def read_recordings(

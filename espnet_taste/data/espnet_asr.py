@@ -1,5 +1,6 @@
 """Any ESPnet recogniser, as the functions that alignment and transcripts need."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,37 +8,61 @@ from typing import Any
 
 import numpy as np
 
+from espnet_taste.data.model_zoo import download_packed
 from espnet_taste.types import SAMPLE_RATE_HZ
+
+ROLES = ("asr_train_config", "asr_model_file")  # in a pack
+BEAM_SIZE = 10  # half of ESPnet's default
+CTC_WEIGHT = 0.3  # in the beam search of a model that has CTC, as in ESPnet's recipes
 
 
 class EspnetAsr:
-    """An ESPnet ASR model with a CTC layer.
+    """An ESPnet ASR model: attention, transducer or CTC.
+
+    A model without a CTC layer can transcribe, but not align.
 
     Args:
         config: Its config.yaml.
         model_file: Its .pth file.
         device: Torch device.
+        beam_size: Transcribe by ESPnet's beam search, this wide; None decodes CTC
+            greedily, which is faster, where the model has it.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the model wants another rate or has no CTC layer.
+        ValueError: If ``beam_size`` is below 1.
     """
 
-    def __init__(self, config: Path, model_file: Path, device: str = "cpu"):
+    def __init__(
+        self,
+        config: Path,
+        model_file: Path,
+        device: str = "cpu",
+        *,
+        beam_size: int | None = None,
+    ):
         from espnet2.tasks.asr import ASRTask
         from espnet2.text.build_tokenizer import build_tokenizer
 
+        if beam_size is not None and beam_size < 1:
+            raise ValueError(f"the beam must be at least 1 wide, got {beam_size}")
         for path in (config, model_file):
             if not Path(path).is_file():
                 raise FileNotFoundError(f"no such file: {path}")
         self.model, args = ASRTask.build_model_from_file(config, model_file, device)
         self.model.eval()
-        self.device = device
+        self.device, self.config = device, config
         rate = (args.frontend_conf or {}).get("fs", SAMPLE_RATE_HZ)
-        if _hertz(rate) != SAMPLE_RATE_HZ:
-            raise ValueError(f"{config}: the model wants {rate}, expected 16000 Hz")
-        if self.model.ctc is None or getattr(self.model, "ctc_weight", 1.0) == 0.0:
-            raise ValueError(f"{config}: the model was trained without CTC")
+        self.rate_hz = _hertz(rate)
+        weight = getattr(self.model, "ctc_weight", 1.0)
+        self.has_ctc = self.model.ctc is not None and weight > 0.0
+        self.search = None
+        if beam_size is not None or not self.has_ctc:
+            weight = CTC_WEIGHT if self.has_ctc else 0.0
+            self.search = _open_search(
+                config, model_file, device, beam_size or BEAM_SIZE, weight
+            )
+            self.model = self.search.asr_model
         self.blank = self.model.blank_id
         self.tokens: list[str] = list(self.model.token_list)
         self.ids = {token: index for index, token in enumerate(self.tokens)}
@@ -50,10 +75,19 @@ class EspnetAsr:
         )
 
     def log_probs(self, audio: np.ndarray) -> np.ndarray:
-        """Return CTC log posteriors, (N,) float32 at 16 kHz -> (T, V) float32."""
+        """Return CTC log posteriors, (N,) float32 at 16 kHz -> (T, V) float32.
+
+        Raises:
+            ValueError: If the model has no CTC layer.
+        """
         import torch
 
-        speech = torch.from_numpy(audio).to(self.device)[None]
+        if not self.has_ctc:
+            raise ValueError(
+                f"{self.config}: the model was trained without CTC, which alignment "
+                "needs; give another model, or another aligner"
+            )
+        speech = torch.from_numpy(self._resample(audio)).to(self.device)[None]
         lengths = torch.tensor([speech.shape[1]], device=self.device)
         with torch.no_grad():
             encoded = self.model.encode(speech, lengths)[0]
@@ -76,8 +110,24 @@ class EspnetAsr:
         return _Encoded(known, len(known) / max(1, len(pieces)))
 
     def transcribe(self, audios: Sequence[np.ndarray]) -> list[str]:
-        """Return greedy CTC transcripts of audios, each (N,) float32 at 16 kHz."""
+        """Return the transcripts of audios, each (N,) float32 at 16 kHz."""
+        if self.search is not None:
+            return [self._search(audio) for audio in audios]
         return [self._decode(self.log_probs(audio).argmax(axis=1)) for audio in audios]
+
+    def _search(self, audio: np.ndarray) -> str:
+        """Return the best of a beam; nothing if the search finds nothing."""
+        found = self.search(self._resample(audio))
+        text = found[0][0] if found else None
+        return " ".join((text or "").split())
+
+    def _resample(self, audio: np.ndarray) -> np.ndarray:
+        """Bring audio from 16 kHz to the rate of the model."""
+        if self.rate_hz == SAMPLE_RATE_HZ:
+            return audio
+        import soxr
+
+        return soxr.resample(audio, SAMPLE_RATE_HZ, self.rate_hz, quality="HQ")
 
     def _decode(self, best: np.ndarray) -> str:
         """Turn the best token of every frame into text."""
@@ -106,21 +156,48 @@ def _hertz(rate: int | str) -> int:
     return int(float(text[:-1]) * 1000) if text.endswith("k") else int(text)
 
 
-def load_espnet_asr(
-    tag: str | None, config: Path | None, model_file: Path | None, device: str
+def _open_search(
+    config: Path, model_file: Path, device: str, beam_size: int, ctc_weight: float
 ) -> Any:
+    """Open ESPnet's beam search, which loads the model again."""
+    from espnet2.bin.asr_inference import Speech2Text
+
+    logging.info(f"{config}: transcripts come from a beam of {beam_size}")
+    return Speech2Text(
+        config, model_file, device=device, beam_size=beam_size, ctc_weight=ctc_weight
+    )
+
+
+def load_espnet_asr(
+    tag: str | None,
+    config: Path | None,
+    model_file: Path | None,
+    device: str,
+    **options: Any,
+) -> EspnetAsr:
     """Load a recogniser by files, or by its model-zoo tag.
 
+    Args:
+        tag: Model-zoo tag, or None.
+        config: Its config.yaml, if there is no tag.
+        model_file: Its .pth file, likewise.
+        device: Torch device.
+        **options: Further ones of ``EspnetAsr``.
+
     Raises:
-        ValueError: If neither is complete.
+        FileNotFoundError: If a file is absent, or there is no model of that tag.
+        ValueError: If neither is complete, or the tag is of another kind of model.
     """
     if tag is not None:
-        from espnet2.utils.pretrained import download_pretrained
-
-        found = download_pretrained(tag)
-        config, model_file = found["asr_train_config"], found["asr_model_file"]
+        found = download_packed(tag, "--asr_config and --asr_model_file instead")
+        if missing := [role for role in ROLES if role not in found]:
+            raise ValueError(
+                f"--asr_tag {tag} is no recogniser: it has {sorted(found)}, and not "
+                f"{missing}; give the tag of an ASR model"
+            )
+        config, model_file = (found[role] for role in ROLES)
     if config is None or model_file is None:
         raise ValueError(
             "an ESPnet recogniser needs --asr_config and --asr_model_file, or --asr_tag"
         )
-    return EspnetAsr(Path(config), Path(model_file), device)
+    return EspnetAsr(Path(config), Path(model_file), device, **options)

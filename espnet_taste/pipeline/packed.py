@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
+from espnet_taste.data.model_zoo import download_packed
 from espnet_taste.pipeline.slm import SpokenLMInference
-from espnet_taste.pipeline.sources import KINDS, download_packed, is_name
+from espnet_taste.pipeline.sources import KINDS, is_name
 from espnet_taste.pipeline.speech import DecodeOptions, SpeechReconstructor
 from espnet_taste.units.speakers import RECORD, recorded_speaker_model
 from espnet_taste.weights.cache import cache_root, locked
@@ -85,7 +86,7 @@ def find_files(
         raise ValueError(f"{source} is a file, but no .zip; give {KINDS}")
     if not is_name(source):
         raise FileNotFoundError(f"no model at {source}; give {KINDS}")
-    return _files_of_dict(download_packed(str(source)), source, need_slm)
+    return _files_of_dict(download_packed(str(source), KINDS), source, need_slm)
 
 
 def _files_of_experiment(path: Path, need_slm: bool) -> PackedFiles:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from espnet_taste.weights.hub import first_line
-
 KINDS = (
     "an experiment folder of the recipe (with taste and vocoder), a packed .zip file, "
     "a folder with a released checkpoint, or a name of ESPnet's model zoo or the hub "
@@ -24,23 +22,3 @@ def is_name(source: str | Path) -> bool:
     if not owner or not name or "/" in name:
         return False
     return owner[0] not in ".~" and not Path(owner).exists()
-
-
-def download_packed(name: str) -> dict[str, str]:
-    """Return the files of a packed model of the zoo or the hub, by their role.
-
-    Raises:
-        FileNotFoundError: If there is no such model, or it cannot be reached.
-    """
-    from espnet2.utils.pretrained import download_pretrained
-    from huggingface_hub.errors import HTTPError
-
-    try:
-        return download_pretrained(name)
-    # The zoo says RuntimeError, its table ValueError, networks the others.
-    except (OSError, RuntimeError, ValueError, HTTPError) as error:
-        raise FileNotFoundError(
-            f"nothing here is called '{name}', and no packed model of that name could "
-            f"be had from ESPnet's model zoo or the hub ({first_line(error)}); give "
-            f"{KINDS}"
-        ) from error

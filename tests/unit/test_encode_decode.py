@@ -181,8 +181,8 @@ def test_a_recogniser_of_espnet_may_write(
 ):
     asked = []
 
-    def load(*options):
-        asked.append(options)
+    def load(*options, **more):
+        asked.append((*options, *more.items()))
         return "recogniser"
 
     monkeypatch.setattr("espnet_taste.data.espnet_asr.load_espnet_asr", load)
@@ -191,6 +191,8 @@ def test_a_recogniser_of_espnet_may_write(
 
     assert asked == [("some/tag", None, None, "cpu")]
     assert worker.opened[0][2]["transcriber"] == "recogniser"
+    run_encode(corpus, tmp_path / "b", "--asr_tag", "t", "--asr_beam", "3", *needs)
+    assert asked[1:] == [("t", None, None, "cpu", ("beam_size", 3))]
     assert run_encode(corpus, out, "--asr_tag", "other", *needs) == 1
     assert "other settings (asr_tag some/tag -> other)" in capsys.readouterr().err
 

@@ -13,14 +13,17 @@ TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<sos/e
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("asr"))
+
+
+def build(folder, rate="16k", ctc_weight=0.3):
     torch = pytest.importorskip("torch")
     from espnet2.tasks.asr import ASRTask
 
-    folder = tmp_path_factory.mktemp("asr")
     config = {
         "token_list": TOKENS,
         "token_type": "char",
-        "frontend_conf": {"fs": "16k", "n_fft": 512, "hop_length": 160},
+        "frontend_conf": {"fs": rate, "n_fft": 512, "hop_length": 160},
         "normalize": None,
         "specaug": None,
         "encoder": "transformer",
@@ -32,7 +35,7 @@ def model(tmp_path_factory):
         },
         "decoder": "transformer",
         "decoder_conf": {"attention_heads": 2, "linear_units": 8, "num_blocks": 1},
-        "model_conf": {"ctc_weight": 0.3},
+        "model_conf": {"ctc_weight": ctc_weight},
     }
     defaults = ASRTask.get_default_config()
     args = {**defaults, **config}
@@ -83,13 +86,61 @@ def test_greedy_search_merges_repeats_and_drops_blanks(model):
     assert load(model)._decode(np.array(best)) == "AA B"
 
 
-def test_models_that_cannot_be_used_are_named(model, tmp_path):
-    config = yaml.safe_load((model / "config.yaml").read_text())
-    config["frontend_conf"]["fs"] = 8000
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+def test_audio_is_brought_to_the_rate_of_the_model(model, tmp_path):
+    asr, half = load(model), load(build(tmp_path, rate=8000))
+    assert (asr.rate_hz, half.rate_hz) == (16000, 8000)
 
-    with pytest.raises(ValueError, match="wants 8000, expected 16000"):
-        load_espnet_asr(None, tmp_path / "config.yaml", model / "model.pth", "cpu")
+    frames = len(half.log_probs(noise(2.0)))
+
+    assert abs(2 * frames - len(asr.log_probs(noise(2.0)))) <= 2
+    assert len(half.transcribe([noise(1.0)])) == 1
+
+
+def test_a_model_without_ctc_is_searched(tmp_path):
+    asr = load(build(tmp_path, ctc_weight=0.0))
+    audios = [noise(0.5), noise(1.0)]
+
+    texts = asr.transcribe(audios)
+
+    expected = asr.search(audios[1])[0][0]
+    assert texts[1] == " ".join(expected.split())
+    assert asr.transcribe(audios[:1]) == texts[:1]
+    with pytest.raises(ValueError, match="without CTC, which alignment needs"):
+        asr.log_probs(audios[0])
+
+
+def test_a_model_with_ctc_may_be_searched_too(model):
+    files = model / "config.yaml", model / "model.pth"
+    asr = load_espnet_asr(None, *files, "cpu", beam_size=2)
+
+    (text,) = asr.transcribe([noise(0.5)])
+
+    assert text == " ".join(asr.search(noise(0.5))[0][0].split())
+    np.testing.assert_allclose(
+        asr.log_probs(noise(1.0)), load(model).log_probs(noise(1.0))
+    )
+
+
+def test_a_tag_of_another_kind_is_named(monkeypatch):
+    from espnet2.utils import pretrained
+
+    files = {"train_config": "a", "model_file": "b"}
+    monkeypatch.setattr(pretrained, "download_pretrained", lambda tag: files)
+    with pytest.raises(ValueError, match="some/tts is no recogniser: it has .'mod"):
+        load_espnet_asr("some/tts", None, None, "cpu")
+
+    def refuse(tag):
+        raise RuntimeError("no meta.yaml")
+
+    monkeypatch.setattr(pretrained, "download_pretrained", refuse)
+    with pytest.raises(FileNotFoundError, match="'some/tts'.*no meta.yaml.*--asr_c"):
+        load_espnet_asr("some/tts", None, None, "cpu")
+
+
+def test_models_that_cannot_be_used_are_named(model, tmp_path):
+    with pytest.raises(ValueError, match="at least 1 wide, got 0"):
+        files = model / "config.yaml", model / "model.pth"
+        load_espnet_asr(None, *files, "cpu", beam_size=0)
     with pytest.raises(FileNotFoundError, match="gone.pth"):
         load_espnet_asr(None, model / "config.yaml", model / "gone.pth", "cpu")
     with pytest.raises(ValueError, match="--asr_config and --asr_model_file"):
