@@ -20,6 +20,7 @@ import numpy as np
 
 from espnet_taste.align.contracts import AbsAligner, AlignmentError, uniform_times
 from espnet_taste.align.spoken import attach_punctuation
+from espnet_taste.bin.command import check_device
 from espnet_taste.bin.progress import progress
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.checks import TranscriptError
@@ -106,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
+        check_device(args)
         align(args)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"align: {error}", file=sys.stderr)

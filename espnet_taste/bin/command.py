@@ -27,6 +27,19 @@ def parse_bool(text: str) -> bool:
     return text.lower() == "true"
 
 
+def check_device(args: argparse.Namespace) -> None:
+    """Refuse a --device that this machine lacks, before anything is loaded.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    device = getattr(args, "device", None)
+    if device not in (None, "cpu"):  # which needs no torch to be known
+        from espnet_taste.pipeline.devices import find_device
+
+        find_device(device)
+
+
 def run_command(
     work: Callable[[argparse.Namespace], None],
     parser: argparse.ArgumentParser,
@@ -48,6 +61,7 @@ def run_command(
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
+        check_device(args)
         work(args)
     except (OSError, ValueError, MissingPackageError) as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_taste.bin.command import check_device
 from espnet_taste.bin.progress import progress
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.checks import Limits, TranscriptError, check_transcript
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
+        check_device(args)
         transcribe(args)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"transcribe: {error}", file=sys.stderr)
