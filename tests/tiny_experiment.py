@@ -19,11 +19,11 @@ from transformers import (
 )
 
 from espnet_taste.decoder.unit_to_mel import UnitToMel
-from espnet_taste.pipeline.packed import MODEL
 from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
 from espnet_taste.units.speaker import EMBEDDING_DIM, SpeakerEncoder
 from espnet_taste.weights.cache import CACHE_VARIABLE, MANIFEST, weights_folder
 from espnet_taste.weights.catalog import CATALOG
+from espnet_taste.weights.digests import TRAINED_FILE as MODEL
 from espnet_taste.weights.digests import sha256_of
 
 WIDTH, NUM_UNITS, UNIT_RATE_HZ = 16, 11, 25.0

@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING
 from espnet_taste.bin.command import parse_bool, run_command
 from espnet_taste.bin.decode import add_decode_options
 from espnet_taste.bin.parallel import add_job_options, device_of
-from espnet_taste.bin.token_work import add_dtype, add_max_excluded, add_model
+from espnet_taste.bin.token_work import (
+    add_dtype,
+    add_max_excluded,
+    add_model,
+    add_whisper,
+    choices_of,
+)
 
 if TYPE_CHECKING:
     from espnet_taste.pipeline.edit_list import EditOrder
@@ -58,6 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="true: also write audio and wav.scp, and those of before in before/",
     )
     add_dtype(parser)
+    add_whisper(parser)
     add_max_excluded(parser, 0.0, "edited")
     add_decode_options(parser)
     add_job_options(parser)
@@ -154,7 +161,10 @@ def edit_one(args: argparse.Namespace) -> None:
     orders = orders_of(args)
     utterances = open_utterances(args, next(iter(orders.values())).utterances)
     tokenizer = TasteTokenizer.from_pretrained(
-        args.model, device=device_of(args, 0), dtype=args.dtype
+        args.model,
+        device=device_of(args, 0),
+        dtype=args.dtype,
+        **choices_of(args),
     )
     reports = {}
     for name, order in orders.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from espnet_taste.bin.parallel import device_of, in_processes
-from espnet_taste.bin.token_work import deciding, spoil_no_other
+from espnet_taste.bin.token_work import choices_of, deciding, spoil_no_other
 from espnet_taste.data.exclusions import ExclusionError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def open_store(args: argparse.Namespace) -> "EditStore":
     """Open the output folder with the options that decide its content."""
     from espnet_taste.pipeline.edit_store import EditStore
 
-    return EditStore(args.output_dir, deciding(args, SETTINGS))
+    return EditStore(args.output_dir, deciding(args, SETTINGS) | choices_of(args))
 
 
 def check_lines(
@@ -137,7 +137,10 @@ def edit_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
     # Before the model, which takes long: no other job writes yet.
     store = open_store(args)
     tokenizer = TasteTokenizer.from_pretrained(
-        args.model, device=device_of(args, job), dtype=args.dtype
+        args.model,
+        device=device_of(args, job),
+        dtype=args.dtype,
+        **choices_of(args),
     )
     store.require_same_tokenizer(tokenizer.models)
     if (args.measure or args.write_audio) and tokenizer.synthesize is None:

@@ -151,12 +151,15 @@ def deciding(
 
     Args:
         args: All options.
-        names: The deciding ones.
+        names: The deciding ones; a file is known by what it holds, too.
         models: Those that name a model, which is known by its weights, too.
     """
-    from espnet_taste.weights.digests import identify_model
+    from espnet_taste.weights.digests import identify_model, noted_sha256
 
     settings = {name: getattr(args, name) for name in names}
+    for name, value in settings.items():
+        if isinstance(value, Path) and value.is_file():
+            settings[name] = f"{value} {noted_sha256(value)[:16]}"
     for name in models:
         if getattr(args, name) is not None:
             settings[name] = identify_model(getattr(args, name))

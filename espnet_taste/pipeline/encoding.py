@@ -176,7 +176,8 @@ class TasteEncoder:
             ValueError: If this tokenizer has no quantizer, or too many words are said
                 to be in a recording.
         """
-        _, codes = self._quantize(self._states(waves), words)
+        names = [f"'{row[0]} ...'" for row in words]
+        _, codes = self._quantize(self._states(waves), words, names)
         if codes[0] is None:
             raise ValueError("this tokenizer has no quantizer, hence no codes")
         return codes

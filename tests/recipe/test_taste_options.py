@@ -113,6 +113,7 @@ def test_the_chosen_checkpoint_is_that_of_the_tokenizers():
 STAGES = """
 set -euo pipefail
 corpus=t; tag=; expdir=exp; dumpdir=dump; config_dir=conf; at_once=1; nj=1; ngpu=0
+speaker_model=resemblyzer/ge2e
 train_set=tr; valid_set=cv; test_sets=te; transcripts=corpus; dry_run=false
 train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; python=echo; train_args=
 encoder_states=true

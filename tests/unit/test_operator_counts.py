@@ -111,7 +111,7 @@ def test_every_position_is_read_once_and_only_the_last_one_is_asked():
     prompt = Prompt([4, 9, 8], [0, 0, 1], np.array([[1, 2, 3], [4, 5, 6]]))
     is_start = torch.arange(VOCAB_SIZE) % 2 == 0
     no = torch.zeros_like(is_start)
-    vocabulary = Vocabulary(is_start, no, no, no)
+    vocabulary = Vocabulary(is_start, *[no] * 5)
 
     (result,) = complete(
         slm, [prompt], vocabulary, settings=CompletionSettings(max_tokens=12)

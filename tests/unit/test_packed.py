@@ -13,7 +13,7 @@ from tiny_taste import noise
 from espnet_taste.bin import decode, encode
 from espnet_taste.bin.pack import pack_experiment
 from espnet_taste.pipeline.editing import swap_words
-from espnet_taste.pipeline.packed import MODEL, find_files
+from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.units.speakers import record_speaker_model, recorded_speaker_model
 
@@ -27,7 +27,7 @@ def home(tmp_path_factory):
     write_experiment(home / "exp" / "mini", write_whisper(home / "whisper"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        pack_experiment(home / "exp" / "mini", MODEL, home / "exp" / "mini.zip")
+        pack_experiment(home / "exp" / "mini", None, home / "exp" / "mini.zip")
     soundfile.write(home / "speech.wav", noise(12000), 16000)
     return home
 

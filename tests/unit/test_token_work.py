@@ -50,6 +50,17 @@ def test_other_weights_under_the_same_name_are_another_model(tmp_path):
     assert deciding(args, ("model", "seed")) != first
 
 
+def test_another_file_under_the_same_name_is_another_input(tmp_path):
+    """Encoded again, or other examples: the rows of before must not be kept."""
+    path = tmp_path / "tokens.jsonl"
+    args = argparse.Namespace(model=None, tokens=path)
+    path.write_text("one")
+    first = deciding(args, ("tokens",))
+    assert deciding(args, ("tokens",)) == first
+    path.write_text("other")
+    assert deciding(args, ("tokens",)) != first
+
+
 def test_a_model_that_is_not_named_stays_none():
     args = argparse.Namespace(model=None, seed=1)
     assert deciding(args, ("model", "seed")) == {"model": None, "seed": 1}
