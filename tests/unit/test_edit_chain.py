@@ -5,7 +5,7 @@ import json
 
 import pytest
 import soundfile
-from tiny_experiment import make_experiment
+from tiny_experiment import write_experiment, write_whisper
 from tiny_taste import noise
 
 from espnet_taste.bin import decode, edit, encode
@@ -21,14 +21,15 @@ def corpus(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     for number, key in enumerate(("calm", "keen")):
-        soundfile.write(folder / f"{key}.wav", noise(20000, number), 16000)
+        soundfile.write(folder / f"{key}.wav", noise(12000, number), 16000)
     write_table(folder / "wav.scp", {key: f"{key}.wav" for key in ("calm", "keen")})
     write_table(folder / "text", {"calm": TEXT, "keen": TEXT})
     return folder
 
 
-def test_encode_edit_decode(corpus, tmp_path, monkeypatch):
-    model = ["--model", str(make_experiment(tmp_path, monkeypatch))]
+def test_encode_edit_decode(corpus, tmp_path):
+    whisper = write_whisper(tmp_path / "whisper", window_s=30)
+    model = ["--model", str(write_experiment(tmp_path / "exp", whisper))]
     tokens, edited, audio = (tmp_path / name for name in ("tokens", "edited", "audio"))
     orders = [
         {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from fake_hub import FakeHub, ask_only
-from tiny_packed import write_experiment, write_speaker_network, write_whisper
+from tiny_experiment import write_experiment, write_speaker_network, write_whisper
 from tiny_taste import noise
 
 from espnet_taste.bin import decode, encode

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fake_hub import FakeHub, ask_only
-from tiny_packed import write_speaker_network
+from tiny_experiment import write_speaker_network
 from tiny_released import BACKBONE, WHISPER, released_state, write_checkpoint
 from tiny_taste import noise
 
