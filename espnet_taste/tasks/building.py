@@ -107,11 +107,12 @@ def check_options(
     """
     if not isinstance(conf, Mapping):
         raise ValueError(f"{where}: expected names and values, got {conf!r}")
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = {
         name: parameter
         for target in targets
         for name, parameter in inspect.signature(target).parameters.items()
-        if name not in given and parameter.kind is not parameter.VAR_KEYWORD
+        if name not in given and parameter.kind not in several
     }
     unknown = sorted(map(str, set(conf) - set(known)))
     if unknown:

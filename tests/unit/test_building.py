@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from espnet_taste.tasks.building import check_options
+from espnet_taste.tokenizer.quantizer import NoQuantizer
 
 CONF = Path(__file__).parents[2] / "conf" / "debug"
 
@@ -41,6 +42,13 @@ def test_options_may_be_those_of_several_targets():
     check_options("conf", {"first": 1, "third": 0}, takes)
     check_options("conf", {"second": 1}, takes, given=["first"])
     check_options("conf", {"fourth": 1, "third": 0}, passes_on, takes, given=["first"])
+
+
+def test_a_class_without_a_constructor_of_its_own_takes_no_options():
+    """The bottleneck that is none; Python says that it takes anything."""
+    check_options("quantizer_conf", {}, NoQuantizer)
+    with pytest.raises(ValueError, match=r"unknown option \['codebook_size'\]"):
+        check_options("quantizer_conf", {"codebook_size": 8}, NoQuantizer)
 
 
 SECTIONS = [
