@@ -13,8 +13,8 @@ killed run goes on where it was. What cannot be continued is counted in
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from espnet_taste.bin.token_work import (
     add_max_excluded,
     add_released,
     deciding,
+    naming_full_gpu,
     open_spoken_lm,
     open_tokens,
     spoil_no_other,
@@ -63,6 +64,28 @@ SETTINGS = (
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
     parser = tokens_parser(__doc__)
+    add_prompts(parser)
+    add_stops(parser)
+    parser.add_argument("--top_p", type=float, default=0.9, help="0: the best token")
+    parser.add_argument("--top_k", type=int, default=0, help="0: no limit")
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--repetition_penalty", type=float, default=1.0)
+    parser.add_argument(
+        "--compat",
+        type=parse_bool,
+        default=False,
+        help="the released rules of what may be drawn, and how",
+    )
+    parser.add_argument("--seed", type=int, default=1986)
+    parser.add_argument("--batch_size", type=int, default=8, help="prompts at once")
+    parser.add_argument("--device", default="cpu")
+    add_released(parser)
+    add_max_excluded(parser, 0.0, "continued")
+    return parser
+
+
+def add_prompts(parser: argparse.ArgumentParser) -> None:
+    """Add what to go on from."""
     parser.add_argument(
         "--prompt_s", type=float, help="seconds of a prompt; default: all of it"
     )
@@ -85,23 +108,6 @@ def get_parser() -> argparse.ArgumentParser:
         "--instruction",
         help="answer speech instead, by the LLM's chat template, with this text first",
     )
-    add_stops(parser)
-    parser.add_argument("--top_p", type=float, default=0.9, help="0: the best token")
-    parser.add_argument("--top_k", type=int, default=0, help="0: no limit")
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--repetition_penalty", type=float, default=1.0)
-    parser.add_argument(
-        "--compat",
-        type=parse_bool,
-        default=False,
-        help="the released rules of what may be drawn, and how",
-    )
-    parser.add_argument("--seed", type=int, default=1986)
-    parser.add_argument("--batch_size", type=int, default=8, help="prompts at once")
-    parser.add_argument("--device", default="cpu")
-    add_released(parser)
-    add_max_excluded(parser, 0.0, "continued")
-    return parser
 
 
 def add_stops(parser: argparse.ArgumentParser) -> None:
@@ -137,32 +143,93 @@ def complete(args: argparse.Namespace) -> None:
             "--prompt_texts go on from text: add --with_prompt false, and no "
             "--prompt_s, --shots or --instruction"
         )
-    settings = settings_of(args)
+    settings, prompts = settings_of(args), open_prompts(args, tokens)
     store = TokenStore(args.output_dir, deciding(args, SETTINGS))
     left = [key for key in keys if key not in store.done]
     if left:
-        complete_left(args, tokens, left, settings, store)
+        complete_left(args, prompts, left, settings, store)
     summary = store.finish(keys, args.max_excluded)
-    write_prompt_text(args, tokens, keys)
+    write_prompt_text(args.output_dir, prompts, keys)
     print(f"{store.tokens}\n{summary_table(summary)}")
     check_share(summary, args.output_dir)
 
 
-def write_prompt_text(
-    args: argparse.Namespace, tokens: "TokenFile", keys: Sequence[str]
-) -> None:
+@dataclass(frozen=True)
+class Prompts:
+    """What to go on from, by utterance id."""
+
+    tokens: "TokenFile"
+    prompt_s: float | None  # None: whole utterances
+    shots: "list[TasteTokens]"  # examples, which stand before every prompt
+    texts: Mapping[str, str] | None  # written prompts instead of spoken ones
+    instruction: str | None  # what an answer is wanted by, instead of more of the same
+
+    def spoken(self, key: str) -> "TasteTokens":
+        """Return the words up to the word end nearest to ``prompt_s``, or all.
+
+        Raises:
+            ValueError: If it is not known when the words were spoken.
+        """
+        tokens = self.tokens[key]
+        return tokens if self.prompt_s is None else tokens.up_to(self.prompt_s)
+
+    def written(self, key: str) -> str | None:
+        """Return a text; None, to begin with nothing, where it is empty.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if key not in self.texts:
+            raise ValueError(f"--prompt_texts: no line of '{key}'")
+        return self.texts[key].strip() or None
+
+    def text(self, key: str) -> str:
+        """Return what was said before the continuation."""
+        if self.texts is not None:
+            return self.written(key) or ""
+        return self.spoken(key).text.strip()
+
+    def behind_shots(self, prompt: "TasteTokens") -> "TasteTokens":
+        """Put a prompt behind the examples; the prompt's voice goes on."""
+        from espnet_taste.pipeline.tokens import TasteTokens
+
+        if not self.shots:
+            return prompt
+        joined = TasteTokens.concatenate([*self.shots, prompt])
+        return replace(joined, speaker=prompt.speaker)
+
+
+def open_prompts(args: argparse.Namespace, tokens: "TokenFile") -> Prompts:
+    """Read examples and texts, once.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        ValueError: If one is broken, or there is no example.
+    """
+    from espnet_taste.data.kaldi import read_table
+    from espnet_taste.pipeline.interchange import TokenFile
+
+    shots = []
+    if args.shots is not None:
+        file = TokenFile(args.shots)
+        shots = [file[key] for key in file]
+        if not shots:
+            raise ValueError(f"{args.shots}: no examples")
+    texts = None if args.prompt_texts is None else read_table(args.prompt_texts)
+    return Prompts(tokens, args.prompt_s, shots, texts, args.instruction)
+
+
+def write_prompt_text(folder: Path, prompts: Prompts, keys: Sequence[str]) -> None:
     """Write what was said before the continuations, for who rates them."""
     from espnet_taste.data.kaldi import write_table
 
-    prompts = {}
+    said = {}
     for key in keys:
         with contextlib.suppress(ExclusionError, ValueError):  # counted as excluded
-            if args.prompt_texts is not None:
-                prompts[key] = read_prompts(args.prompt_texts, [key])[0] or ""
-            else:
-                prompts[key] = cut_prompt(tokens[key], args.prompt_s).text.strip()
-    spoken = {key: text for key, text in prompts.items() if text}
-    write_table(args.output_dir / "prompt_text", spoken)
+            said[key] = prompts.text(key)
+    write_table(
+        folder / "prompt_text", {key: text for key, text in said.items() if text}
+    )
 
 
 def settings_of(args: argparse.Namespace) -> "CompletionSettings":
@@ -189,7 +256,7 @@ def settings_of(args: argparse.Namespace) -> "CompletionSettings":
 
 def complete_left(
     args: argparse.Namespace,
-    tokens: "TokenFile",
+    prompts: Prompts,
     keys: list[str],
     settings: "CompletionSettings",
     store: "TokenStore",
@@ -203,18 +270,19 @@ def complete_left(
     part = store.part(0)
     with progress(None, "complete", total=len(keys)) as bar:
         for batch in in_batches(keys, args.batch_size):
-            found = spoil_no_other(
-                batch,
-                lambda keys: complete_batch(model, tokens, keys, settings, args),
-                "not_continued",
-            )
+            with naming_full_gpu(args, "batch_size", batch):
+                found = spoil_no_other(
+                    batch,
+                    lambda keys: complete_batch(model, prompts, keys, settings, args),
+                    "not_continued",
+                )
             part.note(dict(zip(batch, found, strict=True)))
             bar.update(len(batch))
 
 
 def complete_batch(
     model: "TasteSpokenLM",
-    tokens: "TokenFile",
+    prompts: Prompts,
     keys: Sequence[str],
     settings: "CompletionSettings",
     args: argparse.Namespace,
@@ -226,75 +294,25 @@ def complete_batch(
     """
     from espnet_taste.pipeline.speech import row_seeds
 
-    seeds = row_seeds(args.seed, keys)
-    prompts = [cut_prompt(tokens[key], args.prompt_s) for key in keys]
-    if args.prompt_texts is None:
-        found = say(model, prompts, settings, seeds, args)
+    options = {"seed": row_seeds(args.seed, keys), "batch_size": len(keys)}
+    spoken = [prompts.spoken(key) for key in keys]
+    if prompts.texts is not None:
+        written = [prompts.written(key) for key in keys]
+        voices = [prompt.speaker for prompt in spoken]
+        found = model.complete(written, settings, speaker=voices, **options)
+    elif prompts.instruction is not None:
+        contents = [[prompts.instruction, prompt] for prompt in spoken]
+        chats = [[{"role": "user", "content": content}] for content in contents]
+        found = model.chat(chats, settings, **options)
     else:
-        written = read_prompts(args.prompt_texts, keys)
-        voices = [prompt.speaker for prompt in prompts]
-        found = model.complete(
-            written, settings, speaker=voices, seed=seeds, batch_size=len(keys)
-        )
+        behind = [prompts.behind_shots(prompt) for prompt in spoken]
+        found = model.complete(behind, settings, **options)
     rows = [
         prompt + more if args.with_prompt else more
-        for prompt, more in zip(prompts, found, strict=True)
+        for prompt, more in zip(spoken, found, strict=True)
     ]
     silent = ExclusionError("nothing_said", "the spoken LM ended before a word")
     return [row if len(row) else silent for row in rows]
-
-
-def say(
-    model: "TasteSpokenLM",
-    prompts: "list[TasteTokens]",
-    settings: "CompletionSettings",
-    seeds: list[int],
-    args: argparse.Namespace,
-) -> "list[TasteTokens]":
-    """Go on from prompts behind the examples, or answer them as instructed."""
-    options = {"seed": seeds, "batch_size": len(prompts)}
-    if args.instruction is not None:
-        contents = [[args.instruction, prompt] for prompt in prompts]
-        chats = [[{"role": "user", "content": content}] for content in contents]
-        return model.chat(chats, settings, **options)
-    behind = [put_behind(args.shots, prompt) for prompt in prompts]
-    return model.complete(behind, settings, **options)
-
-
-def read_prompts(path: Path, keys: Sequence[str]) -> list[str | None]:
-    """Return written prompts; None, to begin with nothing, where one is empty.
-
-    Raises:
-        ValueError: If the table lacks an id.
-    """
-    from espnet_taste.data.kaldi import read_table
-
-    table = read_table(path)
-    missing = [key for key in keys if key not in table]
-    if missing:
-        raise ValueError(f"{path}: no line of '{missing[0]}'")
-    return [table[key].strip() or None for key in keys]
-
-
-def put_behind(shots: Path | None, prompt: "TasteTokens") -> "TasteTokens":
-    """Put a prompt behind the examples of a file; the prompt's voice goes on."""
-    from espnet_taste.pipeline.interchange import TokenFile
-    from espnet_taste.pipeline.tokens import TasteTokens
-
-    if shots is None:
-        return prompt
-    file = TokenFile(shots)
-    joined = TasteTokens.concatenate([*(file[key] for key in file), prompt])
-    return replace(joined, speaker=prompt.speaker)
-
-
-def cut_prompt(tokens: "TasteTokens", prompt_s: float | None) -> "TasteTokens":
-    """Return the words up to the word end that is nearest to a moment, or all.
-
-    Raises:
-        ValueError: If it is not known when the words were spoken.
-    """
-    return tokens if prompt_s is None else tokens.up_to(prompt_s)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def cut_all(args: argparse.Namespace) -> None:
     """Write the data folder of the prompts."""
-    from espnet_taste.data.corpora import write_data_dir
+    from espnet_taste.data.corpora import write_sets
     from espnet_taste.data.data_dir import read_data_dir
     from espnet_taste.data.exclusions import (
         ExclusionError,
@@ -55,6 +55,10 @@ def cut_all(args: argparse.Namespace) -> None:
 
     if not args.prompt_s > 0:
         raise ValueError(f"--prompt_s must be above 0, got {args.prompt_s:g}")
+    if args.output_dir.resolve() == args.data_dir.resolve():
+        raise ValueError(
+            f"--output_dir {args.output_dir} is --data_dir; choose another"
+        )
     data, tokens = read_data_dir(args.data_dir), TokenFile(args.tokens)
     cut, outcomes = [], {}
     for key in data.utterances:
@@ -68,7 +72,8 @@ def cut_all(args: argparse.Namespace) -> None:
     summary = write_outcome(args.output_dir, outcomes, {}, args.max_excluded)
     print(summary_table(summary))
     check_share(summary, args.output_dir)
-    print(f"{args.output_dir}: {write_data_dir(args.output_dir, cut)} prompts")
+    folder = args.output_dir.absolute()
+    write_sets(folder.parent, {folder.name: cut}, f"prompts of {args.data_dir}")
 
 
 def cut_utterance(
@@ -93,7 +98,7 @@ def cut_utterance(
     prompt = tokens.up_to(prompt_s)
     return Utterance(
         key=key,
-        speaker=(data.utt2spk or {}).get(key, key),
+        speaker=(data.utt2spk or {}).get(key),
         audio=audio,
         text=None if data.text is None else prompt.text.strip(),
         span_s=(start_s, start_s + float(prompt.times[-1, 1])),

@@ -19,6 +19,7 @@ from espnet_taste.bin.token_work import (
     add_whisper,
     choices_of,
     deciding,
+    naming_full_gpu,
     open_tokens,
     spoil_no_other,
     tokens_parser,
@@ -155,16 +156,9 @@ def decode_batch(
         OSError: If a GPU cannot hold the batch.
         ValueError: If one of them cannot be decoded.
     """
-    import torch
-
     rows = [tokens[key] for key in keys]
-    try:
+    with naming_full_gpu(args, "batch_words", keys):
         return tokenizer.decode(rows, seed=args.seed, batch_size=len(rows))
-    except torch.OutOfMemoryError as error:
-        raise OSError(
-            f"the GPU cannot hold {len(rows)} utterances at once, from '{keys[0]}' "
-            f"on; lower --batch_words, now {args.batch_words}"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from espnet_taste.bin.parallel import device_of, in_processes
-from espnet_taste.bin.token_work import choices_of, deciding, spoil_no_other
+from espnet_taste.bin.token_work import (
+    choices_of,
+    deciding,
+    naming_full_gpu,
+    spoil_no_other,
+)
 from espnet_taste.data.exclusions import ExclusionError
 
 if TYPE_CHECKING:
@@ -191,8 +196,6 @@ def hear(
         OSError: If a GPU cannot hold the batch.
         ValueError: If one of them cannot be decoded.
     """
-    import torch
-
     from espnet_taste.pipeline.edit_report import harvest, report_edit
 
     if not (args.measure or args.write_audio):
@@ -200,13 +203,8 @@ def hear(
     # Lists hold many edits of one utterance: it is decoded once a batch.
     unedited = {item.line.asked["utterance"]: item.tokens for item in batch}
     rows = [*unedited.values(), *(item.edit.tokens for item in batch)]
-    try:
+    with naming_full_gpu(args, "batch_words", [item.line.key for item in batch]):
         speech = tokenizer.decode(rows, seed=args.seed, batch_size=len(rows))
-    except torch.OutOfMemoryError as error:
-        raise OSError(
-            f"the GPU cannot hold {len(rows)} utterances at once, from "
-            f"'{batch[0].line.key}' on; lower --batch_words, now {args.batch_words}"
-        ) from error
     before = dict(zip(unedited, speech[: len(unedited)], strict=True))
     heard = []
     for item, after in zip(batch, speech[len(unedited) :], strict=True):

@@ -26,6 +26,7 @@ from espnet_taste.bin.token_work import (
     add_model,
     choices_of,
     deciding,
+    naming_full_gpu,
     spoil_no_other,
 )
 from espnet_taste.data.exclusions import ExclusionError
@@ -271,22 +272,15 @@ def encode_batch(
         OSError: If a GPU cannot hold the batch.
         ValueError: If one of them cannot be encoded.
     """
-    import torch
-
     # A long recording is encoded in windows of 30 s, so many at once.
     windows = int(args.batch_s // 30)
-    try:
+    with naming_full_gpu(args, "batch_s", [item.key for item in batch]):
         return tokenizer.encode(
             [item.wave for item in batch],
             [item.text for item in batch],
             word_times=args.word_times,
             batch_size=max(len(batch), windows),
         )
-    except torch.OutOfMemoryError as error:
-        raise OSError(
-            f"the GPU cannot hold {len(batch)} recordings at once, from "
-            f"'{batch[0].key}' on; lower --batch_s, now {args.batch_s:g}"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from espnet_taste.bin.token_work import (
     add_max_excluded,
     add_released,
     deciding,
+    naming_full_gpu,
     open_spoken_lm,
     open_tokens,
     spoil_no_other,
@@ -180,13 +181,14 @@ def score_left(
                 key: item_of(tokens[key], key, moments, around, args.window_s)
                 for key in batch
             }
-            results = spoil_no_other(
-                batch,
-                lambda part: lm.item_likelihoods(
-                    [items[k] for k in part], args.normalise
-                ),
-                "not_scored",
-            )
+            with naming_full_gpu(args, "batch_size", batch):
+                results = spoil_no_other(
+                    batch,
+                    lambda part: lm.item_likelihoods(
+                        [items[k] for k in part], args.normalise
+                    ),
+                    "not_scored",
+                )
             for key, result in zip(batch, results, strict=True):
                 if isinstance(result, ExclusionError):
                     journal.exclude(key, result)

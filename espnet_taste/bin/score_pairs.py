@@ -32,7 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--likelihoods", type=Path, nargs="+", required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument(
-        "--conventions", nargs="+", help="default: all that stand in every line"
+        "--conventions", nargs="+", help="default: all that stand in a line"
     )
     parser.add_argument(
         "--max_skipped", type=float, default=0.0, help="largest share without a score"
@@ -60,8 +60,9 @@ def score(args: argparse.Namespace) -> None:
             "their scores cannot be compared"
         )
     results = {}
-    for name in args.conventions or usual_conventions(rows):
-        results[name] = score_pairs(pairs, scores_by(rows, name, where))
+    for name in args.conventions or conventions_of(rows):
+        scores = scores_by(rows, name, where)
+        results[name] = score_pairs(pairs_scored_by(pairs, scores), scores)
     check_skipped(results, args.max_skipped)
     results = {name: parts | score_means(parts) for name, parts in results.items()}
     facts = {
@@ -113,17 +114,24 @@ def read_likelihoods(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def usual_conventions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the conventions that most items were scored by, in their order.
+def conventions_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the conventions that items were scored by, in their order."""
+    return list(dict.fromkeys(name for row in rows.values() for name in row["scores"]))
 
-    An item may lack one, e.g. ``localised`` where no word begins in its window; its
-    pair is then left out and counted.
+
+def pairs_scored_by(
+    pairs: "Sequence[Pair]", scores: Mapping[str, float]
+) -> "list[Pair]":
+    """Return the pairs of the parts that a convention is for, e.g. with moments.
+
+    Of these parts, pairs without a score are then left out and counted.
     """
-    counts: dict[str, int] = {}
-    for row in rows.values():
-        for name in row["scores"]:
-            counts[name] = counts.get(name, 0) + 1
-    return [name for name, count in counts.items() if 2 * count > len(rows)]
+    parts = {
+        pair.part
+        for pair in pairs
+        if pair.positive in scores or pair.negative in scores
+    }
+    return [pair for pair in pairs if pair.part in parts]
 
 
 def scores_by(
@@ -149,17 +157,19 @@ def scores_by(
 def check_skipped(
     results: "Mapping[str, Mapping[str, PairScores]]", max_skipped: float
 ) -> None:
-    """Stop if too many pairs have no score.
+    """Stop if too many pairs have no score, by any convention.
 
     Raises:
-        ValueError: It names the part and some of the pairs.
+        ValueError: It names convention, part and some of the pairs.
     """
-    for part in next(iter(results.values())).values():
+    every = [(name, part) for name, parts in results.items() for part in parts.values()]
+    for name, part in every:
         if len(part.skipped) > max_skipped * part.num_pairs:
             some = list(part.skipped.values())[:3]
             raise ValueError(
                 f"{part.part}: {len(part.skipped)} of {part.num_pairs} pairs have a "
-                f"half without score, e.g. {some}; score them, or raise --max_skipped"
+                f"half without '{name}' score, e.g. {some}; score them, choose other "
+                "--conventions, or raise --max_skipped"
             )
 
 

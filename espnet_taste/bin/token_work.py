@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -151,19 +152,43 @@ def deciding(
 
     Args:
         args: All options.
-        names: The deciding ones; a file is known by what it holds, too.
+        names: The deciding ones; a file is known by what it holds, too. Files of tokens
+            are not: they grow, and rows of another tokenizer are refused.
         models: Those that name a model, which is known by its weights, too.
     """
     from espnet_taste.weights.digests import identify_model, noted_sha256
 
     settings = {name: getattr(args, name) for name in names}
     for name, value in settings.items():
-        if isinstance(value, Path) and value.is_file():
+        if name != "tokens" and isinstance(value, Path) and value.is_file():
             settings[name] = f"{value} {noted_sha256(value)[:16]}"
     for name in models:
         if getattr(args, name) is not None:
             settings[name] = identify_model(getattr(args, name))
     return settings
+
+
+@contextmanager
+def naming_full_gpu(args: argparse.Namespace, option: str, keys: Sequence[str]):
+    """Say which option to lower when a GPU cannot hold a batch.
+
+    Args:
+        args: All options.
+        option: Name of the one that bounds a batch.
+        keys: Ids of the batch.
+
+    Raises:
+        OSError: Instead of torch's error, which is none of an item's.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OSError(
+            f"the GPU cannot hold {len(keys)} utterances at once, from '{keys[0]}' on; "
+            f"lower --{option}, now {getattr(args, option):g}"
+        ) from error
 
 
 def spoil_no_other(

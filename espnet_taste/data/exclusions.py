@@ -95,6 +95,8 @@ class Journal:
 
 def _compare(old: Mapping[str, str], new: Mapping[str, str], folder: Path) -> None:
     """Refuse to go on in a folder that was begun with other settings."""
+    # An option that did not exist then is one that is left out now.
+    old, new = ({n: v for n, v in each.items() if v != "None"} for each in (old, new))
     names = sorted(
         name for name in old.keys() | new.keys() if old.get(name) != new.get(name)
     )

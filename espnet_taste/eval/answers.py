@@ -10,6 +10,7 @@ too: what it says behind its first sentence is no answer (``first_sentence``).
 Source: spoken question answering of Spectron (arXiv:2305.15255), LLaMA-Questions.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,8 @@ def _ends_sentence(word: str) -> bool:
         return False
     stem = word.rstrip(".").lower()
     is_short = stem in ABBREVIATIONS or "." in stem or (len(stem) == 1 and word != stem)
-    return not (word.endswith(".") and is_short and not stem.isdecimal())
+    is_number = re.sub("[.,]", "", stem).isdecimal()
+    return not (word.endswith(".") and is_short and not is_number)
 
 
 def check_shots(shots: Mapping[str, str], questions: Mapping[str, str]) -> None:

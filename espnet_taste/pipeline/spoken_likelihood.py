@@ -48,6 +48,9 @@ class SpokenLikelihood:
         """
         many = not isinstance(tokens, TasteTokens)
         rows = list(tokens) if many else [tokens]
+        for name, texts in (("before", before), ("after", after)):
+            if texts is not None and len(texts) != len(rows):
+                raise ValueError(f"{name}: {len(rows)} items, but {len(texts)} texts")
         for number, row in enumerate(rows):
             self.check(row, "score", may_be_empty=bool(after and after[number]))
         found = []

@@ -84,6 +84,8 @@ def test_a_single_question_has_no_interval():
         ("... well, four. Five", "... well, four."),
         ('He said "yes." Then', 'He said "yes."'),
         ("In 7. Then", "In 7."),
+        ("It is 3.5. Question two? 4.", "It is 3.5."),
+        ("It is 3.5 or so. Then", "It is 3.5 or so."),
         ("no end", "no end"),
         ("", ""),
     ],

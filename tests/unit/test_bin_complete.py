@@ -114,11 +114,10 @@ def test_a_prompt_is_cut_at_the_nearest_word_end(folder, model):
 
     assert model.prompts == ["one two", "four five", "six", "seven eight"]
     assert list(read_table(folder / "out" / "prompt_text").values()) == model.prompts
-    assert command.cut_prompt(make_tokens("one two three"), 1.4).text == "one"
-    assert command.cut_prompt(make_tokens("one two three"), 0.1).text == "one"
-    assert command.cut_prompt(make_tokens("one two three"), 99).text == "one two three"
-    part = make_tokens("one two three")[1:]
-    assert command.cut_prompt(part, 0.9).text == "two"
+    whole = make_tokens("one two three")
+    for seconds, text in ((1.4, "one"), (0.1, "one"), (99, whole.text)):
+        assert whole.up_to(seconds).text == text
+    assert whole[1:].up_to(0.9).text == "two"
 
 
 def test_an_utterance_gets_the_same_in_any_batch_and_another_by_the_seed(folder, model):
@@ -229,7 +228,7 @@ def test_too_many_exclusions_end_with_an_error(folder, model, capsys):
 
 def test_without_word_times_a_prompt_cannot_be_cut():
     with pytest.raises(ValueError, match="by their times, which are not known"):
-        command.cut_prompt(make_tokens("one two", times=None), 3.0)
+        make_tokens("one two", times=None).up_to(3.0)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,21 @@ def test_what_cannot_be_cut_is_named(folder, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_no_other_folder_is_written_over(folder, capsys):
+    own = str(folder / "data" / "set")
+    assert run(folder, "--output_dir", own, "--max_excluded", "0.5") == 1
+    assert "is --data_dir; choose another" in capsys.readouterr().err
+    theirs = folder / "theirs"
+    theirs.mkdir()
+    write_table(theirs / "text", {"z": "mine"})
+    assert run(folder, "--output_dir", str(theirs), "--max_excluded", "0.5") == 1
+    assert "is there already" in capsys.readouterr().err
+    assert read_table(theirs / "text") == {"z": "mine"}
+    for _ in range(2):  # its own may be made again
+        assert run(folder, "--max_excluded", "0.5") == 0
+    assert not (folder / "prompts" / "utt2spk").exists()
+
+
 def test_without_times_nothing_can_be_cut(folder, tokenizer):
     wave = noise(8000)
     rows = {key: tokenizer.encode(wave, "one", word_times=False) for key in WORDS}

@@ -186,6 +186,30 @@ def test_texts_around_are_read_from_tables(folder, model, capsys):
     assert "no text of 3, e.g. 'b'" in capsys.readouterr().err
 
 
+def test_a_batch_too_large_for_the_gpu_is_named(folder, model, monkeypatch, capsys):
+    def fail(*_, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Model, "log_likelihoods", fail)
+    assert run(folder, "--batch_size", "3") == 1
+    assert "cannot hold 3 utterances at once" in capsys.readouterr().err
+
+
+def test_the_batch_size_is_kept(folder, model, monkeypatch):
+    sizes, plain = [], Model.log_likelihoods
+
+    def count(self, rows, *around):
+        sizes.append(len(rows))
+        return plain(self, rows, *around)
+
+    monkeypatch.setattr(Model, "log_likelihoods", count)
+    rows = {f"u{n:02d}": make_tokens("one two") for n in range(20)}
+    (folder / "tokens.jsonl").unlink()
+    write_tokens(folder / "tokens.jsonl", rows)
+    assert run(folder, "--batch_size", "20") == 0
+    assert sizes == [20]
+
+
 def test_a_killed_run_goes_on_and_does_nothing_twice(folder, model):
     model.dies_after = 2
     with pytest.raises(KeyboardInterrupt):

@@ -227,7 +227,7 @@ def test_a_batch_too_large_for_the_gpu_is_named(
     monkeypatch.setattr(worker, command, fail)
     if command == "encode":
         assert run_encode(corpus, tmp_path / "new") == 1
-        words = "cannot hold 2 recordings at once, from 'a' on; lower --batch_s"
+        words = "cannot hold 2 utterances at once, from 'a' on; lower --batch_s,"
     else:
         assert run_decode(tokens, tmp_path / "new") == 1
         words = "cannot hold 2 utterances at once, from 'a' on; lower --batch_words"

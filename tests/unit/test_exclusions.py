@@ -59,6 +59,15 @@ def test_other_settings_are_refused_and_named(tmp_path):
         Journal(tmp_path / "out" / "j", {"min_s": 0.2, "max_s": 30})
 
 
+def test_an_option_that_is_left_out_is_none_that_did_not_exist(tmp_path):
+    """A folder of an older version is gone on with, and one of a newer by an older."""
+    Journal(tmp_path / "j", {"min_s": 0.1, "old": None})
+    Journal(tmp_path / "j", {"min_s": 0.1, "new": None})
+
+    with pytest.raises(ValueError, match=r"\(new None -> 3\)"):
+        Journal(tmp_path / "j", {"min_s": 0.1, "new": 3})
+
+
 OUTCOMES = {
     "a": {"key": "a", "path": "x"},
     "b": {"key": "b", "reason": "silent", "detail": "peak"},

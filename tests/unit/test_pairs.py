@@ -308,7 +308,7 @@ def test_the_command_scores_by_every_convention(folder, capsys):
 def test_missing_halves_stop_the_command_unless_allowed(folder, capsys):
     write_rows(folder, {f"{n}p": float(n) for n in range(3)})
     assert run(folder) == 1
-    assert "1 of 4 pairs have a half without score" in capsys.readouterr().err
+    assert "1 of 4 pairs have a half without 'sum' score" in capsys.readouterr().err
     assert run(folder, "--max_skipped", "0.3") == 0
     assert "of 3 pairs, 1 left out" in capsys.readouterr().out
 
@@ -319,13 +319,33 @@ def test_an_item_without_a_convention_is_left_out_of_that_one(folder, capsys):
     del lines[0]["scores"]["taste"]
     (folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
 
-    assert run(folder) == 0
+    assert run(folder) == 1
+    assert "a half without 'taste' score, e.g. ['0p']" in capsys.readouterr().err
+    assert run(folder, "--max_skipped", "0.3") == 0
 
     found = json.loads((folder / "out" / "pairs.json").read_text())["conventions"]
     assert found["sum"]["one"]["num_scored"] == 4
     assert found["taste"]["one"]["num_scored"] == 3
     assert found["taste"]["one"]["skipped"] == {"0": "0p"}
     assert "of 3 pairs, 1 left out" in capsys.readouterr().out
+
+
+def test_a_part_that_a_convention_is_not_for_has_no_row_of_it(folder):
+    """Only some benchmarks have moments, from which on their endings are scored."""
+    lines = [json.loads(line) for line in (folder / "l.jsonl").open()]
+    for key, score in (("xp", 2.0), ("xn", 1.0), ("yp", 1.0), ("yn", 2.0)):
+        scores = {"sum": score, "taste": score, "localised": score}
+        lines.append({"key": key, "transcripts": "given", "scores": scores})
+    (folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    two = [Pair("x", "two", "xp", "xn"), Pair("y", "two", "yp", "yn")]
+    write_pairs(folder / "pairs", [*PAIRS, *two])
+
+    assert run(folder) == 0
+
+    found = json.loads((folder / "out" / "pairs.json").read_text())["conventions"]
+    assert list(found["localised"]) == ["two"]
+    assert found["localised"]["two"]["accuracy"] == 0.5
+    assert {"one", "two"} <= set(found["sum"])
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,12 @@ def test_a_written_prompt_of_an_unspaced_script_has_a_word_a_sign(lm):
     assert max(prompt.words) + 1 == 3
 
 
+@pytest.mark.parametrize("texts", [{"after": ["x"]}, {"before": ["x"] * 3}])
+def test_every_item_of_a_list_has_a_text_or_none_has(lm, speech, texts):
+    with pytest.raises(ValueError, match=r"(after|before): 2 items, but \d texts"):
+        lm.likelihoods([speech, speech], batch_size=1, **texts)
+
+
 def test_codes_change_the_likelihood(lm, speech):
     other = replace(speech, codes=(speech.codes + 1) % 8)
 

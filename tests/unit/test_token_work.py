@@ -51,14 +51,16 @@ def test_other_weights_under_the_same_name_are_another_model(tmp_path):
 
 
 def test_another_file_under_the_same_name_is_another_input(tmp_path):
-    """Encoded again, or other examples: the rows of before must not be kept."""
-    path = tmp_path / "tokens.jsonl"
-    args = argparse.Namespace(model=None, tokens=path)
+    """Other examples or moments: what was made with those before must not be kept."""
+    path = tmp_path / "shots.jsonl"
+    args = argparse.Namespace(model=None, tokens=path, shots=path)
     path.write_text("one")
-    first = deciding(args, ("tokens",))
-    assert deciding(args, ("tokens",)) == first
+    first = deciding(args, ("tokens", "shots"))
+    assert deciding(args, ("tokens", "shots")) == first
     path.write_text("other")
-    assert deciding(args, ("tokens",)) != first
+    second = deciding(args, ("tokens", "shots"))
+    assert second["shots"] != first["shots"]
+    assert second["tokens"] == first["tokens"]  # grows when more is encoded
 
 
 def test_a_model_that_is_not_named_stays_none():
