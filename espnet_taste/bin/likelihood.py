@@ -185,7 +185,9 @@ def score_left(
                 results = spoil_no_other(
                     batch,
                     lambda part: lm.item_likelihoods(
-                        [items[k] for k in part], args.normalise
+                        [items[k] for k in part],
+                        args.normalise,
+                        batch_size=args.batch_size,
                     ),
                     "not_scored",
                 )
