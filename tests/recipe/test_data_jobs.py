@@ -103,3 +103,23 @@ def test_jobs_end_as_one_job_does(tmp_path, monkeypatch, number):
         np.testing.assert_array_equal(times[key], again[key])
     summary = json.loads((tmp_path / "raw_jobs" / "summary.json").read_text())
     assert summary["total"] == 10 and summary["kept"] == 8
+
+
+def test_the_exclusion_limit_counts_over_all_jobs(tmp_path):
+    """One job may leave out all of its part, the set must not."""
+    from espnet_taste.bin.merge_jobs import main
+    from espnet_taste.data.jobs import split_keys
+
+    parts = tmp_path / "parts"
+    split_keys(["a", "b"], 2, parts)
+    for job, counts in ((1, (1, 0)), (2, (0, 1))):
+        kept, left_out = counts
+        (parts / str(job)).mkdir()
+        (parts / str(job) / "summary.json").write_text(
+            f'{{"total": 1, "kept": {kept}, "excluded": {{"silent": {left_out}}},'
+            ' "max_excluded": "0.2"}'
+        )
+
+    status = main(["--parts_dir", str(parts), "--output_dir", str(tmp_path / "out")])
+
+    assert status == 1

@@ -1,7 +1,5 @@
 """Corpus preparation, each on a folder laid out as the corpus is."""
 
-import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -10,27 +8,11 @@ import sys
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+from corpus_folders import ROOT, kaldi_folder, prepare, tables, write
 from shell_checker import shellcheck
 
-from espnet_taste.bin import format_audio
 from espnet_taste.data.kaldi import read_table
-
-ROOT = Path(__file__).parents[2]
-
-
-def prepare(corpus, *args, cwd):
-    """Run a preparation script in this process, in the folder ``cwd``."""
-    path = ROOT / "local" / f"prepare_{corpus}.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    stderr = io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stderr(stderr):
-        status = module.main([str(arg) for arg in args])
-    return subprocess.CompletedProcess(args, status, "", stderr.getvalue())
 
 
 def data_sh(*args, cwd):
@@ -42,15 +24,6 @@ def data_sh(*args, cwd):
         text=True,
         env={**os.environ, "python": sys.executable, "PYTHONPATH": str(ROOT)},
     )
-
-
-def tables(folder):
-    return tuple(read_table(folder / name) for name in ("wav.scp", "text", "utt2spk"))
-
-
-def write(path, text=""):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def test_an_unknown_corpus_lists_the_known_ones(tmp_path):
@@ -272,197 +245,6 @@ def test_emilia_names_a_broken_line_and_packed_archives(tmp_path):
     write(tmp_path / "E" / "a.jsonl", '{"id": "x"}\n')
     result = prepare("emilia", "--corpus_dir", "E", cwd=tmp_path)
     assert result.returncode == 1 and "a.jsonl:1: expected JSON" in result.stderr
-
-
-def kaldi_folder(folder, prefix, number, speaker):
-    for name, value in (("wav.scp", "x.wav"), ("text", "hi"), ("utt2spk", speaker)):
-        rows = (f"{prefix}{n:02} {value}\n" for n in range(number))
-        write(folder / name, "".join(rows))
-    write(folder / "x.wav")
-    return folder
-
-
-def test_kaldi_folders_joined_and_divided(tmp_path):
-    kaldi_folder(tmp_path / "a", "a", 40, "s1")
-    kaldi_folder(tmp_path / "b", "b", 40, "s2")
-    kaldi_folder(tmp_path / "c", "c", 3, "s3")
-    (tmp_path / "b" / "utt2spk").unlink()
-    args = ["--split", "a", tmp_path / "b", "--valid_share", "0.1", "--test_share"]
-    args += ["0.2", "--set", "other=c", "both=a,c"]
-
-    result = prepare("kaldi_dir", *args, cwd=tmp_path)
-
-    assert result.returncode == 0, result.stderr
-    data = tmp_path / "data"
-    divided = {}
-    for name in ("train", "valid", "test"):
-        _, _, speakers = tables(data / name)
-        assert {key[0] for key in speakers} == {"a", "b"}
-        divided |= speakers
-    assert len(divided) == 80
-    assert {key[0]: name for key, name in divided.items()} == {"a": "s1", "b": "b"}
-    wav, text, _ = tables(data / "other")
-    assert wav["c00"] == "c/x.wav" and text["c00"] == "hi"
-    assert len(tables(data / "both")[0]) == 43
-
-
-def test_a_kaldi_folder_with_segments_arks_and_gaps(tmp_path):
-    write(tmp_path / "a" / "wav.scp", "r1 x.ark:17\nr2 cat y.wav |\n")
-    write(tmp_path / "a" / "segments", "u1 r1 0 1.5\nu2 r2 1 2\nu3 gone 0 1\n")
-    write(tmp_path / "a" / "text", "u1 one\nu4 four\n")
-    write(tmp_path / "a" / "x.ark")
-
-    result = prepare("kaldi_dir", "--set", "all=a", cwd=tmp_path)
-
-    assert result.returncode == 0, result.stderr
-    wav, text, speakers = tables(tmp_path / "data" / "all")
-    assert wav == {"r1": "a/x.ark:17", "r2": "cat y.wav |"}
-    assert text == {"u1": "one", "u4": "four"}
-    assert speakers == dict.fromkeys(["u1", "u2", "u3", "u4"], "a")
-    segments = read_table(tmp_path / "data" / "all" / "segments")
-    assert segments["u3"] == "gone 0.0 1.0" and len(segments) == 3
-
-
-def test_folders_of_an_espnet_recipe_are_formatted(tmp_path):
-    """Its tables count from its own folder, and may hold commands."""
-    recipe, ours = tmp_path / "asr1", tmp_path / "taste1"
-    ours.mkdir()
-    write(
-        recipe / "data/train/wav.scp", "u1 downloads/a.wav\nu2 cat downloads/a.wav |\n"
-    )
-    write(recipe / "data/train/text", "u1 one\nu2 two\n")
-    write(recipe / "data/train/utt2spk", "u1 s\nu2 s\n")
-    (recipe / "downloads").mkdir()
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
-    soundfile.write(recipe / "downloads/a.wav", noise, 16000)
-
-    result = prepare("kaldi_dir", "--set", "train=../asr1/data/train", cwd=ours)
-
-    assert result.returncode == 0, result.stderr
-    options = [
-        "--data_dir",
-        "data/train",
-        "--output_dir",
-        "raw",
-        "--allow_pipes",
-        "true",
-    ]
-    with contextlib.chdir(ours), contextlib.redirect_stdout(io.StringIO()):
-        assert format_audio.main(options) == 0
-        kept = read_table(Path("raw/wav.scp"))
-        audio = [soundfile.read(path)[0] for path in kept.values()]
-    assert list(kept) == ["u1", "u2"]
-    np.testing.assert_array_equal(*audio)
-
-
-def test_folders_whose_recordings_share_a_name_are_not_joined(tmp_path):
-    for name in ("a", "b"):
-        write(tmp_path / name / "wav.scp", f"rec1 {name}.wav\n")
-        write(tmp_path / name / f"{name}.wav")
-        write(tmp_path / name / "segments", f"{name}1 rec1 0 1\n{name}2 rec1 1 2\n")
-
-    result = prepare("kaldi_dir", "--set", "all=a,b", cwd=tmp_path)
-
-    assert result.returncode == 1
-    assert "recording 'rec1' is a/a.wav and b/b.wav" in result.stderr
-
-
-def test_a_gap_in_utt2spk_is_not_filled(tmp_path):
-    kaldi_folder(tmp_path / "a", "a", 2, "s1")
-    write(tmp_path / "a" / "utt2spk", "a00 s1\n")
-    default = ("--default_speaker", "d")
-
-    assert prepare("kaldi_dir", "--set", "x=a", *default, cwd=tmp_path).returncode == 0
-
-    wav, _, speakers = tables(tmp_path / "data" / "x")
-    assert list(wav) == ["a00", "a01"] and speakers == {"a00": "s1"}
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ([], "nothing to prepare"),
-        (["--set", "x"], "expected NAME=DIR"),
-        (["--set", "x=gone"], "no wav.scp in gone"),
-        (["--set", "x=a,a"], "'a00' is repeated"),
-        (["--set", "x=a", "x=a"], "there is a set 'x' already"),
-        (["--set", "x=a,s"], "with and without segments"),
-        (["--split", "a", "--test_share", "1"], "sum below 1"),
-    ],
-)
-def test_what_kaldi_dir_refuses(tmp_path, args, message):
-    kaldi_folder(tmp_path / "a", "a", 3, "s1")
-    kaldi_folder(tmp_path / "s", "s", 3, "s1")
-    write(tmp_path / "s" / "segments", "s00 s00 0 1\n")
-
-    result = prepare("kaldi_dir", *args, cwd=tmp_path)
-
-    assert result.returncode == 1
-    assert message in result.stderr and len(result.stderr.splitlines()) == 1
-
-
-def test_pairs_of_a_benchmark(tmp_path):
-    for number in range(2):
-        for half in range(2):
-            write(tmp_path / f"b/rir_consistency/sample_{number}_{half}.wav")
-    args = ("--layout", "salmon", "--set", "salmon", "--corpus_dir", "b")
-
-    result = prepare("pairs", *args, "--num_pairs", "2", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "b: no bg_alignment, bg_all_consistency" in result.stderr
-    args += ("--parts", "rir_consistency")
-    result = prepare("pairs", *args, cwd=tmp_path)
-    assert result.returncode == 1
-    assert "rir_consistency has 2, expected 200" in result.stderr
-    result = prepare("pairs", *args, "--num_pairs", "2", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-
-    folder = tmp_path / "data" / "salmon"
-    wav = read_table(folder / "wav.scp")
-    pairs = [line.split("\t") for line in (folder / "pairs").read_text().splitlines()]
-    assert [fields[1] for fields in pairs] == ["rir_consistency"] * 2
-    assert wav[pairs[1][2]].endswith("sample_1_0.wav")
-    assert wav[pairs[1][3]].endswith("sample_1_1.wav")
-    assert len(wav) == 4 and not (folder / "text").exists()
-
-
-def test_storycloze_says_which_it_is_and_that_nobody_counted(tmp_path, capsys):
-    for name in ("0_a_correct.wav", "1_b_incorrect.wav"):
-        write(tmp_path / "b" / name)
-    args = ("--layout", "storycloze", "--set", "stories", "--corpus_dir", "b")
-
-    result = prepare("pairs", *args, cwd=tmp_path)
-    assert result.returncode == 1 and "--test sSC or tSC must say" in result.stderr
-    result = prepare("pairs", *args, "--test", "tSC", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "is not known here: --num_pairs checks it" in capsys.readouterr().out
-    pairs = (tmp_path / "data" / "stories" / "pairs").read_text()
-    assert pairs.split("\t")[1] == "tSC"
-    args += ("--test", "tSC", "--num_pairs", "1871")
-    result = prepare("pairs", *args, cwd=tmp_path)
-    assert result.returncode == 1 and "1 pairs, expected 1871" in result.stderr
-
-
-def test_texts_of_zerospeech_are_written(tmp_path):
-    write(tmp_path / "b/a.wav")
-    write(tmp_path / "b/b.wav")
-    table = (
-        "id,filename,voice,transcription,correct\n1,a,v,He goes.,1\n1,b,v,He go.,0\n"
-    )
-    write(tmp_path / "b/gold.csv", table)
-    args = ("--layout", "zerospeech", "--set", "sBLIMP", "--corpus_dir", "b")
-
-    result = prepare("pairs", *args, cwd=tmp_path)
-
-    assert result.returncode == 0, result.stderr
-    text = read_table(tmp_path / "data" / "sBLIMP" / "text")
-    assert text == {"sBLIMP-1-v-neg": "He go.", "sBLIMP-1-v-pos": "He goes."}
-
-
-def test_a_missing_benchmark_says_where_it_is_from(tmp_path):
-    result = prepare("pairs", "--layout", "storycloze", "--set", "s", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "github.com/slp-rl/SpokenStoryCloze" in result.stderr
 
 
 def test_shellcheck():

@@ -7,27 +7,11 @@ from pathlib import Path
 
 import pytest
 from fake_programs import write_script
+from recipe_shell import RECIPE, ROOT, UTILS, bash, needs_espnet
 
-RECIPE = Path(__file__).parents[2] / "egs2" / "taste"
-ROOT = RECIPE.parents[1]
-ESPNET = Path(os.environ.get("ESPNET_ROOT", ROOT / ".espnet"))
-UTILS = ESPNET / "egs2/TEMPLATE/asr1/utils"
 BEST, ACCURATE = "valid.loss.best.pth", "valid.acc.best.pth"
 
-pytestmark = pytest.mark.skipif(
-    not (UTILS / "parse_options.sh").exists(),
-    reason="no ESPnet tree; run tools/get_espnet.sh or set ESPNET_ROOT",
-)
-
-
-def bash(*args, cwd=RECIPE, **env):
-    return subprocess.run(
-        ["bash", *args],
-        cwd=cwd,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-    )
+pytestmark = needs_espnet
 
 
 def dry(*args):

@@ -1,0 +1,69 @@
+"""Downloads of published benchmarks become data folders and tables of pairs."""
+
+from corpus_folders import prepare, write
+
+from espnet_taste.data.kaldi import read_table
+
+
+def test_pairs_of_a_benchmark(tmp_path):
+    for number in range(2):
+        for half in range(2):
+            write(tmp_path / f"b/rir_consistency/sample_{number}_{half}.wav")
+    args = ("--layout", "salmon", "--set", "salmon", "--corpus_dir", "b")
+
+    result = prepare("pairs", *args, "--num_pairs", "2", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "b: no bg_alignment, bg_all_consistency" in result.stderr
+    args += ("--parts", "rir_consistency")
+    result = prepare("pairs", *args, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "rir_consistency has 2, expected 200" in result.stderr
+    result = prepare("pairs", *args, "--num_pairs", "2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+    folder = tmp_path / "data" / "salmon"
+    wav = read_table(folder / "wav.scp")
+    pairs = [line.split("\t") for line in (folder / "pairs").read_text().splitlines()]
+    assert [fields[1] for fields in pairs] == ["rir_consistency"] * 2
+    assert wav[pairs[1][2]].endswith("sample_1_0.wav")
+    assert wav[pairs[1][3]].endswith("sample_1_1.wav")
+    assert len(wav) == 4 and not (folder / "text").exists()
+
+
+def test_storycloze_says_which_it_is_and_that_nobody_counted(tmp_path, capsys):
+    for name in ("0_a_correct.wav", "1_b_incorrect.wav"):
+        write(tmp_path / "b" / name)
+    args = ("--layout", "storycloze", "--set", "stories", "--corpus_dir", "b")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+    assert result.returncode == 1 and "--test sSC or tSC must say" in result.stderr
+    result = prepare("pairs", *args, "--test", "tSC", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "is not known here: --num_pairs checks it" in capsys.readouterr().out
+    pairs = (tmp_path / "data" / "stories" / "pairs").read_text()
+    assert pairs.split("\t")[1] == "tSC"
+    args += ("--test", "tSC", "--num_pairs", "1871")
+    result = prepare("pairs", *args, cwd=tmp_path)
+    assert result.returncode == 1 and "1 pairs, expected 1871" in result.stderr
+
+
+def test_texts_of_zerospeech_are_written(tmp_path):
+    write(tmp_path / "b/a.wav")
+    write(tmp_path / "b/b.wav")
+    table = (
+        "id,filename,voice,transcription,correct\n1,a,v,He goes.,1\n1,b,v,He go.,0\n"
+    )
+    write(tmp_path / "b/gold.csv", table)
+    args = ("--layout", "zerospeech", "--set", "sBLIMP", "--corpus_dir", "b")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    text = read_table(tmp_path / "data" / "sBLIMP" / "text")
+    assert text == {"sBLIMP-1-v-neg": "He go.", "sBLIMP-1-v-pos": "He goes."}
+
+
+def test_a_missing_benchmark_says_where_it_is_from(tmp_path):
+    result = prepare("pairs", "--layout", "storycloze", "--set", "s", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "github.com/slp-rl/SpokenStoryCloze" in result.stderr

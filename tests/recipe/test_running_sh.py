@@ -1,0 +1,234 @@
+"""How the recipe runs its steps: once, resumed or refused, at once and aside."""
+
+import shutil
+import time
+
+import pytest
+from recipe_shell import UTILS, needs_espnet, once
+
+pytestmark = needs_espnet
+
+
+def test_a_finished_step_is_skipped_and_an_unfinished_one_repeated(tmp_path):
+    step = 'once out/.done a b -- bash -c "echo ran >> log; exit {}"\n'
+    assert once(tmp_path, step.format(1)).returncode == 1
+    assert once(tmp_path, step.format(0) * 3).returncode == 0
+
+    assert (tmp_path / "log").read_text() == "ran\nran\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "once out/.done a c -- true",
+        "echo x > conf.yaml; once out/.done a conf.yaml -- true",
+        "echo new > up/.done; once out/.done a up/model.pth -- true",
+    ],
+)
+def test_a_step_made_from_something_else_is_not_overwritten(tmp_path, change):
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up/.done").write_text("old\n")
+    (tmp_path / "conf.yaml").write_text("y\n")
+    words = change.split("out/.done ")[1].split(" --")[0]
+    first = words.replace("c", "b") if words == "a c" else words
+    assert once(tmp_path, f"once out/.done {first} -- true").returncode == 0
+
+    result = once(tmp_path, change)
+
+    assert result.returncode == 2
+    assert "out was made with what is marked '<'" in result.stderr
+
+
+@pytest.mark.parametrize("table", ["wav.scp", "segments", "text", "utt2spk"])
+def test_formatted_audio_is_known_by_the_tables_it_was_made_of(tmp_path, table):
+    """Corpora share names of sets, and users edit their tables."""
+    step = "once dump/raw/tr/.done.format_audio data/tr --min_s 0.1 -- true\n"
+    (tmp_path / "data/tr").mkdir(parents=True)
+    (tmp_path / "data/tr/wav.scp").write_text("a a.wav\n")
+    assert once(tmp_path, step * 2).returncode == 0
+
+    (tmp_path / "data/tr" / table).write_text("a other\n")
+    result = once(tmp_path, step)
+
+    assert result.returncode == 2
+    assert f"> holds {table} " in result.stderr
+    assert "choose another --dumpdir and --tag" in result.stderr
+    assert once(tmp_path, step.replace("dump", "dump2")).returncode == 0
+
+
+def test_what_an_older_version_finished_stays_finished(tmp_path):
+    step = "once out/.done data/tr a -- false"
+    (tmp_path / "data/tr").mkdir(parents=True)
+    (tmp_path / "data/tr/wav.scp").write_text("a a.wav\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.done").write_text("data/tr\nmade by 4294967295 0\na\n")
+
+    assert once(tmp_path, step).returncode == 0
+    assert once(tmp_path, step.replace(" a ", " b ")).returncode == 2
+
+
+def test_a_corpus_prepared_otherwise_needs_folders_of_its_own(tmp_path):
+    script = '. "$1"/stages.sh; mkdir -p local; local_data_opts="--split {}"\n'
+    script += "echo touch prepared > local/data.sh; chmod +x local/data.sh\n"
+    assert once(tmp_path, script.format("/one") + "stage_prepare_data").returncode == 0
+
+    result = once(tmp_path, script.format("/two") + "stage_prepare_data")
+
+    assert result.returncode == 2
+    assert "data/.done.c was made with" in result.stderr  # not all of data/
+    assert "choose another --datadir, --dumpdir and --tag" in result.stderr
+    script = script.format("/two") + "datadir=data2; stage_prepare_data"
+    assert once(tmp_path, script).returncode == 0
+
+
+FAKE_PYTHON = """#!/usr/bin/env bash
+# Splits into one job; jobs and trainings leave half of their work and are killed.
+while [ "$1" != -m ]; do shift; done
+module=$2
+while [ "$1" != --output_dir ]; do shift; done
+mkdir -p "$2"
+case ${module} in
+    *split_keys) echo 1 > "$2/num_jobs" ;;
+    *launch) touch "$2/${leaves:-checkpoint.pth}"; exit 1 ;;
+    *merge_jobs) ;;
+    *) [ -n "${leaves-x}" ] && touch "$2/chunk1.ark"; exit 1 ;;
+esac
+"""
+JOBS = 'job_cmd=here; here() { shift 2; "${@//JOB/1}"; }; jobs data out extract --b '
+TRAINING = "config_dir=.; sets() { :; }; train taste tokenizer_train c.yaml sets --b "
+
+
+@pytest.mark.parametrize(
+    ("step", "half", "nothing"),
+    [(JOBS, "out/.parts.extract", ""), (TRAINING, "exp/taste", "train.log")],
+)
+def test_half_made_work_is_gone_on_with_only_by_what_began_it(
+    tmp_path, step, half, nothing
+):
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    options = "python=$PWD/python; nj=1; ngpu=0; num_nodes=1; inference_model=x\n"
+    (tmp_path / "c.yaml").write_text("max_epoch: 1\n")
+
+    def refusal(value, leaves=None):
+        found = "" if leaves is None else f"export leaves={leaves}\n"
+        result = once(tmp_path, options + found + step + value)
+        assert result.returncode != 0
+        return result.stderr if "begun" in result.stderr else None
+
+    # What died before it made anything may be begun otherwise.
+    assert refusal("9", nothing) is None
+    assert refusal("8") is None and refusal("8") is None
+    told = refusal("9")
+    assert f"{half} was begun with what is marked '<' above; remove it" in told
+    assert "< 8" in told and "> 9" in told
+
+    shutil.rmtree(tmp_path / half)
+    assert refusal("9") is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "change", "another"),
+    [
+        ("", "# note\nencoder_conf:\n  layer: 1  # shallow\n\nmax_epoch: 6\n", False),
+        ("", "encoder_conf:\n  layer: 1\nmax_epoch: 7\n", True),
+        ("encoder_conf", "encoder_conf:\n  layer: 1\nmax_epoch: 7\n", False),
+        ("encoder_conf", "encoder_conf:\n  layer: 2\nmax_epoch: 6\n", True),
+        ("encoder_conf", "encoder_conf:\n- layer: 1\nmax_epoch: 6\n", True),
+        ("", "encoder_conf:\n  layer: 1#2\nmax_epoch: 6\n", True),
+    ],
+)
+def test_only_settings_that_a_step_reads_make_it_another(
+    tmp_path, keys, change, another
+):
+    conf = tmp_path / "conf.yaml"
+    step = f"yaml_keys='{keys}'; once out/.done conf.yaml -- true"
+    conf.write_text("encoder_conf:\n  layer: 1\nmax_epoch: 6\n")
+    assert once(tmp_path, step).returncode == 0
+
+    conf.write_text(change)
+
+    assert once(tmp_path, step).returncode == (2 if another else 0)
+
+
+@pytest.mark.parametrize(("few", "many", "chosen"), [(7, 9, 9), (12, 5, 12)])
+def test_the_few_that_are_judged_are_among_the_many(tmp_path, few, many, chosen):
+    """The original's transcripts, made for the many, serve every system."""
+    aligned = tmp_path / "dump" / "aligned" / "te"
+    aligned.mkdir(parents=True)
+    lines = [f"utt{number:02d} {number}.wav\n" for number in range(20)]
+    (aligned / "wav.scp").write_text("".join(lines))
+    (tmp_path / "utils").symlink_to(UTILS)
+    options = f"max_audio_utts={few}; max_topline_utts={many}\n"
+
+    stages = '. "$1"/stages.sh; . "$1"/scores.sh\n'
+    result = once(tmp_path, options + stages + "choose_audio_keys te")
+
+    assert result.returncode == 0, result.stderr
+    all_rows, topline = (
+        (tmp_path / "exp" / "t" / "audio_keys" / name).read_text().split()
+        for name in ("te", "te.topline")
+    )
+    assert (len(all_rows), len(topline)) == (few, chosen)
+    assert set(all_rows) <= set(topline)
+    assert topline[-1] > "utt15"  # spread over the set
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_each_handles_every_word_and_reports_a_failure(tmp_path, at_once):
+    step = f"at_once={at_once}\nstep() {{ echo $1 >> log; [ $1 != bad ]; }}\n"
+
+    good = once(tmp_path, step + "each step a b c")
+    bad = once(tmp_path, step + "each step bad d e f g h\necho not reached")
+
+    assert good.returncode == 0 and bad.returncode != 0
+    assert "not reached" not in bad.stdout
+    assert {"a", "b", "c"} <= set((tmp_path / "log").read_text().split())
+    assert "h" not in (tmp_path / "log").read_text().split()
+
+
+ASIDE = """
+at_once={}
+trap stop_asides EXIT
+slow() {{ sleep 0.5; echo from >> log; sleep 0.3; echo to >> log; }}
+aside slow
+aside slow
+echo main >> log
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_once", "order"), [(1, "from to from to main"), (2, "main from to from to")]
+)
+def test_what_runs_aside_runs_beside_the_stages_in_turn(tmp_path, at_once, order):
+    result = once(tmp_path, ASIDE.format(at_once) + "join_asides")
+
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "log").read_text().split() == order.split()
+
+
+def test_a_failure_aside_is_reported_where_it_is_awaited(tmp_path):
+    result = once(tmp_path, "at_once=2\naside false\necho on\njoin_asides\necho not")
+
+    assert result.returncode == 2 and result.stdout == "on\n"
+    assert "what ran beside the stages has failed" in result.stderr
+
+
+def test_what_runs_aside_ends_with_the_run(tmp_path):
+    result = once(tmp_path, ASIDE.format(2) + "false")
+    time.sleep(1.2)
+
+    assert result.returncode == 1
+    assert (tmp_path / "log").read_text() == "main\n"
+
+
+def test_a_step_waits_for_another_run_that_works_on_it(tmp_path):
+    """A killed run may have left its training running."""
+    step = 'once out/.done a -- bash -c "sleep 1; echo ran >> log"\n'
+
+    result = once(tmp_path, f"({step})& sleep 0.4\n{step}wait")
+
+    assert result.returncode == 0, result.stderr
+    assert "waiting for another run" in result.stdout
+    assert (tmp_path / "log").read_text() == "ran\n"
