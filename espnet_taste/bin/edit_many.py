@@ -83,10 +83,6 @@ def check_lines(
     good = []
     for key in keys:
         try:
-            if args.write_audio and "/" in key:
-                raise lines[key].excluded(
-                    "bad_edit", f"'{key}' cannot name a file; remove the '/'"
-                )
             parse_line(lines[key], tokens, str(args.tokens))
         except ExclusionError as error:
             leave_out(part, key, error)

@@ -5,13 +5,16 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import numpy as np
 import soundfile
 
 from espnet_taste.data.kaldi import atomic_write, check_key, write_table
 from espnet_taste.data.utterances import in_batches
+
+# What a file name cannot hold, and what marks it there; all else stays as it is.
+QUOTED = str.maketrans({"/": "%2F", "%": "%25", "\0": "%00"})
 
 
 class AudioOutput:
@@ -31,8 +34,10 @@ class AudioOutput:
     @property
     def done(self) -> set[str]:
         """Keys whose audio and facts are on disk."""
-        found = (self.directory / "audio").glob("*.json")
-        return {unquote(path.stem) for path in found}
+        paths = (self.directory / "audio").glob("*.json")
+        found = [(unquote(path.stem), path) for path in paths]
+        # What bears another name than ours for its key would not be found later.
+        return {key for key, path in found if path == self._facts(key)}
 
     def write(
         self,
@@ -107,7 +112,7 @@ class AudioOutput:
                 stream.write(self._facts(key).read_text(encoding="utf-8") + "\n")
 
     def _audio(self, key: str) -> Path:
-        return self.directory / "audio" / f"{quote(key, safe='')}.flac"
+        return self.directory / "audio" / f"{key.translate(QUOTED)}.flac"
 
     def _facts(self, key: str) -> Path:
-        return self.directory / "audio" / f"{quote(key, safe='')}.json"
+        return self.directory / "audio" / f"{key.translate(QUOTED)}.json"

@@ -87,7 +87,7 @@ def test_samples_that_are_no_number_are_refused(tmp_path):
 
 def test_any_id_that_a_table_holds_can_be_written(tmp_path):
     """The formatting stage lets them pass; here is too late to refuse."""
-    keys = ["a%2Fb", "a/b", "a:b.c", "\u00e4"]
+    keys = ["a%2Fb", "a/b", "a:b.c", "\u00e4"]  # sorted
     output = AudioOutput(tmp_path)
     for number, key in enumerate(keys, start=1):
         output.write(key, np.full(8, number / 8, np.float32), 16000, {})
@@ -99,6 +99,25 @@ def test_any_id_that_a_table_holds_can_be_written(tmp_path):
         zip(keys, (1, 2, 3, 4))
     )
     assert [json.loads(line)["key"] for line in report.splitlines()] == keys
+
+
+def test_a_folder_of_older_names_is_gone_on_with(tmp_path):
+    """Names were once ids as they are, and once quoted for the web."""
+    output = AudioOutput(tmp_path)
+    keys = ["a:b", "c%41", "d", "\u00e4"]
+    for key in keys[:3]:
+        for suffix in ("flac", "json"):
+            (tmp_path / "audio" / f"{key}.{suffix}").write_text("{}")
+    for suffix in ("flac", "json"):
+        (tmp_path / "audio" / f"%C3%A4.{suffix}").write_text("{}")
+
+    assert output.done == {"a:b", "d"}
+
+    output.close(output.done)
+    for key in keys[1::2]:
+        output.write(key, np.zeros(8, np.float32), 16000, {})
+    output.close(keys)
+    assert output.done == set(keys)
 
 
 @pytest.mark.parametrize(("step", "name"), [(0, "b.flac"), (1, "b.json")])
