@@ -32,6 +32,7 @@ from espnet_taste.data.kaldi import write_table
 from espnet_taste.data.pair_sets import (
     SALMON_PAIRS,
     SALMON_PARTS,
+    Pair,
     PairSet,
     check_counts,
     read_list,
@@ -58,6 +59,8 @@ SOURCES = {
 # Layouts of which a folder may be one of two tests. Their names are those of the parts,
 # by which published values are found, so no other layout may take them.
 TESTS = {"storycloze": ("sSC", "tSC"), "zerospeech": ("sWUGGY", "sBLIMP")}
+# What crossmodal stories have beside their pairs, for espnet_taste.bin.likelihood.
+AROUND = ("moments", "text_before", "text_after")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -118,8 +121,7 @@ def prepare(args: argparse.Namespace) -> None:
         Utterance(key, owner[key], str(path.resolve()), found.text.get(key))
         for key, path in found.audio.items()
     ]
-    write_sets(args.data_root, {args.set: rows}, "pairs")
-    write_pairs(args.data_root / args.set / "pairs", found.pairs)
+    write_folder(args, rows, found.pairs)
 
 
 def name_part(args: argparse.Namespace) -> str:
@@ -175,6 +177,17 @@ def tell_unchecked(expected: int | None) -> None:
         print("how many there must be is not known here: --num_pairs checks it")
 
 
+def write_folder(
+    args: argparse.Namespace, rows: Iterable[Utterance], pairs: Iterable[Pair]
+) -> None:
+    """Write the data folder and the table of pairs, of this preparation alone."""
+    write_sets(args.data_root, {args.set: rows}, "pairs")
+    folder = args.data_root / args.set
+    for name in AROUND:  # whoever finds one of an earlier preparation would use it
+        (folder / name).unlink(missing_ok=True)
+    write_pairs(folder / "pairs", pairs)
+
+
 def prepare_stories(args: argparse.Namespace, folder: Path, part: str) -> None:
     """Write stories in several voices, or across modalities."""
     stories = find_stories(folder)
@@ -185,8 +198,7 @@ def prepare_stories(args: argparse.Namespace, folder: Path, part: str) -> None:
     else:
         modalities = (args.prompt, args.ending)
         made = split_stories(stories, part, *modalities, target / "audio")
-    write_sets(args.data_root, {args.set: made.utterances}, "pairs")
-    write_pairs(target / "pairs", made.pairs)
+    write_folder(args, made.utterances, made.pairs)
     for name, table in made.tables.items():
         write_table(target / name, table)
         print(f"{target / name}: for espnet_taste.bin.likelihood --{name}")

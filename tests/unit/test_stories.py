@@ -93,6 +93,31 @@ def test_endings_across_modalities(
     assert text == spoken[table]
 
 
+@pytest.mark.parametrize("again", ["crossmodal", "multispeaker"])
+def test_no_table_of_an_earlier_preparation_stays(prepare, tmp_path, stories, again):
+    assert run(prepare, tmp_path, stories, "--layout", "crossmodal") == 0
+    made = tmp_path / "st"
+    assert (made / "moments").exists()
+    (made / "text_after").write_text("old words\n")
+
+    options = ["--prompt", "text"] if again == "crossmodal" else []
+    assert run(prepare, tmp_path, stories, "--layout", again, *options) == 0
+
+    left = {name for name in ("moments", "text_before", "text_after")
+            if (made / name).exists()}  # fmt: skip
+    assert left == ({"text_before"} if options else set())
+
+
+def test_the_tables_of_another_corpus_are_left_alone(prepare, tmp_path, stories):
+    for name in ("wav.scp", "moments"):
+        (tmp_path / "st").mkdir(exist_ok=True)
+        (tmp_path / "st" / name).write_text("a 1\n")
+
+    assert run(prepare, tmp_path, stories, "--layout", "crossmodal") == 1
+
+    assert (tmp_path / "st" / "moments").read_text() == "a 1\n"
+
+
 def test_beginning_and_ending_become_one_recording(prepare, tmp_path, stories):
     assert run(prepare, tmp_path, stories, "--layout", "crossmodal") == 0
 
