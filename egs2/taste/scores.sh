@@ -165,9 +165,9 @@ score_slm() { # score_slm <set>
         --train_config "${exp}/taste/config.yaml"
 }
 
-has_slm() { # the spoken LM is optional: its stages may have been skipped
+has_slm() { # the spoken LM is optional: its stages may have been skipped, or stopped
     join_asides
-    "${dry_run}" || [ -e "${exp}/slm/config.yaml" ]
+    "${dry_run}" || [ -e "${exp}/slm/.done" ]
 }
 
 stage_report() {
@@ -206,13 +206,15 @@ stage_report() {
 
 stage_pack() {
     local marker=${exp}/.done.pack
-    local -a parts=("${exp}/taste" "${exp}/slm")
+    local -a parts=("${exp}/taste" "${exp}/slm") without=()
     if ! has_slm; then # another marker: a spoken LM that is trained later is packed too
         marker=${exp}/.done.pack_tokenizer
         parts=("${exp}/taste")
+        without=(--tokenizer_only) # of a stopped training there may be a checkpoint
     fi
     [ "${speaker_model}" = resemblyzer/ge2e ] || parts+=("${exp}/speaker")
     once "${marker}" "${parts[@]}" "${chosen[@]}" -- \
         ${python} -m espnet_taste.bin.pack --exp_dir "${exp}" \
-        --inference_model "${inference_model}" --output "${exp}/taste.zip"
+        --inference_model "${inference_model}" --output "${exp}/taste.zip" \
+        "${without[@]}"
 }

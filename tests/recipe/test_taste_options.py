@@ -168,6 +168,19 @@ def test_an_experiment_without_spoken_lm_is_reported_and_packed(tmp_path, experi
     assert "--system slm=exp/t/slm" in result.stdout
     assert "conf/slm.yaml" in result.stdout
     assert "espnet_taste.bin.pack" in result.stdout  # again, now with it
+    assert "--tokenizer_only" not in result.stdout
+
+
+def test_a_spoken_lm_whose_training_was_stopped_is_left_out(tmp_path, experiment):
+    """Config and checkpoints are there; only the recipe's mark is not."""
+    add_training(tmp_path, "slm")
+    (tmp_path / "exp" / "t" / "slm" / ".done").unlink()
+
+    result = experiment("{stages}\nstage_report; stage_pack")
+
+    assert result.returncode == 0 and "slm" not in result.stdout
+    assert "--tokenizer_only" in result.stdout
+    assert (tmp_path / "exp" / "t" / ".done.pack_tokenizer").exists()
 
 
 def test_a_spoken_lm_that_is_not_to_be_scored_has_no_row(tmp_path, experiment):

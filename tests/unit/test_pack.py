@@ -63,7 +63,27 @@ def test_a_spoken_lm_is_packed_too(experiment):
     assert found.slm_model_file.read_text() == "slm"
 
 
-@pytest.mark.parametrize("part", ["taste", "vocoder", "slm"])
+def test_a_spoken_lm_without_a_model_is_left_out(experiment, capsys):
+    """Its config is there as soon as its training begins."""
+    add_slm(experiment)
+    (experiment / "slm" / BEST).unlink()
+
+    assert pack(experiment) == 0
+
+    assert set(parts_of(experiment)) == {"model_file", "vocoder_model_file"}
+    assert f"no {experiment}/slm/{BEST}; the pack holds" in capsys.readouterr().out
+
+
+def test_a_spoken_lm_can_be_left_out(experiment, capsys):
+    add_slm(experiment)
+
+    assert pack(experiment, "--tokenizer_only") == 0
+
+    assert set(parts_of(experiment)) == {"model_file", "vocoder_model_file"}
+    assert "--tokenizer_only; the pack holds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["taste", "vocoder"])
 def test_a_part_whose_training_has_not_ended_is_refused(experiment, capsys, part):
     add_slm(experiment)
     (experiment / part / BEST).unlink()
