@@ -10,10 +10,10 @@ stage_score_continuations() {
 score_continuations_of() { # score_continuations_of <set>
     local dir=${exp}/slm/continuations/$1
     # shellcheck disable=SC2086  # options are words
-    once "${dir}/scores/.done" "${dir}" ${continuation_opts} -- \
+    once "${dir}/scores/.done" "${dir}" "${judge_opts[@]}" ${continuation_opts} -- \
         ${python} -m espnet_taste.bin.score_continuations --wav_scp "${dir}/wav.scp" \
         --prompts "${dir}/report.jsonl" --output_dir "${dir}/scores" \
-        --device "${device}" ${continuation_opts}
+        --device "${device}" "${judge_opts[@]}" ${continuation_opts}
 }
 
 # All at once: two columns of the TASTE paper are means over several benchmarks.

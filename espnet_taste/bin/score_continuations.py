@@ -39,8 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--llm", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="judges the text"
     )
-    parser.add_argument("--judge", default="Systran/faster-whisper-base")
-    parser.add_argument("--language", default="en", help="'none' lets the judge guess")
+    _add_judge_options(parser)
     parser.add_argument(
         "--mos",
         nargs="*",
@@ -60,6 +59,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=16, help="texts at once")
     parser.add_argument("--device", default="cpu")
     return parser
+
+
+def _add_judge_options(parser: argparse.ArgumentParser) -> None:
+    """Add who listens, and what it is told; the same as of espnet_taste.bin.score."""
+    parser.add_argument("--judge", default="Systran/faster-whisper-base")
+    parser.add_argument("--language", default="en", help="'none' lets the judge guess")
+    parser.add_argument(
+        "--spell_numbers",
+        choices=("true", "false"),
+        default="true",
+        help="forbid the judge digits",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,12 +173,11 @@ def hear(args: argparse.Namespace) -> tuple[dict[str, str], str]:
     from espnet_taste.weights import fingerprint, resolve
 
     folder = resolve(args.judge)
-    language = None if args.language == "none" else args.language
-    judge = WhisperJudge(
-        folder,
-        f"{args.judge}@{fingerprint(folder)[:12]}",
-        JudgeOptions(language=language),
+    options = JudgeOptions(
+        language=None if args.language == "none" else args.language,
+        spell_numbers=args.spell_numbers == "true",
     )
+    judge = WhisperJudge(folder, f"{args.judge}@{fingerprint(folder)[:12]}", options)
     audio = AudioSet(read_table(args.wav_scp), args.wav_scp.parent)
     signals = ((key, audio.read(key)) for key in progress(list(audio.wavs), "listen"))
     args.output_dir.mkdir(parents=True, exist_ok=True)

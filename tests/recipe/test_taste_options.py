@@ -48,10 +48,11 @@ def test_sets_of_your_own_do_not_run_under_the_settings_of_the_demo():
 
 def test_the_language_reaches_whoever_hears_or_reads():
     german = ("--language", "de", "--aligner", "whisper")
-    lines = dry(*german, "--whisper", "openai/whisper-tiny", "--transcripts", "asr")
+    others = ("--whisper", "openai/whisper-tiny", "--continuation_scores", "true")
+    lines = dry(*german, *others, "--transcripts", "asr")
 
     tokenizers = with_word(lines, " tokenizer_train ")
-    judges = with_word(lines, "--kind audio")
+    judges = with_word(lines, "--kind audio") + with_word(lines, "score_continuations")
     aligners = [line for line in lines if " align --aligner" in line]
     listeners = [line for line in lines if " transcribe --whisper" in line]
     assert len(tokenizers) == 5 and len(aligners) == len(listeners) == 3
@@ -63,7 +64,7 @@ def test_the_language_reaches_whoever_hears_or_reads():
 
 def test_the_defaults_of_language_and_judge_are_not_named():
     """Named, they would make finished steps of older runs look like others."""
-    lines = "\n".join(dry())
+    lines = "\n".join(dry("--continuation_scores", "true"))
 
     assert "--language" not in lines and "--spell_numbers" not in lines
     assert "check_whisper" not in lines
@@ -74,6 +75,9 @@ def test_the_judge_may_write_digits():
 
     for line in lines:
         assert ("--spell_numbers false" in line) == ("--kind audio" in line)
+    wanted = ("--continuation_scores", "true", "--spell_numbers", "false")
+    (score,) = with_word(dry(*wanted), "score_continuations")
+    assert "--spell_numbers false" in score
 
 
 # --- checkpoints ------------------------------------------------------------

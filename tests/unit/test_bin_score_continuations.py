@@ -26,10 +26,11 @@ class FakeLM:
 class FakeJudge:
     """Hears "go" once for every 1000 samples."""
 
-    calls = 0
+    calls, told = 0, None
 
     def __init__(self, folder, name, options):
         self.name = name
+        FakeJudge.told = options
 
     def transcribe(self, audio):
         FakeJudge.calls += 1
@@ -100,6 +101,24 @@ def test_audio_is_heard_once_and_rated(tmp_path, capsys):
     assert run(tmp_path / "unrated", *options, "--mos") == 0
     facts = json.loads((tmp_path / "unrated" / "continuations.json").read_text())
     assert "ratings" not in facts
+
+
+@pytest.mark.parametrize(
+    ("options", "language", "spells"),
+    [
+        ([], "en", True),
+        (["--language", "de", "--spell_numbers", "false"], "de", False),
+        (["--language", "none"], None, True),
+    ],
+)
+def test_the_judge_is_told_language_and_numbers(tmp_path, options, language, spells):
+    soundfile.write(tmp_path / "u.wav", np.full(3000, 0.1, np.float32), 16000)
+    (tmp_path / "wav.scp").write_text("u u.wav\n")
+
+    assert run(tmp_path, "--wav_scp", str(tmp_path / "wav.scp"), *options) == 0
+
+    assert FakeJudge.told.language == language
+    assert FakeJudge.told.spell_numbers == spells
 
 
 def test_without_estimators_there_are_no_opinion_scores(tmp_path, monkeypatch, capsys):
