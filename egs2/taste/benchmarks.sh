@@ -20,12 +20,13 @@ score_continuations_of() { # score_continuations_of <set>
 score_benchmarks() {
     local dir=${exp}/slm/benchmarks
     each score_benchmark_halves ${benchmark_sets}
-    local -a tables=() scores=()
+    local -a tables=() scores=() held=()
     for dset in ${benchmark_sets}; do
+        held+=("holds:${datadir}/${dset}/pairs")
         tables+=("${datadir}/${dset}/pairs")
         scores+=("${dir}/${dset}/likelihood/likelihoods.jsonl")
     done
-    once "${dir}/.done.score_pairs" "${scores[@]}" "${tables[@]}" -- \
+    once "${dir}/.done.score_pairs" "${scores[@]}" "${tables[@]}" "${held[@]}" -- \
         ${python} -m espnet_taste.bin.score_pairs --pairs "${tables[@]}" \
         --likelihoods "${scores[@]}" --output_dir "${dir}" --max_skipped "${max_excluded}"
 }
@@ -37,15 +38,17 @@ score_benchmark_halves() { # score_benchmark_halves <set>
             || fail "${made} has no text; --benchmark_transcripts asr"
         words=auto heard_by=given
     fi
-    local -a around=()
+    local -a around=() held=()
     for name in moments text_before text_after; do
+        held+=("holds:${made}/${name}")
         [ ! -f "${made}/${name}" ] || around+=("--${name}" "${made}/${name}")
     done
     once "${dir}/tokens/.done.encode" "${made}" "${words}" "${exp}/taste" "${chosen[@]}" -- \
         ${python} -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
         --output_dir "${dir}/tokens" --device "${device}" --transcripts "${words}" \
         --max_excluded "${max_excluded}"
-    once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" -- \
+    once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" \
+        "${held[@]}" -- \
         ${python} -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
         --tokens "${dir}/tokens/tokens.jsonl" "${around[@]}" \
         --transcripts "${heard_by}" --output_dir "${dir}/likelihood" \

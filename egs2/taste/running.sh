@@ -14,7 +14,8 @@ run() {
 # A finished step is skipped. One that was finished with other options, or on other
 # inputs, is not overwritten: its successors may have been built on it. Two runs never
 # work on the same step: what a killed run has left running still holds the lock.
-# The command sees the signature, for begin.
+# The command sees the signature, for begin. Among the words, holds:<file> stands for
+# what is in a table of a user's, whether or not there is one.
 once() {
     local marker=$1
     shift
@@ -28,7 +29,7 @@ once() {
         run "$@"
         return
     fi
-    local signature lock made
+    local signature lock told
     mkdir -p "$(dirname "${marker}")"
     exec {lock}> "$(dirname "${marker}")/.lock$(basename "${marker}")"
     if ! flock --nonblock "${lock}"; then
@@ -39,12 +40,11 @@ once() {
     if [ -f "${marker}" ]; then
         exec {lock}>&-
         [ "${signature}" != "$(cat "${marker}")" ] || return 0
-        # Older marks do not tell what tables of a user's held.
-        [ "$(sed '/^holds /d' <<< "${signature}")" != "$(cat "${marker}")" ] || return 0
-        made=$(dirname "${marker}")
-        # Other steps have their work in there, too.
-        [[ " ${datadir} ${exp} " != *" ${made} "* ]] || made=${marker}
-        refuse "${made}" made "${marker}"
+        # Older marks do not tell what tables of a user's held, or of fewer tables.
+        for told in '/^holds .*\//d' '/^holds /d'; do
+            [ "$(sed "${told}" <<< "${signature}")" != "$(cat "${marker}")" ] || return 0
+        done
+        refuse_made "${marker}" "$@"
     fi
     "$@"
     echo "${signature}" > "${marker}.part"
@@ -65,7 +65,30 @@ begin() {
     mv "${begun}.part" "${begun}"
 }
 
-refuse() { # refuse <folder> <made|begun> <file of the signature with which it was>
+# refuse_made <marker> <command...>: name what of the step's must go, and no other's work
+refuse_made() {
+    local made parts=
+    made=$(dirname "$1")
+    ! is_shared "$1" || made=$1
+    # With the mark gone alone, jobs would go on with what they have left elsewhere.
+    if [ "$2" = split_jobs ] && [[ $4/ != "${made}"/* ]]; then
+        parts=$4/.parts.$5
+    fi
+    refuse "${made}" made "$1" "${parts}"
+}
+
+is_shared() { # is_shared <marker>: have other steps their work in its folder, too?
+    local folder
+    folder=$(dirname "$1")
+    # By its name, the mark of a whole folder: all that is in there was made of it.
+    [ "$(basename "$1")" != .done ] || return 1
+    [[ " ${datadir} ${exp} " == *" ${folder} "* ]] \
+        || [ -n "$(find "${folder}/" -name '.done*' ! -name '*.part' ! -samefile "$1" \
+            -print -quit)" ]
+}
+
+# refuse <what> <made|begun> <file of the signature with which it was> [<what else goes>]
+refuse() {
     local elsewhere=--tag
     case $1 in
         "${datadir}"/*) elsewhere="--datadir, --dumpdir and --tag" ;;
@@ -73,12 +96,17 @@ refuse() { # refuse <folder> <made|begun> <file of the signature with which it w
     esac
     diff "$3" <(echo "${signature}") >&2 || true
     fail "$1 was $2 with what is marked '<' above;" \
-        "remove it to make it again, or choose another ${elsewhere}"
+        "remove it${4:+ and $4} to make it again, or choose another ${elsewhere}"
 }
 
 signature_of() { # words, settings in YAML files, checksums of the steps before
     local word place
     for word in "$@"; do
+        if [[ ${word} == holds:* ]]; then
+            word=${word#holds:}
+            echo "holds ${word} $(cat "${word}" 2> /dev/null | cksum)"
+            continue
+        fi
         echo "${word}"
         case ${word} in
             *.yaml) settings_of "${word}" ;;

@@ -127,13 +127,14 @@ stage_score_pairs() {
 
 score_pairs_of() { # score_pairs_of <set>
     local made=${dumpdir}/pairs/$1 dir=${exp}/slm/pairs/$1
-    local -a genders=()
+    local -a genders=() held=()
     if [[ " ${pair_kinds} " == *" gender_switch "* ]] && [ -f "${datadir}/$1/spk2gender" ]; then
         genders=(--spk2gender "${datadir}/$1/spk2gender")
+        held=("holds:${datadir}/$1/spk2gender")
     fi
     # shellcheck disable=SC2086  # options are words
     once "${made}/.done.make_pairs" "${aligned}/$1" ${pair_kinds} "${num_pairs}" \
-        "${genders[@]}" ${pair_opts} -- \
+        "${genders[@]}" "${held[@]}" ${pair_opts} -- \
         ${python} -m espnet_taste.bin.make_pairs --data_dir "${aligned}/$1" \
         --output_dir "${made}" --kinds ${pair_kinds} --num_pairs "${num_pairs}" \
         "${genders[@]}" ${pair_opts}

@@ -39,6 +39,62 @@ def test_a_step_made_from_something_else_is_not_overwritten(tmp_path, change):
     assert "out was made with what is marked '<'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("other", "marker", "told"),
+    [
+        (
+            "out/st/tokens/.done.encode",
+            "out/.done.score_pairs",
+            "out/.done.score_pairs",
+        ),
+        ("out/.done.audio", "out/.done.codes", "out/.done.codes"),
+        ("out/.done.codes.part", "out/.done.codes", "out"),
+        ("beside/.done.encode", "out/.done.codes", "out"),
+        # All that is in the folder of a training was made with the model.
+        ("out/eval/te/.done.audio", "out/.done", "out"),
+    ],
+)
+def test_what_is_to_be_removed_is_no_other_steps_work(tmp_path, other, marker, told):
+    step = f"once {other} x -- true; once {marker} {{}} -- true\n"
+    assert once(tmp_path, step.format("a")).returncode == 0
+
+    result = once(tmp_path, step.format("b"))
+
+    assert result.returncode == 2
+    assert f"fail: {told} was made with" in result.stderr
+    assert "above; remove it to make it again" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("marker", "other", "message"),
+    [
+        ("", "true", "out was made with what is marked '<' above; remove it to make"),
+        (
+            "",
+            "touch out/.done.extract_mel",
+            "out/.done.extract was made with what is marked '<' above; remove it and "
+            "out/.parts.extract to make",
+        ),
+        (
+            "jobs_marker=marks/.done.te",
+            "true",
+            "marks was made with what is marked '<' above; remove it and "
+            "out/.parts.extract to make",
+        ),
+    ],
+)
+def test_parts_of_jobs_are_removed_with_the_mark(tmp_path, marker, other, message):
+    """They hold what was made, and jobs go on with it."""
+    step = "split_jobs() {{ mkdir -p out/.parts.extract; }}\n"
+    step += f"{marker}\njobs data out extract --b {{}}; {other}\n"
+    assert once(tmp_path, step.format(1)).returncode == 0
+
+    result = once(tmp_path, step.format(2))
+
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
 @pytest.mark.parametrize("table", ["wav.scp", "segments", "text", "utt2spk"])
 def test_formatted_audio_is_known_by_the_tables_it_was_made_of(tmp_path, table):
     """Corpora share names of sets, and users edit their tables."""

@@ -1,0 +1,108 @@
+"""Steps that score are known by what decides them: tables, language, numbers."""
+
+import pytest
+from recipe_shell import needs_espnet, once
+
+pytestmark = needs_espnet
+
+# Every command succeeds at once: what counts is which steps are taken for finished.
+STAGES = """
+python=true; speaker_model=s; device=cpu; max_excluded=0; whisper=w; exp=exp
+. "$1"/stages.sh; . "$1"/scores.sh; . "$1"/benchmarks.sh
+exp=exp
+"""
+BENCHMARKS = 'benchmark_sets="st"; benchmark_transcripts=asr; score_benchmarks\n'
+PAIRS = "pair_kinds=gender_switch; num_pairs=1; pair_opts=; score_pairs_of te\n"
+CONTINUATIONS = "continuation_opts=; score_continuations_of te\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run lines of shell behind those that define the stages."""
+    for name in ("wav.scp", "utt2spk", "pairs"):
+        write(tmp_path / "data" / "st" / name, f"{name}\n")
+    return lambda script, before="": once(tmp_path, before + STAGES + script)
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("table", ["pairs", "moments", "text_before", "text_after"])
+@pytest.mark.parametrize("before", ["old\n", None])
+def test_benchmarks_are_known_by_their_tables(tmp_path, run, table, before):
+    path = tmp_path / "data" / "st" / table
+    path.unlink(missing_ok=True)
+    if before is not None:
+        write(path, before)
+    result = run(BENCHMARKS * 2)
+    assert result.returncode == 0, result.stderr
+
+    write(path, "mended\n")
+    result = run(BENCHMARKS)
+
+    assert result.returncode != 0
+    assert f"> holds data/st/{table} " in result.stderr
+    step = "/.done.score_pairs" if table == "pairs" else "/st/likelihood"
+    assert f"exp/slm/benchmarks{step} was made with" in result.stderr
+
+
+def test_benchmarks_that_an_older_version_finished_stay_finished(tmp_path, run):
+    write(tmp_path / "data" / "st" / "moments", "a 1\n")
+    folder = tmp_path / "exp" / "slm" / "benchmarks"
+    for name in ("st/likelihood/.done.likelihood", ".done.score_pairs"):
+        (folder / ".done.score_pairs").unlink(missing_ok=True)  # follows the other
+        assert run(BENCHMARKS).returncode == 0
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        older = [line for line in lines if not line.startswith("holds data/")]
+        assert len(older) < len(lines)
+        (folder / name).write_text("".join(older))
+
+    result = run(BENCHMARKS)
+
+    assert result.returncode == 0, result.stderr
+    write(tmp_path / "data" / "st" / "wav.scp", "mended\n")
+    assert run(BENCHMARKS).returncode != 0
+
+
+def test_another_set_of_benchmarks_leaves_what_is_finished_of_the_first(tmp_path, run):
+    write(tmp_path / "data" / "more" / "wav.scp", "a a.wav\n")
+    assert run(BENCHMARKS).returncode == 0
+
+    result = run(BENCHMARKS.replace("st", "st more", 1))
+
+    assert result.returncode == 2
+    assert "exp/slm/benchmarks/.done.score_pairs was made with" in result.stderr
+    (tmp_path / "exp/slm/benchmarks/.done.score_pairs").unlink()
+    assert run(BENCHMARKS.replace("st", "st more", 1)).returncode == 0
+
+
+def test_pairs_of_genders_are_known_by_the_genders(tmp_path, run):
+    genders = tmp_path / "data" / "te" / "spk2gender"
+    write(genders, "s f\n")
+    result = run(PAIRS * 2)
+    assert result.returncode == 0, result.stderr
+
+    write(genders, "s m\n")
+    result = run(PAIRS)
+
+    assert result.returncode == 2
+    assert "> holds data/te/spk2gender " in result.stderr
+    assert run(PAIRS.replace("gender", "speaker")).returncode == 2  # other words
+    write(genders, "s f\n")
+    assert run(PAIRS).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["language=de", "spell_numbers=false"])
+def test_continuations_are_known_by_what_the_judge_is_told(tmp_path, run, option):
+    assert run(CONTINUATIONS * 2).returncode == 0
+    mark = tmp_path / "exp/slm/continuations/te/scores/.done"
+    assert mark.read_text().splitlines() == [
+        "exp/slm/continuations/te", "made by 4294967295 0"
+    ]  # fmt: skip
+
+    result = run(CONTINUATIONS, option + "\n")
+
+    assert result.returncode == 2
+    assert f"> --{option.split('=')[0]}" in result.stderr
