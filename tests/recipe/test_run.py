@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[2]
 ESPNET = Path(os.environ.get("ESPNET_ROOT") or ROOT / ".espnet")
 # Few utterances are synthesised and judged: the two cost most.
 OPTIONS = ("--max_audio_utts", "1", "--max_topline_utts", "2")
-OPTIONS += ("--continuation_scores", "true")
 # Stage to seconds after its first line: in the middle of jobs, trainings and scores.
 KILLS = {
     "extract_features": 4.0,
