@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_completion import EVEN, GREEDY, SPEECH, make_vocabulary, only, run
 from tiny_slm import (
     CODEBOOK_SIZE,
     NUM_CODEBOOKS,
@@ -13,55 +14,15 @@ from tiny_slm import (
 )
 
 from espnet_taste.sampling import Sampler
-from espnet_taste.slm.generation import (
-    CompletionSettings,
-    complete,
-    complete_words,
-)
-from espnet_taste.slm.prompt import Prompt, read_prompt
-from espnet_taste.slm.state_machine import Action, TasteAction
-from espnet_taste.slm.vocabulary import Vocabulary
+from espnet_taste.slm.generation import CompletionSettings, complete, complete_words
+from espnet_taste.slm.prompt import Prompt
+from espnet_taste.slm.state_machine import Action
 from espnet_taste.types import IGNORE
-
-GREEDY = Sampler(top_p=0.0)
-SPEECH = Prompt([4, 9, 8], [0, 0, 1], np.array([[1, 2, 3], [4, 5, 6]]))
-
-
-def make_vocabulary(starts=(), ends=(), banned=(), stops=(), signs=(), blanks=()):
-    def mask(ids):
-        flags = torch.zeros(VOCAB_SIZE, dtype=torch.bool)
-        flags[list(ids)] = True
-        return flags
-
-    return Vocabulary(
-        word_start=mask(starts),
-        sign=mask(signs),
-        blank=mask(blanks),
-        sentence_end=mask(ends),
-        banned=mask(banned),
-        stop=mask(stops),
-    )
-
-
-EVEN = make_vocabulary(starts=range(0, VOCAB_SIZE, 2))
 
 
 @pytest.fixture(scope="module")
 def slm():
     return make_slm()
-
-
-def only(*ids):
-    """Ban everything else: the LLM can say nothing but this."""
-    return [index for index in range(VOCAB_SIZE) if index not in ids]
-
-
-def run(slm, prompt, vocabulary=EVEN, **settings):
-    settings = {"text": GREEDY, "max_tokens": 12, **settings}
-    (result,) = complete(
-        slm, [prompt], vocabulary, settings=CompletionSettings(**settings)
-    )
-    return result
 
 
 def test_a_model_that_never_starts_a_word_ends(slm):
@@ -276,36 +237,6 @@ def test_a_row_whose_context_is_full_does_not_stop_the_others(family):
         assert np.array_equal(alone.tokens, found.tokens)
 
 
-def test_an_instruction_is_read_around_the_speech():
-    slm = make_slm(delay=2)
-    prompt = Prompt(SPEECH.tokens, SPEECH.words, SPEECH.codes, [5, 6], [7])
-
-    inputs, silence = read_prompt(slm, prompt)
-    speech, _ = read_prompt(slm, SPEECH)
-
-    text = slm.embed_tokens(torch.tensor([5, 6, 7]))
-    assert torch.equal(inputs, torch.cat([text[:2], speech[1:], text[2:]]))
-    assert torch.equal(silence, slm.pad_taste.expand(2, -1))
-    assert prompt.said == [5, 6, *SPEECH.tokens, 7]
-
-
-def test_behind_an_instruction_a_new_turn_begins(slm):
-    """The prompt's last words are not carried over: the released way."""
-    around = Prompt(SPEECH.tokens, SPEECH.words, SPEECH.codes, [5], [7])
-
-    actions = run(slm, around).trace.taste_actions
-    assert TasteAction.WAIT in actions and TasteAction.USE_PREFIX not in actions
-    assert TasteAction.USE_PREFIX in run(slm, SPEECH).trace.taste_actions
-
-
-def test_an_instruction_may_stand_alone_or_around_text(slm):
-    alone = run(slm, Prompt(before=[5, 6]))
-    text = run(slm, Prompt([5, 6], [0, 1]))
-    around = run(slm, Prompt([6], [0], before=[5]))
-
-    assert alone.tokens.tolist() == text.tokens.tolist() == around.tokens.tolist()
-
-
 def test_a_stop_token_at_the_start_gives_nothing(slm):
     vocabulary = make_vocabulary(stops=[6], banned=only(6))
 
@@ -389,34 +320,6 @@ def test_codes_of_inner_tokens_are_ignored_in_the_trace(slm):
     assert (~taken).any()
 
 
-def test_a_plain_text_prompt_is_read_as_text_alone(slm):
-    """Reference defect C14, kept under its name."""
-    prompt = Prompt([4, 9, 8], [0, 0, 1])
-
-    inputs, silence = read_prompt(slm, prompt)
-
-    assert torch.equal(inputs, slm.embed_tokens(torch.tensor([4, 9, 8])))
-    assert torch.equal(silence, slm.pad_taste[None])
-
-
-def test_a_fused_text_prompt_is_read_as_in_training(slm):
-    inputs, _ = read_prompt(slm, Prompt([4], [0]), "fused")
-
-    text = slm.embed_tokens(torch.tensor([SOS_ID, 4]))
-    assert torch.equal(inputs[0], text[0])
-    assert torch.equal(inputs[1], slm.fuse(slm.pad_taste, text[1]))
-
-
-def test_the_last_words_of_a_spoken_prompt_are_still_to_be_heard():
-    slm = make_slm(delay=2)
-
-    inputs, pending = read_prompt(slm, SPEECH)
-
-    assert inputs.shape == (4, 16)
-    codes = torch.from_numpy(SPEECH.codes)
-    torch.testing.assert_close(pending, slm.codebooks.decode(codes))
-
-
 def test_no_prompts_no_completions(slm):
     assert complete(slm, [], EVEN) == []
 
@@ -426,13 +329,6 @@ def test_train_mode_is_refused():
 
     with pytest.raises(ValueError, match=r"in train mode; call eval\(\) first"):
         complete(slm, [SPEECH], EVEN)
-
-
-def test_codes_for_another_number_of_words_are_refused(slm):
-    wrong = Prompt(SPEECH.tokens, SPEECH.words, SPEECH.codes[:1])
-
-    with pytest.raises(ValueError, match="has 2 words but codes for 1"):
-        complete(slm, [wrong], EVEN)
 
 
 @pytest.mark.parametrize(
