@@ -3,7 +3,7 @@
 Like published benchmarks of consistency (SALMon), but from whatever corpus is at hand,
 and named as ours: scores on them compare models on one corpus and nothing else. Both
 halves of a pair are cut and joined in the same way, so that a splice gives nothing
-away.
+away, and have as many words: the shorter one would be likelier.
 
 Symbols: N samples (16 kHz), W words.
 
@@ -149,9 +149,9 @@ def topic_switch(
     if not different:
         return None
     first = corpus.read(key).levelled()
-    other = corpus.read(str(random.choice(different))).levelled()
-    right = join(first, corpus.read(after).levelled())
-    return MadePair(key, right, join(first, other), first.duration_s, "topic")
+    seconds = as_long(corpus.read(after), corpus.read(str(random.choice(different))))
+    right, wrong = (join(first, second.levelled()) for second in seconds)
+    return MadePair(key, right, wrong, first.duration_s, "topic")
 
 
 def background_switch(
@@ -251,6 +251,12 @@ def make_pairs(
             yield pair
 
 
+def as_long(one: Spoken, other: Spoken) -> tuple[Spoken, Spoken]:
+    """Cut two pieces of at least two words to equally many, each before its end."""
+    count = min(len(one.words), len(other.words)) - 1
+    return one.cut(count)[0], other.cut(count)[0]
+
+
 def join(left: Spoken, right: Spoken) -> Spoken:
     """Put one piece behind the other, with a short cross-fade."""
     fade = min(round(FADE_S * SAMPLE_RATE_HZ), len(left.wave), len(right.wave))
@@ -302,7 +308,8 @@ def _splice(
         spoken = corpus.read(str(other))
         halves.append(spoken.cut(len(spoken.words) // 2))
     first = halves[0][0].levelled()
-    right, wrong = (join(first, second.levelled()) for _, second in halves[1:])
+    seconds = as_long(halves[1][1], halves[2][1])
+    right, wrong = (join(first, second.levelled()) for second in seconds)
     return MadePair(key, right, wrong, first.duration_s, about)
 
 
