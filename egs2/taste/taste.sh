@@ -124,6 +124,9 @@ for name in ${skip_stages}; do
         || fail "--skip_stages: no stage '${name}'; stages: ${stages[*]}"
 done
 
+for name in max_audio_utts max_topline_utts; do
+    [ "${!name}" -ge 2 ] || fail "--${name} must be at least 2: intervals need two utterances"
+done
 [[ "${benchmark_transcripts}" =~ ^(asr|given)$ ]] \
     || fail "--benchmark_transcripts is asr or given, not '${benchmark_transcripts}'"
 

@@ -17,8 +17,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ESPNET = Path(os.environ.get("ESPNET_ROOT") or ROOT / ".espnet")
-# Few utterances are synthesised and judged: the two cost most.
-OPTIONS = ("--max_audio_utts", "1", "--max_topline_utts", "2")
 # Stage to seconds after its first line: in the middle of jobs, trainings and scores.
 KILLS = {
     "extract_features": 4.0,
@@ -61,7 +59,7 @@ def start(recipe):
     """Start the recipe in a process group of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "ESPNET_ROOT"}
     return subprocess.Popen(
-        ["./run.sh", *OPTIONS],
+        ["./run.sh"],
         cwd=recipe,
         env=environment,
         stdout=subprocess.PIPE,
