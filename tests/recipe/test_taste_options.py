@@ -43,6 +43,13 @@ def test_sets_of_your_own_do_not_run_under_the_settings_of_the_demo():
     assert "mini_an4" not in named.stdout and "conf/train_taste.yaml" in named.stdout
 
 
+def test_too_few_utterances_for_an_interval_are_refused_before_any_work():
+    result = bash("run.sh", "--dry_run", "true", "--max_audio_utts", "1")
+
+    assert result.returncode == 2 and not result.stdout
+    assert "--max_audio_utts must be at least 2" in result.stderr
+
+
 # --- language ---------------------------------------------------------------
 
 
