@@ -6,15 +6,18 @@ import numpy as np
 import tiny_onnx
 import torch
 import yaml
+from tiny_slm import make_llm
 from tiny_whisper import WINDOW_SAMPLES, randomise, tiny_config
-from tokenizers import AddedToken, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    PreTrainedTokenizerFast,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
     WhisperTokenizer,
 )
 
 from espnet_taste.decoder.unit_to_mel import UnitToMel
+from espnet_taste.tasks.slm_builder import SpokenLMBuilder
 from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
 from espnet_taste.units.speakers import record_speaker_model
 from espnet_taste.weights.digests import TRAINED_FILE
@@ -112,6 +115,45 @@ def write_experiment(folder, whisper):
         str(write_speaker_network(folder.parent / "campplus.onnx")), folder / "speaker"
     )
     return folder
+
+
+def write_spoken_lm(experiment, llm):
+    """Write a spoken LM of the experiment's tokenizer, as if trained elsewhere.
+
+    Args:
+        experiment: What ``write_experiment`` made.
+        llm: Folder for the text LLM.
+    """
+    model = make_llm(vocab_size=300)
+    model.save_pretrained(llm)
+    byte_tokenizer().save_pretrained(llm)
+    config = {
+        "llm": str(llm),
+        "llm_dtype": "float32",
+        "tokenizer_file": str(experiment / "taste" / TRAINED_FILE),
+        "slm_conf": {"lora": {"r": 2, "alpha": 4, "dropout": 0.0}},
+        "model_conf": {},
+        "frozen_weights": {},
+        "init_from": None,
+    }
+    args = argparse.Namespace(**config)
+    state = SpokenLMBuilder.build_model(args).state_dict()
+    # Paths count from the folder of the recipe, which is not where it is opened.
+    args.tokenizer_file = "exp/elsewhere/taste/" + TRAINED_FILE
+    _write_part(experiment / "slm", vars(args), state)
+    return experiment
+
+
+def byte_tokenizer():
+    """Return a tokenizer of single bytes with a start and end symbol."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {letter: index for index, letter in enumerate(["<end>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<end>", eos_token="<end>"
+    )
 
 
 def write_speaker_network(path, speaker_dim=SPEAKER_DIM):

@@ -41,8 +41,8 @@ def make_llm(family="llama", **options):
         config = GPT2Config(**sizes, **common, initializer_range=0.3, **options)
         return GPT2LMHeadModel(config).eval()
     if family == "qwen2":
-        return Qwen2ForCausalLM(Qwen2Config(**_SIZES, **options)).eval()
-    return LlamaForCausalLM(LlamaConfig(**_SIZES, **options)).eval()
+        return Qwen2ForCausalLM(Qwen2Config(**{**_SIZES, **options})).eval()
+    return LlamaForCausalLM(LlamaConfig(**{**_SIZES, **options})).eval()
 
 
 def make_codebooks(taste_dim=TASTE_DIM):

@@ -21,6 +21,7 @@ class ModelBuilder(ABC):
     """Builds the models of one task."""
 
     class_choices_list: list = []
+    only_to_begin: tuple[str, ...] = ()  # files that a training starts with
 
     @classmethod
     @abstractmethod
@@ -68,6 +69,10 @@ class ModelBuilder(ABC):
             config_file = Path(model_file).parent / "config.yaml"
         args = read_config(config_file)
         args.init_from = None  # the checkpoint holds the result of the training
+        if model_file is not None:
+            # Paths of the training's machine and folder; the checkpoint has it all.
+            for name in cls.only_to_begin:
+                setattr(args, name, None)
         model = cls.build_model(args)
         if model_file is not None:
             load_weights(model, model_file)

@@ -30,6 +30,7 @@ class SpokenLMBuilder(ModelBuilder):
     """Builds spoken LMs around the quantizer of a speech tokenizer."""
 
     class_choices_list = [quantizer_choices]
+    only_to_begin = ("tokenizer_file",)
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:

@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 import soundfile
 from fake_hub import FakeHub, ask_only
-from tiny_experiment import write_experiment, write_speaker_network, write_whisper
+from tiny_experiment import (
+    write_experiment,
+    write_speaker_network,
+    write_spoken_lm,
+    write_whisper,
+)
 from tiny_taste import noise
 
 from espnet_taste.bin import decode, encode
 from espnet_taste.bin.pack import pack_experiment
 from espnet_taste.pipeline.editing import swap_words
 from espnet_taste.pipeline.packed import find_files
+from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 from espnet_taste.pipeline.taste import TasteTokenizer
+from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.units.speakers import record_speaker_model, recorded_speaker_model
 
 pytest.importorskip("onnxruntime")
@@ -69,6 +76,26 @@ def use(source, folder):
     assert np.array_equal(edit.tokens.codes[0], calm.codes[0])
     assert len(before.audio) and len(after.audio)
     return tokens
+
+
+def test_a_spoken_lm_opens_from_any_folder(home, tmp_path, monkeypatch):
+    """What its training began with lay below the recipe's folder: not needed."""
+    copy = shutil.copytree(home / "exp" / "mini", tmp_path / "exp" / "mini")
+    write_spoken_lm(copy, tmp_path / "llm")
+    monkeypatch.chdir(tmp_path)
+    pack_experiment(copy.relative_to(tmp_path), None, tmp_path / "mini.zip")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+
+    found = []
+    for source in (copy, tmp_path / "mini.zip"):
+        lm = TasteSpokenLM.from_pretrained(source)
+        prompt = lm.tokenizer.encode(noise(9000), "so it goes")
+        answer = lm.complete(prompt, CompletionSettings(max_words=2, max_tokens=9))
+        assert 1 <= len(answer) <= 2
+        assert len(lm.tokenizer.decode(prompt + answer).audio)
+        found.append((answer.words, lm.log_likelihood(prompt)))
+    assert found[0] == found[1]
 
 
 def test_folder_pack_and_hub_give_the_same(home, tmp_path, on_hub):
