@@ -16,7 +16,7 @@ _ONES = (
 ).split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _SCALES = ((10**9, "billion"), (10**6, "million"), (1000, "thousand"), (100, "hundred"))
-_ORDINALS = {
+IRREGULAR_ORDINALS = {
     "one": "first",
     "two": "second",
     "three": "third",
@@ -123,8 +123,8 @@ def _say_decimal(match: re.Match) -> str:
 
 def _say_ordinal(match: re.Match) -> str:
     *rest, last = cardinal(int(match[1][:12])).split()
-    if last in _ORDINALS:
-        last = _ORDINALS[last]
+    if last in IRREGULAR_ORDINALS:
+        last = IRREGULAR_ORDINALS[last]
     else:
         last = last[:-1] + "ieth" if last.endswith("y") else last + "th"
     return " " + " ".join([*rest, last]) + " "

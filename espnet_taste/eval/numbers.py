@@ -19,6 +19,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from espnet_taste.align.spoken import IRREGULAR_ORDINALS
 from espnet_taste.eval.normalise import normalise
 
 NUMBERS = "digits-en-1"
@@ -37,17 +38,10 @@ _TENS = {
     )
 }
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_IRREGULAR = {
-    "one": "first",
-    "two": "second",
-    "three": "third",
-    "five": "fifth",
-    "eight": "eighth",
-    "nine": "ninth",
-    "twelve": "twelfth",
-}
 _ORDINALS = {
-    _IRREGULAR.get(word, word.removesuffix("y") + "ie" * word.endswith("y") + "th"): n
+    IRREGULAR_ORDINALS.get(
+        word, word.removesuffix("y") + "ie" * word.endswith("y") + "th"
+    ): n
     for word, n in {**_SMALL, **_TENS}.items()
     if n
 }
