@@ -52,3 +52,17 @@ def golden(golden_dir: Path) -> Callable[[str], GoldenCase]:
         return GoldenCase(golden_dir, name)
 
     return load
+
+
+@pytest.fixture
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute in bfloat16 where it is asked for, however slow this CPU is at it."""
+    monkeypatch.setattr("espnet_taste.layers.precision.has_bfloat16", lambda kind: True)
+
+
+@pytest.fixture
+def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute as on a CPU without instructions for bfloat16."""
+    monkeypatch.setattr(
+        "espnet_taste.layers.precision.has_bfloat16", lambda kind: False
+    )

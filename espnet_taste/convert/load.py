@@ -20,6 +20,7 @@ from espnet_taste.convert.plan import check_tensors
 from espnet_taste.convert.report import Report
 from espnet_taste.convert.tensors import list_folder, read_tensors
 from espnet_taste.decoder.unit_lm import UnitLM
+from espnet_taste.layers.precision import usable_dtype
 from espnet_taste.slm.model import SpokenLM
 from espnet_taste.tokenizer.encoder import WhisperEncoder
 from espnet_taste.tokenizer.model import SpeechTokenizer
@@ -90,7 +91,8 @@ def load_spoken_lm(
 
     Args:
         folder: Folder in our layout, as ``convert`` makes it.
-        llm_dtype: Precision of the LLM; None for what it is stored in (bfloat16).
+        llm_dtype: Precision of the LLM; None for what it is stored in (bfloat16), or
+            float32 where the device lacks that.
         device: Torch device.
         check_sha256: Compare the files that are read with the recorded sha256 first.
 
@@ -103,8 +105,7 @@ def load_spoken_lm(
         _check_parts(folder, (LLM, SLM))
     architecture = Architecture.read(folder)
     modules = build_modules(architecture)
-    _fill(modules.llm, folder / LLM, dtype=llm_dtype)
-    _restore_rotary_tables(modules)
+    _fill_llm(modules, folder, llm_dtype, device)
     spoken_lm = build_spoken_lm(architecture, modules)
     _fill_spoken_lm(spoken_lm, folder / SLM, with_codebooks=True)
     return spoken_lm.to(device).eval()
@@ -123,7 +124,8 @@ def load_released(
 
     Args:
         folder: Folder in our layout.
-        llm_dtype: Precision of the LLM; None for what it is stored in (bfloat16).
+        llm_dtype: Precision of the LLM; None for what it is stored in (bfloat16), or
+            float32 where the device lacks that.
         device: Torch device.
         check_sha256: Compare the files with the recorded sha256 first, which reads
             them once more.
@@ -136,7 +138,7 @@ def load_released(
     if check_sha256:
         check_digests(folder, Report.read(folder).sha256)
     architecture = Architecture.read(folder)
-    modules = _load_modules(folder, architecture, llm_dtype)
+    modules = _load_modules(folder, architecture, llm_dtype, device)
     spoken_lm = build_spoken_lm(architecture, modules)
     _fill_spoken_lm(spoken_lm, folder / SLM)
     return ReleasedModel(
@@ -155,12 +157,14 @@ def _check_parts(folder: Path, parts: Sequence[str]) -> None:
 
 
 def _load_modules(
-    folder: Path, architecture: Architecture, llm_dtype: torch.dtype | None
+    folder: Path,
+    architecture: Architecture,
+    llm_dtype: torch.dtype | None,
+    device: torch.device | str,
 ) -> Modules:
     modules = build_modules(architecture)
     _fill_tokenizer(modules, folder)
-    _fill(modules.llm, folder / LLM, dtype=llm_dtype)
-    _restore_rotary_tables(modules)
+    _fill_llm(modules, folder, llm_dtype, device)
     return modules
 
 
@@ -173,6 +177,18 @@ def _tokenizer_of(modules: Modules, architecture: Architecture) -> SpeechTokeniz
     conf = architecture.tokenizer["encoder_conf"]
     encoder = WhisperEncoder.from_module(modules.encoder, **conf)
     return SpeechTokenizer(encoder, modules.aggregator, modules.quantizer)
+
+
+def _fill_llm(
+    modules: Modules,
+    folder: Path,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> None:
+    _fill(modules.llm, folder / LLM, dtype=dtype)
+    if dtype is None:
+        modules.llm.to(usable_dtype(modules.llm.dtype, device))
+    _restore_rotary_tables(modules)
 
 
 def _fill(

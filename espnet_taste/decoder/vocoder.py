@@ -18,6 +18,7 @@ from espnet_taste.decoder.cosyvoice import open_cosyvoice
 from espnet_taste.decoder.griffin_lim import GriffinLim
 from espnet_taste.decoder.hifigan import load_hifigan
 from espnet_taste.decoder.unit_to_mel import UnitToMel
+from espnet_taste.layers.precision import amp_dtype_of, autocast
 from espnet_taste.weights import resolve
 from espnet_taste.weights.strict import read_weights, require_fit
 
@@ -49,7 +50,7 @@ class UnitToMelVocoder(AbsVocoder):
         super().__init__()
         if amp_dtype not in (None, "bfloat16"):
             raise ValueError(f"amp_dtype must be bfloat16 or null, got '{amp_dtype}'")
-        self.amp_dtype = amp_dtype
+        self.amp_dtype = amp_dtype_of(amp_dtype)
         self.unit_to_mel = unit_to_mel
         self.mel_vocoder = mel_vocoder
         self._freeze()
@@ -67,9 +68,7 @@ class UnitToMelVocoder(AbsVocoder):
         mel = self.unit_to_mel(units, unit_lengths, speaker)
         frames = self.unit_to_mel.mel_lengths(unit_lengths)
         frames = torch.where(unit_lengths > 0, frames, 0)
-        with torch.autocast(
-            mel.device.type, torch.bfloat16, enabled=self.amp_dtype is not None
-        ):
+        with autocast(mel.device, self.amp_dtype):
             speech = self.mel_vocoder(mel, frames)
         hop = self.mel_vocoder_hop
         counts = (frames * hop).tolist()

@@ -5,7 +5,7 @@ Symbols: U utterances, W words, T encoder frames, Q codebooks, D TASTE width.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from espnet_taste.align.contracts import AlignmentError
 from espnet_taste.data.collate import pad_arrays
+from espnet_taste.layers.precision import autocast
 from espnet_taste.layers.word_pooling import first_of_words
 from espnet_taste.pipeline.listening import (
     StateListener,
@@ -256,7 +257,7 @@ class TasteEncoder:
         speech = torch.zeros(len(waves), int(lengths.max()))
         for row, wave in zip(speech, waves, strict=True):
             row[: len(wave)] = torch.from_numpy(wave)
-        with self._autocast():
+        with autocast(self.device, self.amp_dtype):
             states = self.model.encoder(speech.to(self.device), lengths.to(self.device))
         return EncoderStates(states.keys.float(), states.values.float(), states.lengths)
 
@@ -268,7 +269,7 @@ class TasteEncoder:
         self._refuse_long(tokens, words, names)
         batch = token_batch(tokens, [np.zeros(1, np.float32)] * len(words), self.device)
         sentence = (batch.tokens, batch.token_lengths, batch.words)
-        with self._autocast():
+        with autocast(self.device, self.amp_dtype):
             features = self.model.aggregator(*sentence, states)
             output = self.model.quantizer(features, batch.mask)
         embeds = first_of_words(output.quantized, batch.words, batch.token_lengths)
@@ -325,9 +326,6 @@ class TasteEncoder:
             )
         return embedding
 
-    def _autocast(self) -> AbstractContextManager:
-        return autocast(self.device, self.amp_dtype)
-
 
 def token_batch(
     texts: Sequence[TokenizedWords],
@@ -348,11 +346,6 @@ def token_batch(
     ]
     padded = {n: v.to(device) for n, v in pad_arrays(items).items()}
     return TokenBatch.from_padded(padded)
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    """Return a context that computes in ``dtype``; None for float32."""
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 def _words_of(text: str, name: str) -> list[str]:

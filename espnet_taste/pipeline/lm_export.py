@@ -49,10 +49,18 @@ def write_merged(
         FileExistsError: If the folder exists and is not empty.
     """
     slm = model.slm
-    wanted = slm.causal_lm.dtype if dtype is None else getattr(torch, dtype)
+    wanted = _training_dtype(model) if dtype is None else getattr(torch, dtype)
     with new_folder(folder) as work:
         llm = slm.llm.float()
         if slm.has_adapters:
             llm = merge_lora(llm)
         llm.to(wanted).save_pretrained(work)
         model.text.tokenizer.save_pretrained(work)
+
+
+def _training_dtype(model: SpokenLMInference) -> torch.dtype:
+    """Return what the LLM was trained in, which is not what a device holds it in."""
+    asked = getattr(model.args, "llm_dtype", None)
+    if model.slm.trains_llm or asked is None:
+        return model.slm.causal_lm.dtype
+    return getattr(torch, asked)

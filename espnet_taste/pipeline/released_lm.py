@@ -25,7 +25,8 @@ class ReleasedSpokenLM(SpokenLMInference):
         folder: Folder that ``convert`` made.
         llm: Name or folder of the LLM, for its text tokenizer.
         device: Torch device.
-        llm_dtype: Precision of the LLM; None for what it is stored in (bfloat16).
+        llm_dtype: Precision of the LLM; None for what it is stored in (bfloat16), or
+            float32 where the device lacks that.
         check_sha256: Compare the files with the recorded sha256 first.
 
     Raises:

@@ -24,8 +24,9 @@ from espnet_taste.convert.report import REPORT
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
+from espnet_taste.layers.precision import AMP_DTYPES, autocast
 from espnet_taste.pipeline.devices import find_device
-from espnet_taste.pipeline.encoding import TasteEncoder, autocast, token_batch
+from espnet_taste.pipeline.encoding import TasteEncoder, token_batch
 from espnet_taste.pipeline.inputs import Audio, is_many, match_texts, read_any
 from espnet_taste.pipeline.listening import Transcriber
 from espnet_taste.pipeline.packed import find_files
@@ -39,7 +40,6 @@ from espnet_taste.pipeline.speech import DecodeOptions, Speech, UnitSynthesizer
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
 from espnet_taste.pipeline.windows import WINDOW_S
-from espnet_taste.tasks.tokenizer_model import AMP_DTYPES
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.weights.digests import sha256_of
 from espnet_taste.words import TokenizedWords
@@ -61,7 +61,7 @@ class TasteTokenizer:
         sampling: How ``decode`` draws units; None for the released way at 50 units a
             second, and for ``bounds="tokens"`` at other rates.
         dtype: "float32", or "float16" (as the released model was trained) or
-            "bfloat16" to run under autocast.
+            "bfloat16" to run under autocast (bfloat16 where the device has it).
         transcriber: What writes transcripts that are not given, e.g. an ``EspnetAsr``;
             None for the tokenizer's Whisper, which needs no second encoder pass.
         model_id: Name of the tokenizer in what it makes.

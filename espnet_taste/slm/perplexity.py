@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from espnet_taste.layers.precision import usable_dtype
 from espnet_taste.slm.losses import text_losses
 from espnet_taste.slm.text import LlmText, load_llm
 from espnet_taste.types import IGNORE
@@ -28,7 +29,7 @@ class TextLM:
     Args:
         llm: Name or folder.
         device: Torch device.
-        dtype: Precision of its weights.
+        dtype: Precision of its weights; float32 where the device lacks it.
 
     Raises:
         FileNotFoundError: If the weights cannot be had.
@@ -39,6 +40,7 @@ class TextLM:
         self, llm: str, device: str = "cpu", dtype: torch.dtype = torch.bfloat16
     ):
         self.name = llm
+        dtype = usable_dtype(dtype, device)
         self._build(LlmText(llm), load_llm(llm, dtype).to(device))
 
     def _build(self, text: LlmText, llm: PreTrainedModel) -> None:

@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from espnet_taste.layers.precision import usable_dtype
+
 
 class TasteESPnetModel(AbsESPnetModel):
     """Base of our ESPnet models: frozen parts are neither saved nor up-cast.
@@ -68,7 +70,7 @@ class TasteESPnetModel(AbsESPnetModel):
         return self
 
     def to(self, *args, **kwargs) -> "TasteESPnetModel":
-        """Move the model; frozen parts keep their dtype.
+        """Move the model; frozen parts keep their dtype, where the device has it.
 
         ESPnet calls ``to(dtype=float32)``, which would double the memory of a
         frozen bfloat16 backbone.
@@ -77,7 +79,8 @@ class TasteESPnetModel(AbsESPnetModel):
         super().to(*args, **kwargs)
         for name, parameter in self.named_parameters():
             if name in dtypes:
-                parameter.data = parameter.data.to(dtypes[name])
+                dtype = usable_dtype(dtypes[name], parameter.device)
+                parameter.data = parameter.data.to(dtype)
         return self
 
     def collect_feats(self, **batch: Tensor) -> dict[str, Tensor]:

@@ -22,7 +22,11 @@ class TasteSpokenLMTask(SpokenLMBuilder, TasteTask):
             default="HuggingFaceTB/SmolLM2-135M-Instruct",
             help="Causal LM by name or folder",
         )
-        group.add_argument("--llm_dtype", default="bfloat16", help="dtype of the LLM")
+        group.add_argument(
+            "--llm_dtype",
+            default="bfloat16",
+            help="dtype of the LLM; for bfloat16, float32 where the device lacks it",
+        )
         group.add_argument(
             "--tokenizer_file",
             type=str_or_none,

@@ -1,15 +1,15 @@
 """ESPnet model of the spoken LM: losses, statistics and small checkpoints."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
+from espnet_taste.layers.precision import amp_dtype_of, autocast
 from espnet_taste.slm.delay import DelayBatch
 from espnet_taste.slm.model import SpokenLM
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
-from espnet_taste.tasks.tokenizer_model import AMP_DTYPES
 
 
 class TasteSpokenLMModel(TasteESPnetModel):
@@ -20,8 +20,9 @@ class TasteSpokenLMModel(TasteESPnetModel):
     Args:
         slm: The spoken LM. Its LLM stays out of checkpoints unless it is trained,
             its adapters and its quantizer do not.
-        amp_dtype: "bfloat16" or "float16" to run under autocast on any device;
-            None for the trainer's precision.
+        amp_dtype: "bfloat16" or "float16" to run under autocast on any device
+            (bfloat16 where it has instructions for it); None for the trainer's
+            precision.
         extract_feats_in_collect_stats: Only there because ESPnet asks for it.
     """
 
@@ -33,13 +34,8 @@ class TasteSpokenLMModel(TasteESPnetModel):
         extract_feats_in_collect_stats: bool = False,
     ):
         super().__init__()
-        if amp_dtype is not None and amp_dtype not in AMP_DTYPES:
-            raise ValueError(
-                f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, "
-                f"got {amp_dtype!r}"
-            )
         self.slm = slm
-        self.amp_dtype = AMP_DTYPES.get(amp_dtype)
+        self.amp_dtype = amp_dtype_of(amp_dtype)
         if not slm.trains_llm:
             self.protect_frozen_parts(["slm.llm"], trained_inside=["lora_"])
 
@@ -75,6 +71,4 @@ class TasteSpokenLMModel(TasteESPnetModel):
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
         """Return the context of the chosen precision."""
-        if self.amp_dtype is None:
-            return nullcontext()
-        return torch.autocast(device.type, self.amp_dtype)
+        return autocast(device, self.amp_dtype)

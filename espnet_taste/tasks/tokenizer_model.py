@@ -12,7 +12,6 @@ Source: TASTE (arXiv:2504.07053), stage 1; reference configs ``stage1-1`` to
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -27,14 +26,13 @@ from espnet_taste.layers.attention_guide import (
     GuidedSteps,
     SpeechGuide,
 )
+from espnet_taste.layers.precision import amp_dtype_of, autocast
 from espnet_taste.tasks.attention_tap import AttentionTap
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tokenizer.contracts import AbsAggregator, AbsEncoder, AbsQuantizer
 from espnet_taste.tokenizer.encoder import EncoderStates
 from espnet_taste.tokenizer.quantizer import QuantizerOutput
 from espnet_taste.types import IGNORE
-
-AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,9 @@ class TasteTokenizerModel(TasteESPnetModel):
         listening_first: Steps at the start that all teach.
         alignment_weight: Weight with which heads of the decoder are taught in training
             to look at the word that is spoken, where its time is known (reference: 0).
-        amp_dtype: "bfloat16" or "float16" to run under autocast on any device;
-            None for the trainer's precision.
+        amp_dtype: "bfloat16" or "float16" to run under autocast on any device
+            (bfloat16 where it has instructions for it); None for the trainer's
+            precision.
         extract_feats_in_collect_stats: Only there because ESPnet asks for it.
     """
 
@@ -116,11 +115,6 @@ class TasteTokenizerModel(TasteESPnetModel):
                 "aggregator and quantizer belong together: give both (for no discrete "
                 "bottleneck use quantizer: no_quantizer) or neither (text only)"
             )
-        if amp_dtype is not None and amp_dtype not in AMP_DTYPES:
-            raise ValueError(
-                f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, "
-                f"got {amp_dtype!r}"
-            )
         if alignment_weight and not hasattr(decoder, "guide"):
             raise ValueError(
                 f"alignment_weight: {type(decoder).__name__} cannot be guided; set it "
@@ -136,7 +130,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         self.alignment_weight = alignment_weight
         self.listening_weight = listening_weight
         self.listening_steps = GuidedSteps(listening_every, listening_first)
-        self.amp_dtype = AMP_DTYPES.get(amp_dtype)
+        self.amp_dtype = amp_dtype_of(amp_dtype)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
         frozen = [] if encoder is None else ["encoder"]
         if aggregator is not None:
@@ -179,7 +173,7 @@ class TasteTokenizerModel(TasteESPnetModel):
         batch = TokenBatch(
             asr_tokens.clamp(min=0), asr_tokens_lengths, asr_words, spembs
         )
-        with self._autocast(units.device):
+        with autocast(units.device, self.amp_dtype):
             taste, listening = self._listen(batch, token_times, **speech)
             if layout is None:
                 layout = whole_rows(
@@ -309,7 +303,7 @@ class TasteTokenizerModel(TasteESPnetModel):
             stats.update(dict.fromkeys(names, stats["loss_units"].new_tensor(math.nan)))
             return
         embeds = None if taste is None else taste.quantized
-        with self._autocast(batch.tokens.device):
+        with autocast(batch.tokens.device, self.amp_dtype):
             other_text = exchange(batch.tokens, batch.token_lengths)
             logits = self.decoder(other_text, embeds, batch.speaker, layout)
             text_loss = unit_statistics(logits, layout.labels)["loss_units"]
@@ -320,11 +314,6 @@ class TasteTokenizerModel(TasteESPnetModel):
             logits = self.decoder(batch.tokens, other_taste, batch.speaker, layout)
             code_loss = unit_statistics(logits, layout.labels)["loss_units"]
             stats["reliance_codes"] = code_loss - stats["loss_units"]
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager:
-        if self.amp_dtype is None:
-            return nullcontext()
-        return torch.autocast(device.type, self.amp_dtype)
 
 
 def unit_statistics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from espnet_taste.decoder.unit_to_mel import (
     UnitToMel,
     step_mask,
 )
+from espnet_taste.layers.precision import autocast
 from espnet_taste.tasks.base import TasteTask
 from espnet_taste.tasks.building import check_options, record_frozen_weights
 from espnet_taste.tasks.unit_to_mel import (
@@ -82,7 +83,7 @@ class UnitAutoencoderESPnetModel(UnitToMelESPnetModel):
         **unused: object,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return loss, statistics and weight of a batch of ``MelCropCollate``."""
-        with self._autocast(mel.device):
+        with autocast(mel.device, self.amp_dtype):
             encoding = self.unit_encoder(encoder_states, encoder_states_lengths)
             predicted = self.unit_to_mel.decode(
                 encoding.embedded,

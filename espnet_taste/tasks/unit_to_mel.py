@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -13,14 +12,13 @@ from torch import Tensor
 
 from espnet_taste.data.mel_crops import MelCropCollate, UnitMelPreprocessor
 from espnet_taste.decoder.unit_to_mel import UnitToMel, step_mask
+from espnet_taste.layers.precision import amp_dtype_of, autocast
 from espnet_taste.tasks.base import TasteTask
 from espnet_taste.tasks.building import check_options, record_frozen_weights
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tasks.perception import WhisperPerception
 from espnet_taste.tokenizer.encoder import WhisperEncoder
 from espnet_taste.units.build import read_units_info
-
-AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class UnitToMelESPnetModel(TasteESPnetModel):
@@ -29,7 +27,8 @@ class UnitToMelESPnetModel(TasteESPnetModel):
     Args:
         unit_to_mel: The model to train.
         amp_dtype: "bfloat16" or "float16" to compute under autocast on any device
-            (ESPnet's own option is for CUDA alone); None for float32.
+            (ESPnet's own option is for CUDA alone; bfloat16 where the device has
+            instructions for it); None for float32.
         speaker_noise: Deviation of the noise on speaker embeddings in training; few
             speakers are over-fitted without it.
         perceptual_weight: Weight of ``perception`` beside the error of the frames.
@@ -53,18 +52,13 @@ class UnitToMelESPnetModel(TasteESPnetModel):
         extract_feats_in_collect_stats: bool = False,
     ):
         super().__init__()
-        if amp_dtype is not None and amp_dtype not in AMP_DTYPES:
-            raise ValueError(
-                f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, "
-                f"got {amp_dtype!r}"
-            )
         if not 0 < perceptual_share <= 1:
             raise ValueError(
                 "perceptual_share must be above 0 and at most 1, got "
                 f"{perceptual_share}"
             )
         self.unit_to_mel = unit_to_mel
-        self.amp_dtype = AMP_DTYPES.get(amp_dtype)
+        self.amp_dtype = amp_dtype_of(amp_dtype)
         self.speaker_noise = speaker_noise
         self.perceptual_weight = perceptual_weight
         self.perceptual_share = perceptual_share
@@ -83,7 +77,7 @@ class UnitToMelESPnetModel(TasteESPnetModel):
         **unused: object,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return loss, statistics and weight of a batch of ``MelCropCollate``."""
-        with self._autocast(units.device):
+        with autocast(units.device, self.amp_dtype):
             predicted = self.unit_to_mel(
                 units,
                 units_lengths,
@@ -121,11 +115,6 @@ class UnitToMelESPnetModel(TasteESPnetModel):
             return spembs
         noise = self.speaker_noise * torch.randn_like(spembs)
         return torch.nn.functional.normalize(spembs + noise, dim=-1)
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager:
-        if self.amp_dtype is None:
-            return nullcontext()
-        return torch.autocast(device.type, self.amp_dtype)
 
 
 def mel_error(predicted: Tensor, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def test_a_saved_model_loads_strictly():
     assert torch.equal(source.head.weight, target.head.weight)
 
 
-def test_frozen_parts_keep_their_dtype():
+def test_frozen_parts_keep_their_dtype(with_bfloat16):
     """Reference trap: the trainer's ``to(float32)`` doubles a bf16 backbone."""
     model = Model()
     model.backbone.to(torch.bfloat16)
@@ -54,6 +54,15 @@ def test_frozen_parts_keep_their_dtype():
 
     assert model.backbone[0].weight.dtype == torch.bfloat16
     assert model.head.weight.dtype == torch.float32
+
+
+def test_frozen_parts_move_to_float32_where_bfloat16_is_slow(without_bfloat16):
+    model = Model()
+    model.backbone.to(torch.bfloat16)
+
+    model.to("cpu")
+
+    assert model.backbone[0].weight.dtype == torch.float32
 
 
 def save(path, model, **change):

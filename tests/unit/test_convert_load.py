@@ -88,15 +88,24 @@ def test_the_norms_of_the_llm_have_the_epsilon_of_the_config(state, tmp_path, ep
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32])
-def test_dtypes(folder, dtype):
+def test_dtypes(folder, dtype, with_bfloat16):
     model = load_released(folder, llm_dtype=dtype)
     llm = model.spoken_lm.causal_lm
 
     assert {p.dtype for p in model.tokenizer.parameters()} == {torch.float32}
-    assert llm.lm_head.weight.dtype == (dtype or torch.bfloat16)
+    expected = dtype or torch.bfloat16
+    assert llm.lm_head.weight.dtype == expected
     attention = llm.model.layers[0].self_attn.q_proj
-    assert attention.base_layer.weight.dtype == (dtype or torch.bfloat16)
+    assert attention.base_layer.weight.dtype == expected
     assert attention.lora_A["default"].weight.dtype == torch.float32
+
+
+def test_the_llm_is_in_float32_where_bfloat16_is_slow(folder, without_bfloat16):
+    llms = [load_spoken_lm(folder).causal_lm, load_released(folder).spoken_lm.causal_lm]
+    asked = load_spoken_lm(folder, llm_dtype=torch.bfloat16).causal_lm
+
+    assert [llm.lm_head.weight.dtype for llm in llms] == [torch.float32] * 2
+    assert asked.lm_head.weight.dtype == torch.bfloat16
 
 
 def test_the_rotations_are_those_of_a_fresh_llm(folder):

@@ -65,6 +65,18 @@ def test_a_merged_llm_has_the_precision_that_is_asked_for(tmp_path):
         assert loaded.dtype == torch.bfloat16
 
 
+def test_the_precision_of_the_training_is_not_the_one_of_this_device(tmp_path):
+    """A CPU that is slow at bfloat16 holds the LLM in float32."""
+    model = make_model()
+    model.args.llm_dtype = "bfloat16"
+    assert model.slm.causal_lm.dtype == torch.float32
+
+    write_merged(model, tmp_path / "merged")
+
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
+    assert loaded.dtype == torch.bfloat16
+
+
 def test_without_adapters_there_are_none_to_write(tmp_path):
     with pytest.raises(ValueError, match="this spoken LM has no adapters"):
         write_adapters(make_model(lora=None), tmp_path / "adapters")

@@ -357,7 +357,7 @@ def test_a_stream_speaks_as_words_arrive():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_changes_few_codes(dtype):
+def test_half_precision_changes_few_codes(dtype, with_bfloat16):
     waves = [noise(6000 + 500 * seed, seed) for seed in range(16)]
     texts = [f"a b{'c' * (seed % 3)} d e f" for seed in range(16)]
     exact = tiny_tokenizer().encode(waves, texts, word_times=False)

@@ -277,7 +277,7 @@ def test_validation_reports_how_much_the_condition_matters():
     assert "reliance_codes" not in stats
 
 
-def test_autocast_runs_on_the_cpu_and_stays_close():
+def test_autocast_runs_on_the_cpu_and_stays_close(with_bfloat16):
     full, _, _ = build().eval()(**batch())
     half, _, _ = build(amp_dtype="bfloat16").eval()(**batch())
 

@@ -60,7 +60,7 @@ def test_every_parameter_learns(model, batch):
     assert not idle
 
 
-def test_bfloat16_changes_the_loss_little(model, batch):
+def test_bfloat16_changes_the_loss_little(model, batch, with_bfloat16):
     full = model.eval()(**batch)[0]
     model.amp_dtype = torch.bfloat16
     half = model(**batch)[0]
