@@ -24,6 +24,7 @@ from torch import Tensor  # noqa: E402
 from transformers import WhisperConfig  # noqa: E402
 
 from espnet_taste.layers import attention_guide  # noqa: E402
+from espnet_taste.layers.precision import autocast  # noqa: E402
 from espnet_taste.tokenizer import aggregator as aggregator_module  # noqa: E402
 from espnet_taste.tokenizer.aggregator import (  # noqa: E402
     WhisperAggregator,
@@ -79,7 +80,7 @@ def step(aggregator: WhisperAggregator, batch: dict[str, Tensor]) -> float:
     keys, values = batch["states"].chunk(2, dim=-1)
     frames = torch.full((len(keys),), keys.size(1))
     states = EncoderStates(keys, values, frames)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         guide = aggregator.guide(batch["times"], states)
         features = aggregator(
             batch["tokens"], batch["lengths"], batch["words"], states, guide

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Time HiFi-GAN on utterances of many lengths: fixed windows against whole rows.
 
-Random weights of the V1 size, bfloat16 autocast, one utterance at a time, every length
-another: what a test set looks like. On a CPU every new shape makes the convolution
-library prepare new kernels and keep them, so the variants run in processes of their
-own, one after the other, and each reports seconds and the growth of its memory. The
-ratio is that of processor time.
+Random weights of the V1 size, in bfloat16 where the CPU has it, one utterance at a
+time, every length another: what a test set looks like. On a CPU every new shape makes
+the convolution library prepare new kernels and keep them, so the variants run in
+processes of their own, one after the other, and each reports seconds and the growth of
+its memory. The ratio is that of processor time.
 
     python benchmarks/bench_vocoder.py --threads 1
 """
@@ -26,6 +26,7 @@ from espnet_taste.decoder.hifigan import (  # noqa: E402
     HifiGanConfig,
     HifiGanGenerator,
 )
+from espnet_taste.layers.precision import autocast  # noqa: E402
 
 VARIANTS = ("whole rows", "windows")
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     sizes = [round(args.shortest + step * n) for n in range(args.utterances)]
     before_mb = memory_mb()
     start, cpu_start = time.perf_counter(), time.process_time()
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         for size in sizes:
             mel = torch.randn(1, size, generator.config.mel.num_mels) - 5
             if args.variant == "windows":

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from espnet_taste.layers.precision import has_bfloat16
+
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -20,6 +22,7 @@ def add_machine_options(
     Args:
         parser: Gets the options.
         dtypes: Types that the benchmark knows, the default first; none for no choice.
+            On a CPU without instructions for bfloat16 the default is float32.
         device: The benchmark can run elsewhere than on a CPU.
     """
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -29,7 +32,9 @@ def add_machine_options(
     if device:
         parser.add_argument("--device", default="cpu")
     if dtypes:
-        parser.add_argument("--dtype", choices=dtypes, default=dtypes[0])
+        slow = dtypes[0] == "bfloat16" and not has_bfloat16("cpu")
+        default = "float32" if slow else dtypes[0]
+        parser.add_argument("--dtype", choices=dtypes, default=default)
 
 
 def make_clock(args: argparse.Namespace) -> Callable[[], float]:
