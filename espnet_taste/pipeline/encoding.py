@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_taste.align.contracts import AlignmentError
+from espnet_taste.align.contracts import AlignmentError, uniform_times
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.layers.precision import autocast
 from espnet_taste.layers.word_pooling import first_of_words
@@ -221,7 +221,10 @@ class TasteEncoder:
         if not words:
             return [], np.zeros((0, 2), np.float32)
         keys = states.keys[0, : int(states.lengths[0])]
-        return words, self.listener.word_times(keys, wave, words)
+        try:
+            return words, self.listener.word_times(keys, wave, words)
+        except AlignmentError as error:
+            return _spread(words, len(wave) / SAMPLE_RATE_HZ, error)
 
     def _times(
         self, states: EncoderStates, place: int, wave: np.ndarray, words: list[str]
@@ -356,6 +359,24 @@ def _words_of(text: str, name: str) -> list[str]:
             "a text or leave the recording out"
         )
     return words
+
+
+def _spread(
+    words: list[str], duration_s: float, error: AlignmentError
+) -> tuple[list[str], np.ndarray]:
+    """Give words that could not be aligned the same time each.
+
+    A whole recording must not be lost for one stretch of it. Words for which there is
+    no time at all (Whisper writes a sentence into the last 10 ms) were not heard.
+    """
+    text = " ".join(words)[:40]
+    try:
+        times = uniform_times(len(words), duration_s).times
+    except AlignmentError:
+        logging.warning(f"left out what was heard in {duration_s:.2f} s, '{text}'")
+        return [], np.zeros((0, 2), np.float32)
+    logging.warning(f"the words of '{text}' are taken to be spread evenly: {error}")
+    return words, times
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """Recordings beyond one window: every word once, in order, with context."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_taste import noise, tiny_tokenizer
 
+from espnet_taste.align.contracts import AlignmentError
 from espnet_taste.pipeline.long_audio import hear_long
 from espnet_taste.pipeline.windows import carry_times, plan_windows
 
@@ -109,3 +113,21 @@ def test_a_transcript_with_nothing_in_common_is_spread_evenly():
     found = carry_times(["x", "y"], ["a"], spread([1.0]), 4.0)
 
     np.testing.assert_allclose(found, [[0, 2], [2, 4]])
+
+
+@pytest.mark.parametrize("seconds, kept", [(0.9, "a b c"), (0.05, "")])
+def test_a_stretch_that_cannot_be_aligned_is_not_the_end(seconds, kept, caplog):
+    def refuse(keys, wave, words):
+        raise AlignmentError("not_aligned", "a word time is not finite")
+
+    encoder = tiny_tokenizer().encoder
+    encoder.listener = SimpleNamespace(
+        transcribe=lambda states, waves: ["a b c"], word_times=refuse
+    )
+
+    words, times = encoder._hear(noise(round(16000 * seconds)))
+
+    assert " ".join(words) == kept and times.shape == (len(words), 2)
+    if kept:
+        assert np.allclose(np.diff(times), seconds / 3)
+    assert ("spread evenly: not_aligned" if kept else "left out") in caplog.text
