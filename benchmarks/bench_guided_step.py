@@ -15,8 +15,8 @@ import statistics
 from contextlib import AbstractContextManager, nullcontext
 from unittest import mock
 
-# As in bench_packing.py: threads that spin take the cores from those that work.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As in bench_packing.py: threads that wait for long must sleep.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch  # noqa: E402
 from timing import add_machine_options, describe, make_clock  # noqa: E402

@@ -23,9 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # Threads that spin while they wait take the cores from those that work as soon as the
-# machine has other things to do (measured: 29 s a step instead of 0.45 s). OpenMP
+# machine has other things to do (measured: 29 s a step instead of 0.45 s); threads that
+# sleep at once wake up too late. So they spin for a fraction of a millisecond. OpenMP
 # reads this when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

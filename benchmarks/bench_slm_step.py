@@ -10,7 +10,8 @@ runs the head word by word. Losses must agree.
 
 What the loop costs is launches and waiting, so the share of a step that it takes
 depends on the LLM around it. Both are given: the layout alone (fusion and head, forward
-and backward, without the LLM) and the whole step.
+and backward, without the LLM) and the whole step. Measured on two cores without AVX-512
+or bfloat16 (float32, SmolLM2-135M): the layout 13.5 x, the whole step 1.08 x.
 
     python benchmarks/bench_slm_step.py --threads 2
     python benchmarks/bench_slm_step.py --device cuda
@@ -21,8 +22,8 @@ import os
 import sys
 from statistics import median
 
-# As in bench_packing.py: threads that spin take the cores from those that work.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As in bench_packing.py: threads that wait for long must sleep.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

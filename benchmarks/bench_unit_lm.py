@@ -28,8 +28,8 @@ import argparse
 import os
 import sys
 
-# As in bench_packing.py: threads that spin take the cores from those that work.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As in bench_packing.py: threads that wait for long must sleep.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
