@@ -145,7 +145,8 @@ def complete(args: argparse.Namespace) -> None:
         )
     settings, prompts = settings_of(args), open_prompts(args, tokens)
     store = TokenStore(args.output_dir, deciding(args, SETTINGS))
-    left = [key for key in keys if key not in store.done]
+    done = store.done
+    left = [key for key in keys if key not in done]
     if left:
         complete_left(args, prompts, left, settings, store)
     summary = store.finish(keys, args.max_excluded)

@@ -10,7 +10,7 @@ with what differs. A killed run goes on where it was.
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,12 +65,13 @@ def make(args: argparse.Namespace) -> None:
         args.output_dir / ".settings.jsonl", {name: vars(args)[name] for name in names}
     )
     output = AudioOutput(args.output_dir)
+    done = output.done
     pairs: list[Pair] = []
     for kind in args.kinds:
         found = make_pairs(corpus, kind, args.num_pairs, args.seed)
         count = 0
         for made in progress(found, kind, total=args.num_pairs):
-            pairs.append(write_pair(output, kind, made))
+            pairs.append(write_pair(output, kind, made, done))
             count += 1
         print(f"{kind}: {count} pairs" + ("" if count else "; the set has none"))
     if not pairs:
@@ -108,8 +109,10 @@ def open_corpus(args: argparse.Namespace) -> "Corpus":
     return Corpus(keys, data.utt2spk, gender, read)
 
 
-def write_pair(output: "AudioOutput", kind: str, made: "MadePair") -> "Pair":
-    """Write both halves; what is there already is not written again."""
+def write_pair(
+    output: "AudioOutput", kind: str, made: "MadePair", done: Set[str]
+) -> "Pair":
+    """Write both halves, but those whose keys are in ``done``."""
     from espnet_taste.data.pair_sets import Pair
     from espnet_taste.types import SAMPLE_RATE_HZ
 
@@ -117,7 +120,7 @@ def write_pair(output: "AudioOutput", kind: str, made: "MadePair") -> "Pair":
     pair = Pair(name, kind, f"{name}-pos", f"{name}-neg")
     halves = {pair.positive: made.positive, pair.negative: made.negative}
     for key, half in halves.items():
-        if key in output.done:
+        if key in done:
             continue
         facts = {
             "text": " ".join(half.words),

@@ -286,12 +286,8 @@ class ArkWriter:
         self.scp = self.directory / f"{name}.scp"
         self._pending: dict[str, np.ndarray] = {}
         self._places = self._take_up()
+        self.done = set(self._places)  # keys that are written or waiting to be
         self._next = 1 + max(map(self._number, self._files("ark")), default=0)
-
-    @property
-    def done(self) -> set[str]:
-        """Keys that are written or waiting to be."""
-        return self._places.keys() | self._pending.keys()
 
     def __call__(self, key: str, array: np.ndarray) -> None:
         """Add one array.
@@ -304,11 +300,12 @@ class ArkWriter:
             ValueError: If the key is repeated or the array is anything else.
         """
         check_key(key)
-        if key in self._places or key in self._pending:
+        if key in self.done:
             raise ValueError(f"{self.scp}: '{key}' is written twice")
         _check_array(key, array, self.scp)
         # A copy: callers reuse their buffers while the array waits for its chunk.
         self._pending[key] = np.array(array, order="C")
+        self.done.add(key)
         now = time.monotonic()
         if len(self._pending) == 1:
             self._waiting_since = now
@@ -338,6 +335,7 @@ class ArkWriter:
         self.flush()
         if self._keys is not None:
             self._places = {k: v for k, v in self._places.items() if k in self._keys}
+            self.done &= self._keys
         write_table(self.scp, self._places)
         for part in self._files("scp"):
             part.unlink()

@@ -166,6 +166,17 @@ def test_a_key_is_written_once_also_after_a_restart(tmp_path):
         again("a", vector(2))
 
 
+def test_what_is_done_is_not_collected_anew_for_every_question(tmp_path):
+    # Callers ask for every key: 350 000 questions of as many keys would take hours.
+    with ArkWriter(tmp_path, "x", chunk=2, keys="bc") as writer:
+        done = writer.done
+        for key in "abc":
+            writer(key, vector(1))
+            assert key in done
+        assert writer.done is done
+    assert writer.done == {"b", "c"}
+
+
 def test_what_was_complete_before_an_error_is_taken_up(tmp_path):
     with pytest.raises(KeyError):
         with ArkWriter(tmp_path, "x", chunk=10) as writer:
