@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
+from espnet_taste.data.utterances import in_batches
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import Continuation, SpokenContinuer
@@ -90,13 +91,21 @@ class SpokenLMInference:
         """Return the mean summed code of words: the best constant prediction.
 
         Args:
-            codes: Codes of utterances, each (W, Q); those of the training set.
+            codes: Codes of utterances, each (W, Q); those of the training set, which
+                are read in turn and not held.
 
         Returns:
             (d,), float32, on the device of the spoken LM.
         """
-        rows = torch.from_numpy(np.concatenate(list(codes.values())).astype(np.int64))
-        return self.slm.codebooks.sum_codes(rows.to(self.device)).mean(0)
+        total, words = 0.0, 0
+        for batch in in_batches(list(codes), 1024):
+            rows = np.concatenate([codes[key] for key in batch]).astype(np.int64)
+            latents = self.slm.codebooks.sum_codes(
+                torch.from_numpy(rows).to(self.device)
+            )
+            total = total + latents.sum(0, dtype=torch.float64)
+            words += len(rows)
+        return (total / words).float()
 
     @torch.no_grad()
     def scores(

@@ -317,6 +317,23 @@ def test_prompts_of_others_are_refused(lm, speech):
         lm.complete("  ")
 
 
+def test_the_mean_latent_of_a_large_set_is_not_held_as_a_whole(lm, monkeypatch):
+    quantizer = lm.inference.slm.codebooks
+    seen = []
+    whole = quantizer.sum_codes
+    monkeypatch.setattr(
+        quantizer, "sum_codes", lambda rows: seen.append(len(rows)) or whole(rows)
+    )
+    draw = np.random.default_rng(1)
+    train = {f"{n}": draw.integers(0, 8, (1 + n % 3, 2)) for n in range(3000)}
+
+    mean = lm.inference.mean_latent(train)
+
+    assert len(seen) > 1 and sum(seen) == sum(map(len, train.values()))
+    rows = torch.from_numpy(np.concatenate(list(train.values())))
+    torch.testing.assert_close(mean, whole(rows).mean(0))
+
+
 def test_a_latent_is_measured_against_the_mean_of_the_training_codes(lm):
     inference, quantizer = lm.inference, lm.inference.slm.codebooks
     train = {"a": np.array([[0, 1], [2, 0]]), "b": np.array([[1, 1]])}
