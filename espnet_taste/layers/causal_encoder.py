@@ -21,6 +21,7 @@ from espnet_taste.layers.byte_dropout import ByteDropout
 from espnet_taste.layers.relative_attention import (
     AttentionCache,
     CausalBlocks,
+    QueryWeights,
     RelativeAttention,
     distance_table,
 )
@@ -188,6 +189,7 @@ class CausalEncoder(nn.Module):
                 torch.zeros(shape, dtype=dtype, device=weight.device),
                 torch.zeros(shape, dtype=dtype, device=weight.device),
                 layer.self_attn.project_table(table.to(weight.dtype)),
+                QueryWeights(*(t.to(dtype) for t in layer.self_attn.query_weights())),
             )
             for layer in self.layers
         ]

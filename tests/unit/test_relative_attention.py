@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from espnet_taste.layers.causal_encoder import CausalEncoder
 from espnet_taste.layers.relative_attention import (
     SMALLEST_TABLE,
     CausalBlocks,
@@ -137,3 +138,35 @@ def test_blocks_must_cover_the_positions():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
         RelativeAttention(10, heads=4)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_steps_make_the_weights_of_queries_once(autocast, monkeypatch):
+    torch.manual_seed(0)
+    encoder = CausalEncoder(8, 8, heads=2, feedforward=16, num_layers=2).eval()
+    made = []
+    make = RelativeAttention.query_weights
+    monkeypatch.setattr(
+        RelativeAttention, "query_weights", lambda self: made.append(1) or make(self)
+    )
+
+    def steps(anew):
+        caches = encoder.new_caches(2, 3)
+        found = []
+        for place, x in enumerate(
+            torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(1))
+        ):
+            if anew:
+                for cache, layer in zip(caches, encoder.layers, strict=True):
+                    cache.query = layer.self_attn.query_weights()
+            positions = torch.full((2,), place)
+            found.append(encoder.step(x, positions, place + 1, caches))
+        return torch.stack(found)
+
+    with (
+        torch.inference_mode(),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        kept = steps(anew=False)
+        assert len(made) == 2  # one a layer
+        assert torch.equal(kept, steps(anew=True))
