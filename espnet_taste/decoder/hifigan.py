@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from espnet_taste.decoder.mel import MelConfig
+from espnet_taste.weights.convert_torch import fold_weight_norm
 from espnet_taste.weights.strict import read_weights, require_fit
 
 SLOPE = 0.1
@@ -258,21 +259,6 @@ def reach_frames(config: HifiGanConfig) -> int:
             / rate
         )
     return math.ceil(frames + _padding(7) / rate)
-
-
-def fold_weight_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Replace every ``weight_g``/``weight_v`` pair by the weight it stands for."""
-    folded = {}
-    for name, value in state.items():
-        if name.endswith("weight_g"):
-            continue
-        if name.endswith("weight_v"):
-            gain = state[name.removesuffix("v") + "g"]
-            norm = value.flatten(1).norm(dim=1).view(-1, *[1] * (value.ndim - 1))
-            folded[name.removesuffix("_v")] = value * (gain / norm)
-        else:
-            folded[name] = value
-    return folded
 
 
 def read_config(values: dict[str, Any]) -> HifiGanConfig:

@@ -6,11 +6,12 @@ them, and the counts of everything that was skipped.
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from espnet_taste.data.kaldi import atomic_write
 
 SCHEMA = "espnet_taste.scores/1"
 KINDS = ("audio", "units", "codes", "slm")
@@ -92,7 +93,5 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step: a reader sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.tmp")
-    hidden.write_text(text + "\n", encoding="utf-8")
-    os.replace(hidden, path)
+    with atomic_write(path) as stream:
+        stream.write(text + "\n")

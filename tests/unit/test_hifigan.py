@@ -10,7 +10,6 @@ from espnet_taste.decoder import hifigan
 from espnet_taste.decoder.hifigan import (
     HifiGanConfig,
     HifiGanGenerator,
-    fold_weight_norm,
     load_hifigan,
     reach_frames,
     read_config,
@@ -120,16 +119,6 @@ def test_it_stays_frozen_and_in_eval_mode(generator):
 
     assert not any(module.training for module in generator.modules())
     assert not any(p.requires_grad for p in generator.parameters())
-
-
-def test_weight_norm_is_folded():
-    conv = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(3, 5, 2))
-    gain, direction = conv.parametrizations.weight.original0, "weight_v"
-    state = {"a.weight_g": gain * 2, f"a.{direction}": conv.weight.detach() * 3}
-
-    folded = fold_weight_norm(state)
-
-    torch.testing.assert_close(folded["a.weight"], 2 * conv.weight)
 
 
 def test_load(generator, tmp_path):
