@@ -2,5 +2,5 @@
 
 Every module turns outputs into counts per utterance (``items``); ``metrics``
 says which count is divided by which; ``bootstrap`` gives the interval; ``report``
-writes the page. Nothing here imports torch.
+writes the page. Of all modules only ``mos`` imports torch.
 """
