@@ -47,7 +47,6 @@ FUSION_INITS = ("balance", "zero_audio")
 
 _TOWER = "audio_tower_config"
 _JOINT = _TOWER + ".kwargs_for_joint_encoder_segmenter"
-_VQ = _TOWER + ".kwargs_for_quantizer"
 _UNITS = "speech_decoder_config"
 _SLM = "spoken_lm_config"
 # Key of the config to the values that we implement.

@@ -195,14 +195,14 @@ def read_generator(folder: Path, model_file: str) -> dict[str, Tensor]:
     """
     for name in (model_file, *WHOLE_FILES):
         if (folder / name).is_file():
-            return _read(folder / name)
+            return read_weights(folder / name)
     for suffix in PART_SUFFIXES:
         paths = {part: folder / f"{part}{suffix}" for part in PARTS}
         if all(path.is_file() for path in paths.values()):
             return {
                 f"{part}.{name}": value
                 for part, path in paths.items()
-                for name, value in _read(path).items()
+                for name, value in read_weights(path).items()
             }
     raise FileNotFoundError(
         f"{folder}: no weights of CosyVoice's flow and HiFT. They are not on a package "
@@ -210,7 +210,3 @@ def read_generator(folder: Path, model_file: str) -> dict[str, Tensor]:
         "flow.pt and hift.pt of CosyVoice-300M, there (safetensors are taken too), or "
         "name their folder by 'weights' in the YAML file of the vocoder"
     )
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    return read_weights(path)

@@ -217,32 +217,6 @@ def paired_difference(
     )
 
 
-def unpaired_difference(
-    first: RatioData,
-    second: RatioData,
-    *,
-    seed: int = SEED,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> Interval:
-    """Return first minus second over unrelated utterances, drawn independently.
-
-    Raises:
-        ValueError: If a side has fewer than 2 utterances or no denominator.
-    """
-    sides = []
-    # Two seeds from one: with the same, equal sizes would be drawn alike, so paired.
-    for data, state in zip(
-        (first, second), np.random.SeedSequence(seed).generate_state(2)
-    ):
-        weights = draw_weights(
-            len(data.numerators), seed=int(state), resamples=resamples
-        )
-        sides.append(np.concatenate([_resampled(data, rows) for rows in weights]))
-    num_items = len(first.numerators) + len(second.numerators)
-    return _interval(first.ratio - second.ratio, sides[0] - sides[1], num_items, level)
-
-
 def _resampled(data: RatioData, weights: np.ndarray) -> np.ndarray:
     """Return the ratio of every resample, (r,); NaN where nothing was drawn."""
     totals = weights @ data.denominators

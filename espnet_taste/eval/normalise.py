@@ -43,11 +43,6 @@ def normalise(text: str) -> str:
     return " ".join(kept.split())
 
 
-def split_normalised(text: str) -> list[str]:
-    """Return the normalised words of a text, possibly none."""
-    return normalise(text).split()
-
-
 def _fold(text: str) -> str:
     """Fold case and compatibility forms until nothing changes."""
     # One round is not enough: folding can uncover a composition and back.

@@ -6,7 +6,6 @@ import torch
 from espnet_taste.layers import kmeans
 from espnet_taste.layers.kmeans import (
     lloyd,
-    minibatch_lloyd,
     nearest_means,
     random_start,
     spread_start,
@@ -73,15 +72,6 @@ def test_lloyd_ends_at_the_centres():
 
     assert same_set(means, centres)
     assert counts.sum() == len(vectors)
-
-
-def test_minibatches_end_at_the_centres():
-    vectors, centres = clusters()
-    start = spread_start(vectors, 5, seeded()) + 1.0
-
-    means = minibatch_lloyd(vectors, start, 50, batch_size=30, generator=seeded())
-
-    assert same_set(means, centres)
 
 
 def test_no_vectors_are_refused():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_taste.eval.normalise import NORMALISER, normalise, split_normalised
+from espnet_taste.eval.normalise import NORMALISER, normalise
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,6 @@ def test_rule(text, expected):
 def test_an_apostrophe_at_the_start_has_nothing_before_it():
     """A slice of position -1 would read the last character instead."""
     assert normalise("'a") == "a"
-
-
-def test_words_are_the_parts_between_spaces():
-    assert split_normalised("Well-known  FACT.") == ["well", "known", "fact"]
-    assert split_normalised("?!") == []
 
 
 def test_the_name_carries_a_version():
