@@ -61,7 +61,7 @@ class SpokenLMInference:
         return read_vocabulary(
             self.text.tokenizer,
             self.slm.output_layer.weight.size(0),
-            stop_at_eos=self.slm.end_id is not None,
+            end_id=self.slm.end_id,
         )
 
     def vocabulary_for(self, settings: CompletionSettings) -> Vocabulary:

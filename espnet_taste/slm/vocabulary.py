@@ -138,7 +138,7 @@ def read_vocabulary(
     num_logits: int | None = None,
     ban: BanRule = "unspeakable",
     sentence_end: str = ".?!",
-    stop_at_eos: bool = False,
+    end_id: int | None = None,
 ) -> Vocabulary:
     """Classify the tokens of a tokenizer; the result is kept.
 
@@ -147,8 +147,9 @@ def read_vocabulary(
         num_logits: Size of the LLM's output, which may exceed the vocabulary.
         ban: See ``build_vocabulary``.
         sentence_end: Characters that end a sentence.
-        stop_at_eos: Let the end symbol end a completion. The released model never
-            learns to predict one and bans it.
+        end_id: Token that the LLM has learned to predict behind a text, which ends a
+            completion, see ``SpokenLM``; None for the released way, which never
+            learns one. The tokenizer's own end symbol is banned if it is another.
 
     Returns:
         The masks, on the CPU.
@@ -160,8 +161,8 @@ def read_vocabulary(
         token_texts(tokenizer),
         num_logits=num_logits,
         special_ids=special | set(tokenizer.all_special_ids),
-        stop_ids=eos if stop_at_eos else (),
-        banned_ids=() if stop_at_eos else eos,
+        stop_ids=() if end_id is None else (end_id,),
+        banned_ids=eos,
         ban=ban,
         sentence_end=sentence_end,
     )

@@ -213,6 +213,19 @@ def test_the_released_rules_decide_what_may_be_said(lm, monkeypatch):
         CompletionSettings(compat=True, text=Sampler(top_k=3))
 
 
+def test_the_end_that_was_learned_is_the_end_of_what_is_said(lm, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        slm_module, "read_vocabulary", lambda *_, **options: asked.append(options)
+    )
+    inference = SpokenLMInference.__new__(SpokenLMInference)
+    inference.text, inference.slm = Letters, lm.slm
+    monkeypatch.setattr(lm.slm, "end_id", 5)
+
+    assert inference.vocabulary is None
+    assert asked == [{"end_id": 5}]
+
+
 @pytest.mark.parametrize(
     ("convention", "from_s", "message"),
     [

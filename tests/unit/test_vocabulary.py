@@ -137,5 +137,15 @@ def test_a_tokenizer_is_read_once():
     assert first.banned.tolist() == [True, False, False, False, True, True]
     assert first.word_start.tolist() == [True, False, True, False, False, False]
     assert first.sentence_end.tolist() == [False] * 3 + [True] + [False] * 2
-    stopping = read_vocabulary(tokenizer, 6, stop_at_eos=True)
-    assert stopping.stop.tolist() == [True] + [False] * 5
+
+
+@pytest.mark.parametrize("end_id", [0, 2])
+def test_what_the_llm_learned_to_end_with_ends_a_completion(end_id):
+    """Be it the tokenizer's own end symbol or another token."""
+    tokens = ["<eos>", "a", "Ġcat", "!"]
+    tokenizer = make_tokenizer(tokens, ByteLevel(), pre_tokenizers.Whitespace())
+
+    vocabulary = read_vocabulary(tokenizer, 4, end_id=end_id)
+
+    assert vocabulary.stop.nonzero().flatten().tolist() == [end_id]
+    assert vocabulary.banned.tolist() == [end_id != 0, False, False, False]
