@@ -299,6 +299,20 @@ def test_autocast_changes_no_code(batch):
     assert embeds.equal(rvq.decode(plain.codes))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_in_half_precision_are_quantized_in_float32(batch, dtype):
+    rvq = build().train()
+    features, mask = batch[0].to(dtype), batch[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = rvq(features.requires_grad_(), mask)
+    half.quantized.sum().backward()
+
+    full = build().train()(features.detach().float(), mask)
+    assert half.codes.equal(full.codes)
+    assert half.quantized.equal(full.quantized)
+    assert features.grad.dtype == dtype and features.grad[mask].any()
+
+
 def test_codes_decode_to_what_was_quantized(batch):
     rvq = build().eval()
     out = rvq(*batch)
