@@ -55,11 +55,15 @@ _IMPLEMENTED: dict[str, tuple] = {
     f"{_JOINT}.forward_type": ("asr_attn_pooling",),
     f"{_JOINT}.is_word_level": (True,),
     f"{_JOINT}.skip_prefix_idx": (len(PREFIX_IDS),),
+    # None, here and below: absent, then it is the constant of the released code.
+    f"{_JOINT}.target_hidden_layer": (VALUE_LAYER, None),
     f"{_UNITS}.encoder__input_layer": ("linear",),
     f"{_UNITS}.encoder__macaron_style": (False,),
     f"{_UNITS}.encoder__use_cnn_module": (False,),
     f"{_UNITS}.encoder__pos_enc_layer_type": ("rel_pos_espnet",),
     f"{_UNITS}.encoder__static_chunk_size": (1,),
+    f"{_UNITS}.encoder__use_dynamic_chunk": (False, None),
+    f"{_UNITS}.encoder__normalize_before": (True, None),
     f"{_UNITS}.llm__input_layer": ("linear_legacy",),
     f"{_UNITS}.llm__pos_enc_layer_type": ("rel_pos_espnet",),
     f"{_UNITS}.llm__static_chunk_size": (1,),
@@ -203,9 +207,8 @@ def _refuse_unknown(config: dict[str, Any]) -> None:
         for key in path.split("."):
             found = found.get(key) if isinstance(found, dict) else None
         if found not in known:
-            faults.append(
-                f"{path} is {found!r}, we have {' or '.join(map(repr, known))}"
-            )
+            ours = " or ".join(repr(value) for value in known if value is not None)
+            faults.append(f"{path} is {found!r}, we have {ours}")
     if faults:
         raise UnknownArchitecture(
             "config.json describes a model that we do not have: " + "; ".join(faults)

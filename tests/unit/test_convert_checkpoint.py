@@ -357,3 +357,25 @@ def test_a_model_that_we_do_not_have(state, tmp_path):
     words = "in_llm_module is 'reference_mix', .*text_config.model_type is None"
     with pytest.raises(UnknownArchitecture, match=words):
         convert(source, tmp_path / "ours", **TO_OURS)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("audio_tower_config", "target_hidden_layer", 3),
+        ("speech_decoder_config", "encoder__use_dynamic_chunk", True),
+        ("speech_decoder_config", "encoder__normalize_before", False),
+    ],
+)
+def test_what_changes_results_but_no_tensor_is_refused(
+    state, tmp_path, part, key, value
+):
+    config = copy.deepcopy(CONFIG)
+    place = config[part]
+    if part == "audio_tower_config":
+        place = place["kwargs_for_joint_encoder_segmenter"]
+    place[key] = value
+    source = write_checkpoint(tmp_path / "source", state, config=config)
+
+    with pytest.raises(UnknownArchitecture, match=f"{key} is {value}, we have"):
+        convert(source, tmp_path / "ours", **TO_OURS)
