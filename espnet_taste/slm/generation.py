@@ -63,6 +63,8 @@ class CompletionSettings:
             )
         if self.compat:
             object.__setattr__(self, "text", replace(self.text, rule="released"))
+            if self.codes is not None:
+                object.__setattr__(self, "codes", replace(self.codes, rule="released"))
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,10 @@ def test_the_released_rules_decide_what_may_be_said(lm, monkeypatch):
     lm.complete("one", CompletionSettings(max_tokens=3, compat=True))
 
     assert asked == [{"ban": "released", "sentence_end": "."}]
-    settings = CompletionSettings(compat=True, text=Sampler(top_p=0.3))
+    drawn = {"text": Sampler(top_p=0.3), "codes": Sampler(top_p=0.4)}
+    settings = CompletionSettings(compat=True, **drawn)
     assert settings.text == Sampler(top_p=0.3, rule="released")
+    assert settings.codes == Sampler(top_p=0.4, rule="released")
     with pytest.raises(ValueError, match="released rule has no top_k"):
         CompletionSettings(compat=True, text=Sampler(top_k=3))
 
