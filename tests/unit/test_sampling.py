@@ -166,6 +166,16 @@ def test_the_standard_order_tempers_before_it_filters():
     assert kept(sampler.adjust(PROBS.log())) == [[True, False, False, False]]
 
 
+@pytest.mark.parametrize("limit", [{"top_k": 1}, {"top_p": 0.3}])
+def test_the_standard_order_penalises_before_it_filters(limit):
+    sampler = Sampler(repetition_penalty=10.0, **limit)
+    seen = torch.tensor([[True, False, False]])
+
+    adjusted = sampler.adjust(torch.tensor([[3.0, 2.0, 1.0]]), seen)
+
+    assert kept(adjusted) == [[False, True, False]]
+
+
 def test_a_low_temperature_sharpens():
     probs = Sampler(temperature=0.5).adjust(PROBS.log()).softmax(-1)
 
