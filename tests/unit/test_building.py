@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
+from tiny_taste import no_quantizer, tiny_model
 
-from espnet_taste.tasks.building import check_options
+from espnet_taste.tasks.building import ModelBuilder, check_options
 from espnet_taste.tokenizer.quantizer import NoQuantizer
 
 CONF = Path(__file__).parents[2] / "conf" / "debug"
@@ -93,3 +95,27 @@ def test_a_misspelt_option_of_a_training_is_named(monkeypatch, task, config, sec
 
     with pytest.raises(ValueError, match=rf"^{section}: unknown option \['speling'\]"):
         cls.build_model(args)
+
+
+def test_a_training_takes_the_weights_before_it_and_counts_from_zero(tmp_path):
+    """What warms up or is taught at first does so in every training."""
+    before, model = tiny_model(quantizer=no_quantizer()), tiny_model()
+    with torch.no_grad():
+        before.num_steps.fill_(7)
+        before.decoder.output.bias.fill_(0.5)
+    torch.save(before.state_dict(), tmp_path / "before.pth")
+
+    ModelBuilder.start_from(model, tmp_path / "before.pth", ("quantizer",))
+
+    assert int(model.num_steps) == 0
+    assert torch.equal(model.decoder.output.bias, before.decoder.output.bias)
+
+
+def test_a_training_without_one_before_it_starts_as_it_was_built():
+    model = tiny_model()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+
+    ModelBuilder.start_from(model, None, ())
+
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name

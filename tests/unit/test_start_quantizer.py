@@ -4,10 +4,15 @@ import argparse
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from tiny_taste import WIDTH, no_quantizer, tiny_model
 
+from espnet_taste.bin import start_quantizer as command
 from espnet_taste.bin.start_quantizer import next_training
 from espnet_taste.tasks.tokenizer import TasteTokenizerTask
+from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
+from espnet_taste.tokenizer.quantizer import RvqQuantizer
 
 CONF = Path(__file__).parents[2] / "conf"
 PARTS = ("encoder", "aggregator", "quantizer", "decoder")
@@ -52,3 +57,44 @@ def test_parts_that_the_file_does_not_choose_are_the_defaults(tmp_path):
     assert args.encoder_conf == {} != earlier.encoder_conf
     assert args.model_conf == {} != earlier.model_conf
     assert earlier.decoder_conf["num_units"] == 77 == args.decoder_conf["num_units"]
+
+
+def test_projections_keep_what_varies_and_codebooks_lie_in_the_features(
+    tmp_path, monkeypatch
+):
+    """What trained before is taken over, but for the count of its steps."""
+    codes = {"codebook_dim": 4, "codebook_size": 8, "num_codebooks": 2}
+    torch.manual_seed(0)
+    features = torch.randn(90, 4) @ torch.randn(4, WIDTH) + 3.0
+    before, model = (
+        tiny_model(quantizer=quantizer)
+        for quantizer in (no_quantizer(), RvqQuantizer(WIDTH, **codes))
+    )
+    with torch.no_grad():
+        before.num_steps.fill_(7)
+        before.decoder.output.bias.fill_(0.5)
+    torch.save(before.state_dict(), tmp_path / "before.pth")
+    monkeypatch.setattr(
+        "espnet_taste.pipeline.tokenizer.TokenizerInference",
+        lambda *_, **__: argparse.Namespace(args=None),
+    )
+    monkeypatch.setattr(command, "collect_features", lambda *_: features)
+    monkeypatch.setattr(command, "next_training", lambda *_: None)
+    monkeypatch.setattr(TokenizerBuilder, "build_model", lambda args: model)
+    argv = ["--config", "c", "--data_dir", "d", "--features_dir", "f"]
+    argv += ["--model_file", str(tmp_path / "before.pth")]
+    args = command.get_parser().parse_args([*argv, "--output", str(tmp_path / "new")])
+
+    command.start_quantizer(args)
+
+    state = torch.load(tmp_path / "new", weights_only=True)
+    assert int(state["num_steps"]) == 0
+    assert torch.equal(state["decoder.output.bias"], before.decoder.output.bias)
+    started = tiny_model(quantizer=RvqQuantizer(WIDTH, **codes))
+    started.load_state_dict(state)
+    rvq = started.quantizer.rvq
+    latents = rvq.project_in(features).detach()
+    torch.testing.assert_close(rvq.project_out(latents), features, atol=1e-3, rtol=0)
+    nearest = torch.cdist(rvq.codebooks[0].embed, latents).min(1).values
+    assert float(nearest.mean()) < float(latents.std())
+    assert all(float(codebook.count.sum()) == 90 for codebook in rvq.codebooks)
