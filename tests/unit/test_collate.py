@@ -66,6 +66,16 @@ def test_spans_of_a_batch_use_every_unit_once():
     assert int(is_unit.sum()) == sum(len(data["units"]) for _, data in ITEMS)
 
 
+@pytest.mark.parametrize("spans", [SPANS, SpanOptions()])
+def test_every_row_learns_where_it_ends(spans):
+    _, batch = TokenizerCollate(5, spans)(ITEMS)
+    layout = batch["layout"]
+
+    for row in range(int(layout.lm_rows.max()) + 1):
+        labels = layout.labels[layout.lm_rows == row]
+        assert (labels == 5).nonzero().flatten().tolist() == [len(labels) - 1]
+
+
 def test_the_same_seed_cuts_the_same_spans():
     def rows():
         np.random.seed(7)

@@ -1,0 +1,53 @@
+"""The spoken LM as ESPnet trains it: loss, statistics, weight, precision."""
+
+import pytest
+import torch
+from tiny_slm import NUM_CODEBOOKS, make_batch, make_slm
+
+from espnet_taste.tasks.slm_model import TasteSpokenLMModel
+
+
+@pytest.fixture
+def batch():
+    return make_batch([[1, 2, 1], [2], [1, 1, 1, 3]])
+
+
+@pytest.mark.parametrize(("end_id", "ends"), [(None, 0), (3, 3)])
+def test_a_batch_counts_by_its_predicted_tokens(batch, end_id, ends):
+    """Ranks and batches of one epoch are averaged by this weight."""
+    _, _, weight = TasteSpokenLMModel(make_slm(end_id=end_id))(batch)
+
+    assert weight.tolist() == [4 + 2 + 6 + ends]
+
+
+def test_statistics_are_those_of_the_losses(batch):
+    slm = make_slm()
+    out = slm(batch)
+
+    loss, stats, _ = TasteSpokenLMModel(slm)(batch)
+
+    assert loss.requires_grad and not any(s.requires_grad for s in stats.values())
+    expected = {
+        "loss": out.loss,
+        "loss_text": out.text_loss,
+        "text_ce": out.text_ce,
+        "text_kl": out.text_kl,
+        "loss_taste": out.taste_loss,
+        "acc": out.text_accuracy,
+        "acc_codes": out.code_accuracy.mean(),
+        "latent_mse": out.taste_terms["latent_mse"],
+        "latent_kl": out.taste_terms["latent_kl"],
+        "latent_error": out.taste_terms["latent_error"],
+    }
+    expected |= {f"acc_code{n}": out.code_accuracy[n] for n in range(NUM_CODEBOOKS)}
+    assert stats.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(stats[name], value.detach()[None], msg=name)
+
+
+def test_autocast_stays_near_float32(batch, with_bfloat16):
+    exact, _, _ = TasteSpokenLMModel(make_slm())(batch)
+    half, _, _ = TasteSpokenLMModel(make_slm(), amp_dtype="bfloat16")(batch)
+
+    assert half.dtype == torch.float32
+    assert 0 < abs(half - exact) < 0.05 * exact
