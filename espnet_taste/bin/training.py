@@ -20,9 +20,9 @@ def load_task(path: str) -> type:
 def run_task(path: str, description: str, cmd: Sequence[str] | None) -> None:
     """Answer ``--help``, or hand the arguments to ESPnet.
 
-    What a user can cause (an option that does not exist, absent weights, a full disk)
-    ends in a line on stderr and status 1; anything else is our fault and keeps its
-    traceback.
+    What a user can cause (an option that does not exist, absent weights or GPUs, a
+    full disk) ends in a line on stderr and status 1; anything else is our fault and
+    keeps its traceback.
 
     Args:
         path: Task class, ``"module:Class"``.
@@ -40,11 +40,29 @@ def run_task(path: str, description: str, cmd: Sequence[str] | None) -> None:
     from yaml import YAMLError
 
     try:
+        _check_gpus(words)
         task.main(cmd=cmd)
     except (OSError, ValueError, YAMLError) as error:
-        # The recipe shows the logs that have this word.
         print(f"{Path(sys.argv[0]).stem}: error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _check_gpus(words: Sequence[str]) -> None:
+    """Refuse GPUs that are not there, for which torch has a traceback.
+
+    Raises:
+        ValueError: If ``--ngpu`` asks for more than this machine has.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ngpu", type=int, default=0)
+    ngpu = parser.parse_known_args(words)[0].ngpu
+    if ngpu > 0:
+        from espnet_taste.pipeline.devices import find_device
+
+        try:
+            find_device(f"cuda:{ngpu - 1}")
+        except ValueError as error:
+            raise ValueError(f"--ngpu {ngpu}: {error}") from error
 
 
 def _short_parser(description: str) -> argparse.ArgumentParser:

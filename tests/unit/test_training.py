@@ -33,6 +33,20 @@ def test_what_a_user_can_cause_is_one_line(monkeypatch, capsys, error):
     assert capsys.readouterr().err.endswith(f": error: {error}\n")
 
 
+def test_gpus_that_are_not_there_are_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    task = SimpleNamespace(main=lambda cmd: None)
+    monkeypatch.setattr(training, "load_task", lambda path: task)
+    training.run_task("module:Task", "Train.", ["--ngpu", "1", "--lr", "1"])
+
+    with pytest.raises(SystemExit) as stop:
+        training.run_task("module:Task", "Train.", ["--ngpu", "2"])
+
+    assert stop.value.code == 1
+    told = capsys.readouterr().err
+    assert "error: --ngpu 2: device: no 'cuda:1' on this machine; there is cpu" in told
+
+
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     with pytest.raises(TypeError, match="ours"):
         run(monkeypatch, TypeError("ours"))
