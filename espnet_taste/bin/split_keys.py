@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             keys = utterance_ids(args.data_dir)
         else:
             keys = read_keys(args.data_dir, args.key_file)
+        if not keys:
+            raise ValueError(f"no utterances in {args.key_file or args.data_dir}")
         split_keys(keys, args.num_jobs, args.output_dir)
     except (OSError, ValueError) as error:
         print(f"split_keys: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ import soundfile
 
 from espnet_taste.align.contracts import AbsAligner, uniform_times
 from espnet_taste.bin import align, extract_mel, format_audio
+from espnet_taste.bin import split_keys as split_command
 from espnet_taste.data.data_dir import finish_joined
 from espnet_taste.data.jobs import merge_jobs, split_keys, utterance_ids
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
@@ -123,3 +124,12 @@ def test_the_exclusion_limit_counts_over_all_jobs(tmp_path):
     status = main(["--parts_dir", str(parts), "--output_dir", str(tmp_path / "out")])
 
     assert status == 1
+
+
+def test_a_folder_without_utterances_is_named(tmp_path, capsys):
+    (tmp_path / "wav.scp").write_text("\n")
+    options = ["--num_jobs", "2", "--output_dir", str(tmp_path / "parts")]
+
+    assert split_command.main(["--data_dir", str(tmp_path), *options]) == 1
+
+    assert f"no utterances in {tmp_path}\n" in capsys.readouterr().err
