@@ -30,6 +30,9 @@ once() {
         return
     fi
     local signature lock told
+    signature=$(signature_of "${identity[@]}")
+    # Without the lock, which a folder that may only be read cannot hold.
+    [ "${signature}" != "$(cat "${marker}" 2> /dev/null)" ] || return 0
     mkdir -p "$(dirname "${marker}")"
     exec {lock}> "$(dirname "${marker}")/.lock$(basename "${marker}")"
     if ! flock --nonblock "${lock}"; then
@@ -200,11 +203,16 @@ stop_asides() {
 behind=() # in front of jobs, to let trainings that run beside them go first
 # jobs <data dir> <output dir> <module> <options...>
 # Split the utterances over parallel jobs and merge what they wrote. With the variable
-# key_subset, only the utterances of that file.
+# key_subset, only the utterances of that file. What is in the files of the variable held
+# decides as well.
 key_subset=
+held=()
 jobs_marker= # where to note that it is done, if not in the output folder
 jobs() {
-    once "${jobs_marker:-$2/.done.$3}" "$1" ${key_subset} "${@:3}" -- split_jobs "$@"
+    local -a keys=()
+    [ -z "${key_subset}" ] || keys=("${key_subset}" "holds:${key_subset}")
+    once "${jobs_marker:-$2/.done.$3}" "$1" "${keys[@]}" "${@:3}" "${held[@]}" -- \
+        split_jobs "$@"
 }
 
 split_jobs() {
@@ -216,6 +224,7 @@ split_jobs() {
         --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
     local num_jobs
     num_jobs=$(cat "${parts}/num_jobs")
+    rm -f "${parts}"/log.* # of more jobs, in an earlier run
     "${behind[@]}" ${job_cmd} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
         ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \
         --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "$@" \
@@ -223,12 +232,20 @@ split_jobs() {
     ${python} -m espnet_taste.bin.merge_jobs --parts_dir "${parts}" --output_dir "${output}"
 }
 
-show_error() { # the last lines of every log that tells of an error
-    grep -l -i error "$@" | while read -r file; do
-        echo "--- ${file}" >&2
-        tail -n 15 "${file}" >&2
+show_error() { # show_error <logs...>: the last lines of the first whose command failed
+    local file count=0
+    for file in "$@"; do
+        # As run.pl, or the launchers of clusters, end the log of one that did not.
+        if [ ! -f "${file}" ] || tail -n 1 "${file}" | grep -q -E '\(code 0\)|status 0$'; then
+            continue
+        fi
+        count=$((count + 1))
+        if [ "${count}" -le 3 ]; then
+            echo "--- ${file}" >&2
+            grep -v -E '^#( |$)' "${file}" | tail -n 15 >&2 || true
+        fi
     done
-    return 0
+    [ "${count}" -le 3 ] || echo "--- and $((count - 3)) more" >&2
 }
 
 # train <name> <module> <config> <data of one set: function> <options...>

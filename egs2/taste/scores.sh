@@ -13,11 +13,9 @@ choose_audio_keys() { # choose_audio_keys <set>
     many=$(audio_keys units_only "$1")
     few=$(audio_keys taste "$1")
     "${dry_run}" && return
-    if [ ! -s "${many}" ] || [ ! -s "${few}" ]; then
-        mkdir -p "${exp}/audio_keys"
-        choose_evenly "${most}" "${aligned}/$1/wav.scp" "${many}"
-        choose_evenly "${max_audio_utts}" "${many}" "${few}"
-    fi
+    mkdir -p "${exp}/audio_keys"
+    choose_evenly "${most}" "${aligned}/$1/wav.scp" "${many}"
+    choose_evenly "${max_audio_utts}" "${many}" "${few}"
 }
 
 audio_keys() { # audio_keys <system> <set>
@@ -28,12 +26,19 @@ audio_keys() { # audio_keys <system> <set>
 }
 
 choose_evenly() { # choose_evenly <most> <file of keys> <new file>
+    local chosen
     if [ "$(wc -l < "$2")" -gt "$1" ]; then
-        utils/subset_scp.pl "$1" "$2"
+        chosen=$(utils/subset_scp.pl "$1" "$2" | cut -d ' ' -f 1)
     else
-        cat "$2"
-    fi | cut -d ' ' -f 1 > "$3.part"
-    mv "$3.part" "$3"
+        chosen=$(cut -d ' ' -f 1 "$2")
+    fi
+    if [ ! -s "$3" ]; then
+        echo "${chosen}" > "$3.part.${BASHPID}"
+        mv "$3.part.${BASHPID}" "$3"
+    elif [ "${chosen}" != "$(cat "$3")" ]; then
+        fail "$3 was chosen with another --max_audio_utts or --max_topline_utts, or of" \
+            "another $2; remove it to choose anew, or choose another --tag"
+    fi
 }
 
 stage_reconstruct() {
@@ -68,8 +73,10 @@ score() { # score <system> <set> <kind> <options...>
     local system=$1 dset=$2 kind=$3
     shift 3
     local dir=${exp}/${system}/eval/${dset}
+    local -a held=()
+    [ "${kind}" != audio ] || held=("holds:$(audio_keys "${system}" "${dset}")")
     # The cache of what the judge heard is no input: it only spares work.
-    once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" -- \
+    once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" "${held[@]}" -- \
         "${behind[@]}" ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
         --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" \
         --reference_cache "${exp}/original/eval/${dset}/judge.jsonl" "$@"
@@ -214,7 +221,7 @@ stage_pack() {
         without=(--tokenizer_only) # of a stopped training there may be a checkpoint
     fi
     [ "${speaker_model}" = resemblyzer/ge2e ] || parts+=("${exp}/speaker")
-    once "${marker}" "${parts[@]}" "${chosen[@]}" -- \
+    once "${marker}" "${parts[@]}" "${chosen[@]}" "holds:${exp}/vocoder/.done" -- \
         ${python} -m espnet_taste.bin.pack --exp_dir "${exp}" \
         --inference_model "${inference_model}" --output "${exp}/taste.zip" \
         "${without[@]}"

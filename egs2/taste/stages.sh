@@ -66,6 +66,11 @@ stage_prepare_data() {
 }
 
 stage_format_audio() {
+    for dset in ${all_sets}; do # before the first is formatted, which may take hours
+        [ -f "${datadir}/${dset}/wav.scp" ] || "${dry_run}" \
+            || fail "no ${datadir}/${dset}/wav.scp; prepare it, or name other folders by" \
+                "--datadir, --train_set, --valid_set and --test_sets"
+    done
     each format_audio ${all_sets}
 }
 
@@ -80,6 +85,11 @@ format_audio() { # format_audio <set>
 
 stage_align() {
     each align ${all_sets}
+    "${dry_run}" && return
+    for dset in ${test_sets}; do
+        [ "$(wc -l < "${aligned}/${dset}/text")" -ge 2 ] || fail "test set ${dset} has one" \
+            "utterance; scores need two, for intervals and to exchange text and codes"
+    done
 }
 
 align() { # align <set>
@@ -90,6 +100,11 @@ align() { # align <set>
         jobs "${raw}/$1" "${source}" transcribe --whisper "${whisper}" --device "${device}" \
             --max_excluded "${max_excluded}" "${language_opts[@]}" ${asr_opts}
     fi
+    local word
+    local -a held=() # times that a user brings, if these are files
+    for word in ${aligner_opts}; do
+        [ ! -f "${word}" ] || held+=("holds:${word}")
+    done
     # shellcheck disable=SC2086
     jobs "${source}" "${aligned}/$1" align --aligner "${aligner}" \
         --whisper "${whisper}" --max_excluded "${max_excluded}" "${language_opts[@]}" \

@@ -99,6 +99,9 @@ log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') $*"; }
 fail() { echo "$0: $*" >&2; exit 2; }
 
 run_args=$(printf '%q ' "$@")
+if (($# % 2)) && [[ "${!#}" =~ ^--[^=]+$ && "${!#}" != --help ]]; then
+    fail "option ${!#} has no value; options are --<name> <value>"
+fi
 . ./path.sh
 . utils/parse_options.sh
 . ./cmd.sh
@@ -124,9 +127,36 @@ for name in ${skip_stages}; do
         || fail "--skip_stages: no stage '${name}'; stages: ${stages[*]}"
 done
 
-for name in max_audio_utts max_topline_utts; do
-    [ "${!name}" -ge 2 ] || fail "--${name} must be at least 2: intervals need two utterances"
+need_count() { # need_count <option> <least>
+    { [[ "${!1}" =~ ^[0-9]{1,9}$ ]] && ((10#${!1} >= $2)); } \
+        || fail "--$1 is a whole number from $2 on, not '${!1}'"
+}
+for name in num_nodes nj at_once num_pairs; do
+    need_count "${name}" 1
 done
+need_count ngpu 0
+for name in max_audio_utts max_topline_utts; do
+    [ "${!name}" != 1 ] || fail "--${name} must be at least 2: intervals need two utterances"
+    need_count "${name}" 2
+done
+[[ "${max_excluded}" =~ ^(0?\.[0-9]+|0|1|1\.0+|0\.)$ ]] \
+    || fail "--max_excluded is a share from 0 to 1, not '${max_excluded}'"
+[[ "${aligner}" =~ ^(pocketsphinx|whisper|ctc|existing)$ ]] \
+    || fail "--aligner is pocketsphinx, whisper, ctc or existing, not '${aligner}'"
+for name in ${pair_kinds}; do
+    [[ "${name}" =~ ^(speaker|gender|topic|prosody|background|reverb)_switch$ ]] \
+        || fail "--pair_kinds: no '${name}'; see python -m espnet_taste.bin.make_pairs --help"
+done
+for name in train_set valid_set; do
+    [[ "${!name}" != *[[:space:]]* ]] || fail "--${name} is one folder in ${datadir}, not" \
+        "'${!name}'; local/prepare_kaldi_dir.py --set joins folders"
+done
+for name in tag dumpdir expdir; do
+    [[ "${!name}" != *[[:space:],]* ]] || fail "--${name} '${!name}': ESPnet's launchers" \
+        "and data options take no paths with blanks or commas"
+done
+twice=$(printf '%s\n' ${test_sets} | sort | uniq -d | head -n 1)
+[ -z "${twice}" ] || fail "--test_sets names ${twice} twice"
 [[ "${benchmark_transcripts}" =~ ^(asr|given)$ ]] \
     || fail "--benchmark_transcripts is asr or given, not '${benchmark_transcripts}'"
 
@@ -137,18 +167,45 @@ number_of() { # number_of <stage name or number>
     for ((i = 0; i < ${#stages[@]}; i++)); do
         [ "${stages[i]}" = "$1" ] && echo "$((i + 1))" && return
     done
-    [[ "$1" =~ ^[0-9]+$ ]] || fail "no stage '$1'; stages: ${stages[*]}"
-    echo "$1"
+    [[ "$1" =~ ^[0-9]{1,9}$ ]] || fail "no stage '$1'; stages: ${stages[*]}"
+    echo "$((10#$1))"
+}
+
+# What a stage would miss only after hours of others.
+check_inputs() { # check_inputs <stage>
+    local config=${1#train_}_config
+    case $1 in
+        train_*) ;;
+        extract_features | report) config=taste_config ;;
+        score_topline | reconstruct | continue_speech) config=decode_config ;;
+        score_pairs)
+            for name in ${benchmark_sets}; do
+                [ -f "${datadir}/${name}/pairs" ] || "${dry_run}" || fail "--benchmark_sets:" \
+                    "no ${datadir}/${name}/pairs; local/data.sh --corpus pairs makes it"
+            done
+            return
+            ;;
+        *) return ;;
+    esac
+    [ -f "${config_dir}/${!config}" ] || fail "no ${config_dir}/${!config}, which stage $1" \
+        "reads; see --config_dir and --${config}"
 }
 
 trap stop_asides EXIT
 first=$(number_of "${stage}")
 last=$(number_of "${stop_stage}")
+wanted=()
 for ((number = 1; number <= ${#stages[@]}; number++)); do
+    ((number < first || number > last)) || is_skipped "${stages[number - 1]}" \
+        || wanted+=("${number}")
+done
+[ ${#wanted[@]} -gt 0 ] || fail "no stage is left from --stage ${stage} to --stop_stage" \
+    "${stop_stage}; there are ${#stages[@]}, and --skip_stages leaves out '${skip_stages}'"
+for number in "${wanted[@]}"; do
+    check_inputs "${stages[number - 1]}"
+done
+for number in "${wanted[@]}"; do
     name=${stages[number - 1]}
-    if ((number < first || number > last)) || is_skipped "${name}"; then
-        continue
-    fi
     log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"
     "stage_${name}"
 done

@@ -17,6 +17,48 @@ def test_a_finished_step_is_skipped_and_an_unfinished_one_repeated(tmp_path):
     assert (tmp_path / "log").read_text() == "ran\nran\n"
 
 
+def test_a_finished_step_is_skipped_where_nothing_may_be_written(tmp_path):
+    step = 'once out/.done a b -- bash -c "echo ran >> log"\n'
+    assert once(tmp_path, step).returncode == 0
+    lock = tmp_path / "out" / ".lock.done"
+    lock.unlink()
+    lock.mkdir()  # root may write anywhere, but not into a folder
+
+    result = once(tmp_path, step)
+
+    assert result.returncode == 0, result.stderr
+    assert once(tmp_path, step.replace("a b", "a c")).returncode != 0
+
+
+LOGS = {
+    "log.1": "# run\n#\nextract: no such file: a.wav; mend it\n# Ended (code 1) at\n",
+    "log.2": "error: ignored, all went well\n# Ended (code 0) at noon, elapsed 1\n",
+    "log.3": "on a cluster\n# Finished at noon with status 0\n",
+    "log.4": "on a cluster, too\n# Finished at noon with status 1\n",
+    "log.5": "killed, so without an end",
+    "log.6": "six\n# Ended (code 1) at\n",
+    "log.7": "seven\n# Ended (code 1) at\n",
+}
+
+
+def test_what_failed_jobs_say_is_shown_whatever_the_words(tmp_path):
+    for name, text in LOGS.items():
+        (tmp_path / name).write_text(text)
+
+    result = once(tmp_path, "show_error log.*; show_error log.2; show_error none")
+
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == [
+        "--- log.1",
+        "extract: no such file: a.wav; mend it",
+        "--- log.4",
+        "on a cluster, too",
+        "--- log.5",
+        "killed, so without an end",
+        "--- and 2 more",
+    ]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -106,3 +106,80 @@ def test_continuations_are_known_by_what_the_judge_is_told(tmp_path, run, option
 
     assert result.returncode == 2
     assert f"> --{option.split('=')[0]}" in result.stderr
+
+
+AUDIO = """
+max_audio_utts=2; max_topline_utts=3; judge_opts=(); judge=
+split_jobs() { :; }; utils/subset_scp.pl() { head -n "$1" "$2"; }; config_dir=conf
+features=dump/features; dset=te
+"""
+JUDGED = "choose_audio_keys te; reconstruct taste; score_audio taste te\n"
+
+
+def test_another_number_of_utterances_to_judge_is_not_ignored(tmp_path, run):
+    keys = "a b c d"
+    table = tmp_path / "dump" / "aligned" / "te" / "wav.scp"
+    write(table, "".join(f"{key} {key}.wav\n" for key in keys.split()))
+    write(tmp_path / "conf" / "decode.yaml", "seed: 1\n")
+    before = "decode_config=decode.yaml\n"
+    assert run(AUDIO + JUDGED * 2, before).returncode == 0
+    chosen = tmp_path / "exp" / "audio_keys" / "te"
+    assert chosen.read_text() == "a\nb\n"
+    assert chosen.with_name("te.topline").read_text() == "a\nb\nc\n"
+
+    more = AUDIO.replace("max_audio_utts=2", "max_audio_utts=3")
+    result = run(more + JUDGED, before)
+    assert result.returncode == 2
+    assert "exp/audio_keys/te was chosen with another --max_audio_utts" in result.stderr
+
+    # Chosen anew, they are not those of what was made and judged.
+    chosen.unlink()
+    result = run(more + JUDGED, before)
+    assert result.returncode == 2 and "> holds exp/audio_keys/te" in result.stderr
+    result = run(more + "choose_audio_keys te; score_audio taste te", before)
+    assert result.returncode == 2 and "> holds exp/audio_keys/te" in result.stderr
+
+
+def test_a_pack_is_known_by_its_vocoder(tmp_path, run):
+    pack = "has_slm() { true; }; stage_pack\n"
+    for part in ("taste", "slm", "speaker", "vocoder"):
+        write(tmp_path / "exp" / part / ".done", "old\n")
+    assert run(pack * 2).returncode == 0
+    mark = tmp_path / "exp" / ".done.pack"
+
+    write(tmp_path / "exp" / "vocoder" / ".done", "new\n")
+    result = run(pack)
+
+    assert result.returncode == 2
+    assert "> holds exp/vocoder/.done" in result.stderr
+    lines = mark.read_text().splitlines(keepends=True)
+    mark.write_text("".join(x for x in lines if "vocoder" not in x))  # an older one
+    assert run(pack).returncode == 0
+
+
+ALIGN = """
+transcripts=corpus; aligner=existing; aligner_opts="--alignments times.ctm"
+split_jobs() {
+    mkdir -p "$2"
+    for key in ${utts}; do echo "${key} x"; done > "$2/text"
+}
+"""
+
+
+def test_words_times_of_a_user_are_known_by_what_they_say(tmp_path, run):
+    script = ALIGN + "utts='a b'; stage_align\n"
+    write(tmp_path / "times.ctm", "a 1 0 1 x\n")
+    result = run(script * 2)
+    assert result.returncode == 0, result.stderr
+
+    write(tmp_path / "times.ctm", "a 1 0 2 x\n")
+    result = run(script)
+
+    assert result.returncode != 0 and "> holds times.ctm" in result.stderr
+
+
+def test_a_test_set_of_one_utterance_is_refused_before_anything_is_trained(run):
+    result = run(ALIGN + "utts=a; aligner_opts=; stage_align")
+
+    assert result.returncode == 2
+    assert "test set te has one utterance; scores need two" in result.stderr

@@ -6,6 +6,8 @@ import pytest
 from recipe_shell import RECIPE, ROOT, bash, needs_espnet
 from shell_checker import shellcheck
 
+from espnet_taste.bin.make_pairs import KINDS
+
 CONF = ("--config_dir", "conf")
 
 pytestmark = needs_espnet
@@ -206,6 +208,22 @@ def test_the_resume_hint_names_its_own_stage():
         (["--language", "de"], "PocketSphinx knows English only; choose --aligner"),
         (["--language", "de", "--aligner", "ctc"], "choose a multilingual one"),
         (["stray"], "unexpected argument 'stray'"),
+        (["--nj"], "option --nj has no value"),
+        (["--nj=2"], "must be of the form --name value"),
+        (["--nj", "0"], "--nj is a whole number from 1 on, not '0'"),
+        (["--ngpu", "all"], "--ngpu is a whole number from 0 on, not 'all'"),
+        (["--max_topline_utts", "x"], "--max_topline_utts is a whole number from 2 on"),
+        (["--max_excluded", "20"], "--max_excluded is a share from 0 to 1, not '20'"),
+        (["--aligner", "mfa"], "--aligner is pocketsphinx, whisper, ctc or existing"),
+        (["--pair_kinds", "speaker_swich"], "--pair_kinds: no 'speaker_swich'"),
+        (["--train_set", "a b"], "--train_set is one folder in data, not 'a b'"),
+        (["--test_sets", "a b a"], "--test_sets names a twice"),
+        (["--tag", "my run"], "--tag 'my run': ESPnet's launchers"),
+        (["--stage", "6", "--stop_stage", "5"], "no stage is left from --stage 6"),
+        (["--stage", "23"], "no stage is left from --stage 23"),
+        (["--stop_stage", "1", "--skip_stages", "prepare_data"], "no stage is left"),
+        (["--slm_config", "no.yaml"], "no conf/debug/no.yaml, which stage train_slm"),
+        (["--decode_config", "no.yaml"], "which stage score_topline reads; see --con"),
     ],
 )
 def test_wrong_options_are_named(args, message):
@@ -213,6 +231,41 @@ def test_wrong_options_are_named(args, message):
 
     assert result.returncode != 0
     assert message in result.stderr + result.stdout
+
+
+def test_every_kind_of_pairs_is_known_and_every_share_may_be_left_out():
+    for share in ("0", "1", "1.0", "0.25", ".5"):
+        result = dry("--stage", "pack", "--max_excluded", share)
+        assert result.returncode == 0, result.stderr
+    assert dry("--stage", "pack", "--pair_kinds", " ".join(KINDS)).returncode == 0
+
+
+def test_only_stages_that_run_need_their_files():
+    result = dry("--stop_stage", "train_units", "--slm_config", "no.yaml")
+
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_is_not_there_is_named_before_the_first_stage_works(tmp_path):
+    sets = (
+        "--corpus",
+        "kaldi_dir",
+        "--datadir",
+        str(tmp_path),
+        "--benchmark_sets",
+        "x",
+    )
+    for name in ("train", "valid"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wav.scp").touch()
+
+    pairs = bash("run.sh", *sets, "--stage", "format_audio")
+    folder = bash("run.sh", *sets, "--stage", "2", "--stop_stage", "2")
+
+    assert pairs.returncode == folder.returncode == 2
+    assert f"no {tmp_path}/x/pairs; local/data.sh --corpus pairs" in pairs.stderr
+    assert f"no {tmp_path}/test/wav.scp; prepare it, or name" in folder.stderr
+    assert "stage 2" not in pairs.stdout
 
 
 @pytest.mark.parametrize("before", [[], ["--stop_stage", "1"]])
