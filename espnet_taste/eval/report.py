@@ -63,6 +63,9 @@ CONTROLS = {
     "text_only": "text_only_control",
     "no_quantizer": "no_quantizer_control",
 }
+# Of fewer utterances an interval lies on one side of 0 too often by chance: of two, in
+# every second case.
+MIN_UTTERANCES = 10
 
 
 def render_page(results: Results) -> str:
@@ -113,10 +116,14 @@ def render_set(results: SetResults) -> list[str]:
 def ordering_verdicts(results: SetResults) -> list[str]:
     """Say for each step of the claimed ordering whether the intervals bear it out."""
     lines = []
+    marks = Marks(find_remarks(results))
     for name in ORDERED_METRICS:
         for step in ORDERING:
             worse, better = (_stand_in(results, role, name) for role in step)
-            lines.append(_verdict(results, name, worse, better))
+            marked = [role for role in (better, worse) if marks.of(role, name)]
+            doubts = [f"{ROLES[r].label}{marks.of(r, name)}" for r in marked]
+            doubt = f"; not meaningful: {', '.join(doubts)}" if doubts else ""
+            lines.append(_verdict(results, name, worse, better) + doubt)
     missing = [role for role, control in CONTROLS.items() if not results.row(control)]
     if missing:
         lines.append(
@@ -143,6 +150,8 @@ def _verdict(results: SetResults, name: str, worse: str, better: str) -> str:
     gain = -score.value if metric.better == "lower" else score.value
     if not score.excludes_zero:
         outcome = "**undecided** (the interval holds 0)"
+    elif score.num_items < MIN_UTTERANCES:
+        outcome = f"**undecided** ({score.num_items} utterances are too few)"
     else:
         outcome = "**yes**" if gain > 0 else "**no, the other way round**"
     cell = format_score(score, metric, signed=True)
@@ -247,7 +256,8 @@ def _difference_table(differences: Sequence[Difference]) -> str:
         return f"**{text}**" if score is not None and score.excludes_zero else text
 
     caption = (
-        "First minus second on the same utterances; bold: the interval excludes 0."
+        "First minus second on the same utterances; bold: the interval excludes 0. "
+        "What is not meaningful in a row is so in its differences."
     )
     body = table(
         ["first", "second", *(METRICS[name].label for name in PAIR_METRICS)],
@@ -345,8 +355,11 @@ def method_notes(results: Results) -> list[str]:
         "Bits per second as used are order-0 entropies, codebook by codebook, which "
         "small sets make too low; nominal is log2 of the sizes. Text is counted in "
         "characters. The speaker vector is not counted.",
+        "Audio is made and judged of some utterances, spread evenly over the set: the "
+        "smallest number in a row's last column, a larger one for original and units.",
         "Intervals and paired differences resample the test utterances only; they do "
-        "not hold the variance between training runs.",
+        "not hold the variance between training runs, and those of under "
+        f"{MIN_UTTERANCES} utterances decide nothing.",
         "Not meaningful by rule: " + "; ".join(describe_rules()) + ".",
     ]
 

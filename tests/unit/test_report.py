@@ -1,6 +1,5 @@
 """The page: its structure, its marks, and that every number comes from the scores."""
 
-import dataclasses
 import json
 import re
 
@@ -10,7 +9,7 @@ from fabricated_scores import audio_file, save_run, unit_file, whole_run
 from espnet_taste.bin.report import gather_exclusions, main
 from espnet_taste.eval.cells import format_bitrate, format_score, table
 from espnet_taste.eval.metrics import METRICS
-from espnet_taste.eval.report import ordering_verdicts, render_page
+from espnet_taste.eval.report import render_page
 from espnet_taste.eval.results import Results, Row, Score, build_set
 
 MAIN_ROWS = [
@@ -101,42 +100,6 @@ def test_a_dagger_with_two_reasons_lists_both():
     run["taste"][1] = audio_file("taste", matched_share=0.1)
 
     assert "\u20201,2 @ " in first_table(page_of(run))[-1][8]
-
-
-def test_the_ordering_is_read_off_the_intervals():
-    lines = ordering_verdicts(build_set("test", whole_run()))
-
-    loss = [line for line in lines if line.startswith("unit loss")]
-    assert len(loss) == 2
-    assert all("**yes**" in line for line in loss)
-    assert "text only, trained as long as TASTE?" in loss[0]
-
-
-def test_an_ordering_that_did_not_come_out_is_said():
-    run = whole_run()
-    run["no_quantizer_control"] = [unit_file("no_quantizer_control", loss=2.6)]
-    del run["text_only_control"]
-    run["text_only"][0] = dataclasses.replace(
-        run["taste"][0], system="text_only", items=run["taste"][0].items
-    )
-
-    lines = ordering_verdicts(build_set("test", run))
-
-    assert "**undecided**" in lines[0]
-    assert "**no, the other way round**" in lines[1]
-    assert lines[-1].startswith("No control run for: text only.")
-
-
-def test_a_lower_accuracy_is_no_gain():
-    """The sign of better differs between loss and accuracy."""
-    run = whole_run()
-    run["taste"][0] = unit_file("taste", loss=2.9)
-
-    lines = ordering_verdicts(build_set("test", run))
-
-    for name in ("unit loss", "top-1"):
-        step = next(line for line in lines if line.startswith(f"{name}: TASTE better"))
-        assert "**no, the other way round**" in step
 
 
 def test_every_stream_is_listed_once():
