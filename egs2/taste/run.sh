@@ -29,7 +29,7 @@ if ! "${named}" && [[ " ${rest[*]} " == *" --train_set "* ]]; then
 fi
 opts=conf/corpora/${corpus}.opts
 if [ ! -f "${opts}" ]; then
-    echo "$0: no ${opts}; there are: $(ls conf/corpora)" >&2
+    echo "$0: no ${opts}; there are: $(cd conf/corpora && echo *.opts)" >&2
     exit 2
 fi
 mapfile -t args < <(grep -v '^#' "${opts}" | xargs -n 1)

@@ -181,6 +181,12 @@ extract_unit_states() { # extract_unit_states <set>: other layers than the aggre
 extract_units() { # extract_units <set>
     # Not among the marks of features or units: it is made from both.
     local jobs_marker=${exp}/extracted_units/.done.$1
+    local begun=${features}/$1/.parts.extract_units/.begun
+    # Another experiment may since have put its units there.
+    if [ -f "${jobs_marker}" ] && [ -f "${begun}" ] && ! cmp -s "${jobs_marker}" "${begun}"; then
+        fail "${features}/$1 holds the units of another experiment; remove ${begun%/*} and" \
+            "${jobs_marker} to make those of ${exp} again, and give each a --dumpdir"
+    fi
     local -a states=()
     if [ "$(units_kind)" = whisper_vq ] && [[ " ${train_set} ${valid_set} " == *" $1 "* ]]; then
         states=(--states_scp "${features}/$1/unit_states/encoder_states.scp") # kept for training

@@ -183,3 +183,24 @@ def test_a_test_set_of_one_utterance_is_refused_before_anything_is_trained(run):
 
     assert result.returncode == 2
     assert "test set te has one utterance; scores need two" in result.stderr
+
+
+UNITS = """
+encoder_states=true; config_dir=.; units_config=u.yaml; nj=1; python=true; job_cmd=true
+split_jobs() { begin "$2/.parts.$3" ""; }
+exp=exp/{}; extract_units te
+"""
+
+
+def test_units_of_another_experiment_in_the_same_folder_are_noticed(tmp_path, run):
+    write(tmp_path / "u.yaml", "units: kmeans\n")
+    first, second = UNITS.replace("{}", "a"), UNITS.replace("{}", "b")
+    assert run(first * 2).returncode == 0
+    assert run(second).returncode == 0  # as after what was there was removed
+
+    result = run(first)
+
+    assert result.returncode == 2
+    assert "dump/features/te holds the units of another experiment" in result.stderr
+    assert "exp/a/extracted_units/.done.te to make those of exp/a" in result.stderr
+    assert run(second).returncode == 0
