@@ -178,6 +178,14 @@ has_slm() { # the spoken LM is optional: its stages may have been skipped, or st
     "${dry_run}" || [ -e "${exp}/slm/.done" ]
 }
 
+num_trained_on() { # num_trained_on <set>: how many of its utterances are in the training set
+    comm -12 <(ids_of "${train_set}") <(ids_of "$1") | wc -l
+}
+
+ids_of() { # ids_of <set>
+    cut -d ' ' -f 1 "${aligned}/$1/text" 2> /dev/null | sort
+}
+
 stage_report() {
     local -a rows=(--system "original=${exp}/original" --system "units=${exp}/units_only")
     local -a configs=(--config "${config_dir}/${taste_config}")
@@ -197,6 +205,8 @@ stage_report() {
         [ "${transcripts}" = corpus ] || folders+=(--data_dir "${transcribed}/${dset}")
     done
     for dset in ${test_sets}; do
+        shared=$(num_trained_on "${dset}")
+        [ "${shared}" = 0 ] || rows+=(--meta "utterances of ${dset} that were trained on=${shared}")
         [ ! -f "${exp}/slm/pairs/${dset}/pairs.json" ] \
             || rows+=(--pairs "${dset}=${exp}/slm/pairs/${dset}/pairs.json")
         local heard=${exp}/slm/continuations/${dset}/scores/continuations.json

@@ -202,6 +202,19 @@ def test_a_spoken_lm_that_is_not_to_be_scored_has_no_row(tmp_path, experiment):
     assert result.returncode == 0 and "slm" not in result.stdout
 
 
+def test_test_utterances_that_were_trained_on_are_told(tmp_path, experiment):
+    for name, keys in {"tr": "abc", "te": "bcd"}.items():
+        place = tmp_path / "dump" / "aligned" / name
+        place.mkdir(parents=True)
+        (place / "text").write_text("".join(f"{key} word\n" for key in keys))
+
+    result = experiment("{stages}\nstage_report")
+    assert "--meta utterances of te that were trained on=2" in result.stdout
+
+    (tmp_path / "dump" / "aligned" / "te" / "text").write_text("d word\n")
+    assert "trained on" not in experiment("{stages}\nstage_report").stdout
+
+
 # --- another Whisper --------------------------------------------------------
 
 
