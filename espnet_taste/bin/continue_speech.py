@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def continue_all(args: argparse.Namespace) -> None:
     """Write the continuations of all batches that are not done yet."""
     from espnet_taste.data.audio_output import AudioOutput
-    from espnet_taste.data.jobs import read_keys
     from espnet_taste.decoder.vocoder import build_vocoder
     from espnet_taste.pipeline.continuation import Parts, SpeechContinuer
     from espnet_taste.pipeline.slm import SpokenLMInference
@@ -43,9 +42,7 @@ def continue_all(args: argparse.Namespace) -> None:
     from espnet_taste.pipeline.tokenizer import TokenizerInference
 
     options = DecodeOptions.read(args.config)
-    keys = read_keys(args.data_dir, args.key_file)
-    if options.max_prompts:
-        keys = keys[: options.max_prompts]
+    keys = choose_prompts(args.data_dir, args.key_file, options.max_prompts)
 
     def open_source():
         vocoder = build_vocoder(args.vocoder_dir, device=args.device)
@@ -57,6 +54,31 @@ def continue_all(args: argparse.Namespace) -> None:
         return SpeechContinuer(parts, args.data_dir, args.features_dir, options)
 
     AudioOutput(args.output_dir).fill(keys, options.batch_size, open_source)
+
+
+def choose_prompts(
+    data_dir: Path, key_file: Path | None, max_prompts: int
+) -> list[str]:
+    """Return a job's share of the prompts of a set; other jobs change nothing.
+
+    Args:
+        data_dir: Kaldi-style folder.
+        key_file: What the job works on; None for all.
+        max_prompts: Prompts of the whole set, its first; 0 for all.
+
+    Returns:
+        Utterance ids, none if the prompts are all other jobs'.
+
+    Raises:
+        ValueError: If ``key_file`` names an unknown utterance.
+    """
+    from espnet_taste.data.jobs import read_keys
+
+    keys = read_keys(data_dir, key_file)
+    if not max_prompts:
+        return keys
+    prompts = set(read_keys(data_dir, None)[:max_prompts])
+    return [key for key in keys if key in prompts]
 
 
 if __name__ == "__main__":

@@ -132,6 +132,12 @@ def merge_jobs(parts_dir: Path, output_dir: Path) -> list[str]:
     names = sorted({p.name for f in folders for p in f.glob("*") if _is_merged(p)})
     for name in names:
         paths = [folder / name for folder in folders]
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"no {path}, which another job has; run the same command again, "
+                    f"and if that does not help, remove {parts_dir}"
+                )
         if name.endswith(".json"):
             _merge_counts(paths, output_dir / name)
         elif name.endswith((".jsonl", ".ctm", ".tsv")):
@@ -149,7 +155,7 @@ def _is_merged(path: Path) -> bool:
 def _merge_tables(paths: list[Path], output: Path) -> None:
     joined: dict[str, str] = {}
     for path in paths:
-        table = read_table(path) if path.exists() else {}
+        table = read_table(path)
         twice = joined.keys() & table.keys()
         if twice:
             raise ValueError(
@@ -163,8 +169,7 @@ def _merge_tables(paths: list[Path], output: Path) -> None:
 def _concatenate(paths: list[Path], output: Path) -> None:
     with atomic_write(output) as stream:
         for index, path in enumerate(paths):
-            if path.exists():
-                stream.writelines(_lines_without_header(path, index))
+            stream.writelines(_lines_without_header(path, index))
 
 
 def _lines_without_header(path: Path, index: int) -> Iterator[str]:
@@ -178,8 +183,7 @@ def _lines_without_header(path: Path, index: int) -> Iterator[str]:
 def _merge_counts(paths: Iterable[Path], output: Path) -> None:
     total: dict = {}
     for path in paths:
-        if path.exists():
-            total = _added(total, json.loads(path.read_text(encoding="utf-8")))
+        total = _added(total, json.loads(path.read_text(encoding="utf-8")))
     with atomic_write(output) as stream:
         json.dump(total, stream, indent=2, sort_keys=True)
         stream.write("\n")

@@ -77,3 +77,14 @@ def test_the_same_utterance_from_two_jobs_is_an_error(tmp_path):
 
     with pytest.raises(ValueError, match="'a' was also .*; remove .*parts to make"):
         merge_jobs(parts, tmp_path / "out")
+
+
+def test_a_job_that_lacks_a_table_is_not_joined_as_if_it_had_none(tmp_path):
+    parts = tmp_path / "parts"
+    split_keys(["a", "b"], 2, parts)
+    job(parts, 1, {"a": "1"}, {})
+    job(parts, 2, {"b": "2"}, {})
+    (parts / "2" / "text").unlink()
+
+    with pytest.raises(FileNotFoundError, match="no .*parts/2/text, which another"):
+        merge_jobs(parts, tmp_path / "out")
