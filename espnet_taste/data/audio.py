@@ -5,6 +5,7 @@ which is deterministic and needs no torch.
 """
 
 import io
+import math
 import re
 import struct
 import subprocess
@@ -84,7 +85,7 @@ def read_audio(
 
 
 def prepare_samples(
-    samples: np.ndarray, rate_hz: int, where: str, *, target_hz: int = SAMPLE_RATE_HZ
+    samples: np.ndarray, rate_hz: float, where: str, *, target_hz: int = SAMPLE_RATE_HZ
 ) -> np.ndarray:
     """Bring an array to one channel at one rate.
 
@@ -107,14 +108,29 @@ def prepare_samples(
             f"{where} has shape {samples.shape} and type {samples.dtype}, expected "
             "numbers of shape (samples,) or (channels, samples)",
         )
+    rate_hz = _check_rate(rate_hz, where)
     samples = _scale(samples)
     if samples.ndim == 2:
         samples = samples.mean(axis=int(np.argmin(samples.shape)))
     return _finish(samples, rate_hz, target_hz, where)
 
 
+def _check_rate(rate_hz: float, where: str) -> float:
+    """Refuse what is no rate; soxr does not return from NaN."""
+    try:
+        rate = float(rate_hz)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise AudioError(
+            "unreadable",
+            f"{where} has a rate of {rate_hz!r}, expected samples a second",
+        )
+    return rate
+
+
 def _finish(
-    samples: np.ndarray, rate: int, sample_rate_hz: int, value: str
+    samples: np.ndarray, rate: float, sample_rate_hz: int, value: str
 ) -> np.ndarray:
     """Check and resample one channel, (N,) at ``rate``."""
     if samples.size == 0:

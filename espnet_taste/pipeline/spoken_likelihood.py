@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from espnet_taste.pipeline.inputs import slices
 from espnet_taste.pipeline.scoring import OF_A_PART, ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.taste import TasteTokenizer
@@ -54,8 +55,7 @@ class SpokenLikelihood:
         for number, row in enumerate(rows):
             self.check(row, "score", may_be_empty=bool(after and after[number]))
         found = []
-        for start in range(0, len(rows), batch_size):
-            part = slice(start, start + batch_size)
+        for part in slices(len(rows), batch_size):
             batch = self.inference.log_likelihoods(
                 rows[part], before and before[part], after and after[part]
             )

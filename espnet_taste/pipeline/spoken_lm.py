@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from espnet_taste.pipeline.chat import Content, read_chat
+from espnet_taste.pipeline.inputs import slices
 from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.released import find_released
 from espnet_taste.pipeline.released_lm import ReleasedSpokenLM
@@ -198,8 +199,7 @@ class TasteSpokenLM(SpokenLikelihood):
             raise ValueError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
         continuer = self._continuer(settings)
         results = []
-        for start in range(0, len(prompts), batch_size):
-            rows = slice(start, start + batch_size)
+        for rows in slices(len(prompts), batch_size):
             source = RowStreams(seeds[rows], self.device)
             results += continuer.continue_prompts(prompts[rows], source=source)
         return [

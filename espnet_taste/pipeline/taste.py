@@ -27,7 +27,7 @@ from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
 from espnet_taste.layers.precision import AMP_DTYPES, autocast
 from espnet_taste.pipeline.devices import find_device
 from espnet_taste.pipeline.encoding import TasteEncoder, token_batch
-from espnet_taste.pipeline.inputs import Audio, is_many, match_texts, read_any
+from espnet_taste.pipeline.inputs import Audio, is_many, match_texts, read_any, slices
 from espnet_taste.pipeline.listening import Transcriber
 from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.released import (
@@ -146,15 +146,15 @@ class TasteTokenizer:
         audio: Audio | Sequence[Audio],
         text: str | Sequence[str | None] | None = None,
         *,
-        sample_rate_hz: int = SAMPLE_RATE_HZ,
+        sample_rate_hz: float = SAMPLE_RATE_HZ,
         word_times: bool = True,
         batch_size: int = 8,
     ) -> TasteTokens | list[TasteTokens]:
         """Turn speech into words and TASTE codes.
 
         Args:
-            audio: One recording or a list: path, open file, array, tensor, or a
-                mapping with ``array`` and ``sampling_rate``. Any length.
+            audio: One recording or a list: path, open file, array, tensor, or an
+                item of a Hugging Face dataset, see ``read_any``. Any length.
             text: Transcript, or a list of them; None lets the tokenizer's Whisper
                 write it, from the states of the same encoder pass.
             sample_rate_hz: Rate of arrays and tensors, in Hz.
@@ -169,7 +169,8 @@ class TasteTokenizer:
             AudioError: If audio cannot be used; it names the item.
             TypeError: If audio or text is nothing of the kind, or one is a list and
                 the other is not.
-            ValueError: If there are not as many texts as recordings, or no word.
+            ValueError: If there are not as many texts as recordings, no word, or
+                ``batch_size`` is below 1.
         """
         many = is_many(audio)
         audios = list(audio) if many else [audio]
@@ -184,8 +185,8 @@ class TasteTokenizer:
         results: list[TasteTokens | None] = [None] * len(waves)
         is_long = [len(wave) > WINDOW_S * SAMPLE_RATE_HZ for wave in waves]
         short = [place for place, long in enumerate(is_long) if not long]
-        for start in range(0, len(short), batch_size):
-            places = short[start : start + batch_size]
+        for part in slices(len(short), batch_size):
+            places = short[part]
             batch = self.encoder.encode_short(
                 [waves[p] for p in places],
                 [texts[p] for p in places],
@@ -234,9 +235,8 @@ class TasteTokenizer:
         for row in rows:
             self._check(row)
         speech = []
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            speech += self._decode(batch, seed, sampling or self.sampling)
+        for part in slices(len(rows), batch_size):
+            speech += self._decode(rows[part], seed, sampling or self.sampling)
         return speech if many else speech[0]
 
     def _decode(
@@ -375,8 +375,13 @@ def _default_sampling(unit_rate_hz: float) -> UnitSampling:
     return UnitSampling(top_k=10, temperature=0.8, bounds="tokens")
 
 
-def _read_named(audio: Audio, sample_rate_hz: int, name: str) -> np.ndarray:
+def _read_named(audio: Audio, sample_rate_hz: float, name: str) -> np.ndarray:
     try:
-        return read_any(audio, sample_rate_hz, name)
+        wave = read_any(audio, sample_rate_hz, name)
     except AudioError as error:
+        if name in error.detail:
+            raise
         raise AudioError(error.reason, f"{name}: {error.detail}") from error
+    if not wave.any():
+        raise AudioError("silent", f"{name} is silent, every sample is 0; leave it out")
+    return wave

@@ -1,6 +1,7 @@
 """Whatever users call audio."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,16 @@ import soundfile
 import torch
 
 from espnet_taste.data.audio import AudioError
-from espnet_taste.pipeline.inputs import is_many, read_any
+from espnet_taste.pipeline.inputs import is_many, read_any, slices
 
 WAVE = np.random.default_rng(0).uniform(-0.5, 0.5, 1600).astype(np.float32)
+
+
+class TorchcodecDecoder:
+    """Items of Hugging Face datasets 4 and later, which are no mappings."""
+
+    def get_all_samples(self):
+        return SimpleNamespace(data=torch.from_numpy(WAVE)[None], sample_rate=16000)
 
 
 @pytest.fixture
@@ -30,6 +38,9 @@ def test_all_forms_give_the_same_samples(path):
         np.stack([WAVE, WAVE], axis=1),
         torch.from_numpy(WAVE)[None],
         {"array": WAVE, "sampling_rate": 16000, "path": None},
+        {"bytes": path.read_bytes(), "path": "elsewhere.wav"},
+        {"bytes": None, "path": str(path)},
+        TorchcodecDecoder(),
     ]
     for form in forms:
         found = read_any(form)
@@ -46,11 +57,47 @@ def test_integers_are_of_full_scale():
 def test_the_rate_of_an_array_is_the_callers():
     assert len(read_any(WAVE, 8000)) == 3200
     assert len(read_any({"array": WAVE, "sampling_rate": 48000})) == pytest.approx(533)
+    assert len(read_any(WAVE, torch.tensor(8000))) == 3200
+
+
+@pytest.mark.parametrize("rate", [None, "high", 0, -8000, float("nan"), float("inf")])
+def test_what_is_no_rate_is_refused(rate):
+    """The resampler does not return from NaN."""
+    with pytest.raises(AudioError, match="x has a rate of .*, expected samples a sec"):
+        read_any(WAVE, rate, where="x")
+
+
+def test_half_precision_is_read_too():
+    wave = torch.from_numpy(WAVE).bfloat16()
+
+    np.testing.assert_array_equal(read_any(wave), wave.float().numpy())
+
+
+def test_open_files_that_cannot_be_read_are_named(path, capfd):
+    with path.open("rb") as stream:
+        read_any(stream)
+        with pytest.raises(AudioError, match="^empty: x is a file at its end; seek"):
+            read_any(stream, where="x")
+    with pytest.raises(AudioError, match="x: .*closed file; open it again"):
+        read_any(stream, where="x")
+    with pytest.raises(TypeError, match="opened as text; open it in mode 'rb'"):
+        read_any(io.StringIO("RIFF"), where="x")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_list_is_many():
     assert is_many([WAVE]) and is_many(("a", "b"))
     assert not is_many("a.wav") and not is_many(WAVE) and not is_many({"array": 1})
+    assert is_many([])
+    with pytest.raises(TypeError, match="list of numbers; give an array"):
+        is_many(WAVE.tolist())
+
+
+def test_batches_hold_something():
+    assert [list(range(5))[part] for part in slices(5, 2)] == [[0, 1], [2, 3], [4]]
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"at least 1, got {size}"):
+            slices(5, size)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +107,7 @@ def test_a_list_is_many():
         (np.array([0.0, np.nan]), "nan: 1 of 2 samples"),
         (np.zeros((2, 3, 4)), "unreadable: x has shape"),
         (np.array(["a"]), "unreadable: x has shape"),
-        (io.BytesIO(b"no sound"), "unreadable: x:"),
+        (io.BytesIO(b"no sound"), "unreadable: x: Format not recognised.$"),
     ],
 )
 def test_what_is_no_audio_is_named(audio, words):
@@ -69,7 +116,7 @@ def test_what_is_no_audio_is_named(audio, words):
 
 
 def test_other_types_are_refused():
-    with pytest.raises(TypeError, match="x is a int; expected a path"):
+    with pytest.raises(TypeError, match="x is a int; expected a path.*sample_rate_hz"):
         read_any(3, where="x")
-    with pytest.raises(TypeError, match=r"mapping without \['array'\]"):
+    with pytest.raises(TypeError, match=r"mapping without \['array'\]; of a row"):
         read_any({"sampling_rate": 3}, where="x")

@@ -310,7 +310,7 @@ def test_scripts_without_blanks_have_a_word_a_sign():
         (WAVES[0], ["a"], TypeError, "text of one recording is a list"),
         (WAVES[:2], ["a", 3], TypeError, "^recording 1: its text is a int"),
         ([WAVES[0], 3], None, TypeError, "^recording 1 is a int"),
-        ([WAVES[0], np.zeros(0)], ["a", "b"], AudioError, "recording 1: no samples"),
+        ([WAVES[0], np.zeros(0)], ["a", "b"], AudioError, "no samples in recording 1"),
         ([WAVES[0], "no.wav"], None, AudioError, "recording 1: no such file"),
     ],
 )
