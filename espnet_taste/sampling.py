@@ -20,6 +20,7 @@ sampling: arXiv:1904.09751. Repetition penalty: CTRL (arXiv:1909.05858).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Literal
 
 import torch
@@ -115,7 +116,8 @@ class RowStreams:
     AHEAD = 256
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        # numpy's integers are seeds too.
+        self._generators = [torch.Generator().manual_seed(index(s)) for s in seeds]
         self._left = torch.empty(len(self._generators), 0, device=device)
 
     def __len__(self) -> int:

@@ -27,6 +27,7 @@ def read_chat(
         speech everything is in front.
 
     Raises:
+        TypeError: If a content is neither text nor speech nor a list of them.
         ValueError: If there is no template or no message, speech in more than one
             place, or a text that looks like a special token.
     """
@@ -61,16 +62,22 @@ def _as_text(
     specials: Sequence[str],
 ) -> dict[str, Any]:
     """Return a message as the template takes it; its speech is appended to a list."""
-    if set(message) != {"role", "content"}:
-        raise ValueError(f"a message has a role and a content, got {sorted(message)}")
+    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+        found = sorted(message) if isinstance(message, Mapping) else repr(message)[:40]
+        raise ValueError(f"a message has a role and a content, got {found}")
     content = message["content"]
-    is_one = isinstance(content, str | TasteTokens)
+    is_list = isinstance(content, Sequence) and not isinstance(content, str)
     pieces = []
-    for part in [content] if is_one else content:
+    for part in content if is_list else [content]:
         if isinstance(part, TasteTokens):
             speech.append(part)
             pieces.append(PLACE)
             continue
+        if not isinstance(part, str):
+            raise TypeError(
+                f"a message holds a {type(part).__name__}; give text, tokens of the "
+                "tokenizer's encode, or a list of both"
+            )
         for special in specials:
             if special in part:
                 raise ValueError(

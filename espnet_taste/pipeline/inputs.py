@@ -125,6 +125,24 @@ def read_any(
     )
 
 
+def read_named(audio: Audio, sample_rate_hz: float, name: str) -> np.ndarray:
+    """Read a recording to encode; see ``read_any``.
+
+    Raises:
+        AudioError: If it cannot be used or is silent; it names the recording once.
+        TypeError: If it is no audio.
+    """
+    try:
+        wave = read_any(audio, sample_rate_hz, name)
+    except AudioError as error:
+        if name in error.detail:
+            raise
+        raise AudioError(error.reason, f"{name}: {error.detail}") from error
+    if not wave.any():
+        raise AudioError("silent", f"{name} is silent, every sample is 0; leave it out")
+    return wave
+
+
 def _read_mapping(audio: Mapping[str, Any], where: str) -> np.ndarray:
     missing = {"array", "sampling_rate"} - audio.keys()
     if not missing:

@@ -72,9 +72,13 @@ class Speech:
     facts: dict[str, Any]
 
     def save(self, path: str | Path) -> None:
-        """Write a sound file; the suffix says which kind (.wav, .flac, .ogg)."""
+        """Write a sound file; the suffix says which kind (.wav, .flac, .ogg).
+
+        Its folder is made if needed.
+        """
         import soundfile
 
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, self.audio, self.sample_rate_hz)
 
 

@@ -11,7 +11,7 @@ from espnet_taste.pipeline.inputs import slices
 from espnet_taste.pipeline.scoring import OF_A_PART, ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.taste import TasteTokenizer
-from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
+from espnet_taste.pipeline.tokens import TasteTokens, listed, require_same_tokenizer
 from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
 
 
@@ -44,11 +44,11 @@ class SpokenLikelihood:
             batch_size: Utterances at once.
 
         Raises:
+            TypeError: If ``tokens`` are none.
             ValueError: If an utterance is of another tokenizer, has no codes, or is
                 too long for the LLM; if there is not one text for each.
         """
-        many = not isinstance(tokens, TasteTokens)
-        rows = list(tokens) if many else [tokens]
+        rows, many = listed(tokens)
         for name, texts in (("before", before), ("after", after)):
             if texts is not None and len(texts) != len(rows):
                 raise ValueError(f"{name}: {len(rows)} items, but {len(texts)} texts")
@@ -84,15 +84,23 @@ class SpokenLikelihood:
             batch_size: Utterances at once.
 
         Raises:
-            ValueError: As ``likelihoods``; if the convention is unknown, or no word is
-                known to begin in a window, or nothing stands before it.
+            TypeError: If ``tokens`` are none.
+            ValueError: As ``likelihoods``; if the convention is unknown or takes no
+                ``from_s``, no word is known to begin in a window, or nothing stands
+                before it.
         """
         if convention not in (*CONVENTIONS, *OF_A_PART):
             known = sorted([*CONVENTIONS, *OF_A_PART])
             raise ValueError(f"convention must be one of {known}, got '{convention}'")
-        many = not isinstance(tokens, TasteTokens)
-        rows = list(tokens) if many else [tokens]
+        rows, many = listed(tokens)
+        if from_s is not None and convention in CONVENTIONS:
+            raise ValueError(
+                f"from_s: '{convention}' scores the whole; leave it out, or take "
+                "'localised' or 'normalised'"
+            )
         moments = [from_s] * len(rows) if np.ndim(from_s) == 0 else list(from_s)
+        if len(moments) != len(rows):
+            raise ValueError(f"from_s: {len(rows)} items, but {len(moments)} moments")
         items = [
             ScoredItem(row, from_s=moment, window_s=window_s)
             for row, moment in zip(rows, moments, strict=True)

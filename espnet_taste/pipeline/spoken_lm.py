@@ -104,8 +104,10 @@ class TasteSpokenLM(SpokenLikelihood):
             and ``decode`` wants one.
 
         Raises:
+            TypeError: If a prompt is none of these.
             ValueError: If a prompt is of another tokenizer, has no codes, or is too
-                long for the LLM.
+                long for the LLM; if there is not one seed or voice for each, or a
+                voice is none of the tokenizer's.
         """
         many = isinstance(prompt, Sequence) and not isinstance(
             prompt, str | TasteTokens
@@ -139,9 +141,15 @@ class TasteSpokenLM(SpokenLikelihood):
             The answer; a list for a list.
 
         Raises:
+            TypeError: If these are no messages.
             ValueError: If the LLM has no chat template, there is no message, speech
-                in more than one place, or a text that looks like a special token.
+                in more than one place, or a text that looks like a special token; as
+                ``complete``.
         """
+        if not isinstance(messages, Sequence) or isinstance(messages, str):
+            raise TypeError(
+                f"the messages are a {type(messages).__name__}; give a list of them"
+            )
         many = len(messages) > 0 and not isinstance(messages[0], Mapping)
         read = [
             read_chat(chat, self.inference.text)
@@ -194,7 +202,7 @@ class TasteSpokenLM(SpokenLikelihood):
         seed: int | Sequence[int],
         batch_size: int,
     ) -> list[TasteTokens]:
-        seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+        seeds = [seed] * len(prompts) if np.ndim(seed) == 0 else list(seed)
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
         continuer = self._continuer(settings)
@@ -227,6 +235,11 @@ class TasteSpokenLM(SpokenLikelihood):
             if not encoded.tokens:
                 raise ValueError("the prompt has no word; give None for no prompt")
             return Prompt(encoded.tokens, encoded.words)
+        if not isinstance(prompt, TasteTokens):
+            raise TypeError(
+                f"a prompt is a {type(prompt).__name__}; give tokens of the "
+                "tokenizer's encode, a text or None"
+            )
         self.check(prompt, "continue")
         encoded = encode_words(prompt.words, self.inference.text.encode)
         return Prompt(encoded.tokens, encoded.words, prompt.codes)
@@ -236,10 +249,14 @@ class TasteSpokenLM(SpokenLikelihood):
     ) -> list[np.ndarray]:
         """Return the voice of every continuation, (speaker_dim,) float32 each."""
         if speaker is not None:
+            if isinstance(speaker, TasteTokens):
+                raise TypeError("speaker is a TasteTokens; give its .speaker")
             given = np.asarray(speaker, dtype=np.float32)
             rows = [given] * len(prompts) if given.ndim == 1 else list(given)
             if len(rows) != len(prompts):
                 raise ValueError(f"{len(prompts)} prompts, but {len(rows)} voices")
+            for row in rows:
+                self.tokenizer.check_speaker(row, "speaker")
             return rows
         nobody = np.zeros(self.tokenizer.model.decoder.speaker_dim or 1, np.float32)
         return [p.speaker if isinstance(p, TasteTokens) else nobody for p in prompts]

@@ -21,13 +21,12 @@ import numpy as np
 import torch
 
 from espnet_taste.convert.report import REPORT
-from espnet_taste.data.audio import AudioError
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
 from espnet_taste.layers.precision import AMP_DTYPES, autocast
 from espnet_taste.pipeline.devices import find_device
 from espnet_taste.pipeline.encoding import TasteEncoder, token_batch
-from espnet_taste.pipeline.inputs import Audio, is_many, match_texts, read_any, slices
+from espnet_taste.pipeline.inputs import Audio, is_many, match_texts, read_named, slices
 from espnet_taste.pipeline.listening import Transcriber
 from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.released import (
@@ -38,7 +37,7 @@ from espnet_taste.pipeline.released import (
 )
 from espnet_taste.pipeline.speech import DecodeOptions, Speech, UnitSynthesizer
 from espnet_taste.pipeline.tokenizer import TokenizerInference
-from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
+from espnet_taste.pipeline.tokens import TasteTokens, listed, require_same_tokenizer
 from espnet_taste.pipeline.windows import WINDOW_S
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.weights.digests import sha256_of
@@ -179,7 +178,7 @@ class TasteTokenizer:
             f"recording {n}" if many else "the recording" for n in range(len(audios))
         ]
         waves = [
-            _read_named(item, sample_rate_hz, name)
+            read_named(item, sample_rate_hz, name)
             for item, name in zip(audios, names, strict=True)
         ]
         results: list[TasteTokens | None] = [None] * len(waves)
@@ -225,13 +224,13 @@ class TasteTokenizer:
             One value for one utterance, a list for a list.
 
         Raises:
+            TypeError: If ``tokens`` are none.
             ValueError: If there is no vocoder, an utterance has no words, or its codes
-                are of another tokenizer or outside the codebooks.
+                or voice are of another tokenizer or outside what they may be.
         """
         if self.synthesize is None:
             raise ValueError("this tokenizer was opened without a vocoder")
-        many = not isinstance(tokens, TasteTokens)
-        rows = list(tokens) if many else [tokens]
+        rows, many = listed(tokens)
         for row in rows:
             self._check(row)
         speech = []
@@ -329,8 +328,22 @@ class TasteTokenizer:
                 f"'{tokens.text[:40]}' has no voice: its speaker embedding is zero; "
                 "give one to what made it (speaker=), e.g. that of encoded speech"
             )
+        self.check_speaker(tokens.speaker, f"'{tokens.text[:40]}'")
         if tokens.codes is not None:
             self.check_codes(tokens.codes, f"'{tokens.text[:40]}'")
+
+    def check_speaker(self, speaker: np.ndarray, where: str) -> None:
+        """Refuse what is no speaker embedding of this tokenizer, for ``where``.
+
+        Raises:
+            ValueError: If its shape is not (speaker_dim,) or a value is not finite.
+        """
+        wanted = self.model.decoder.speaker_dim or len(speaker)
+        if speaker.shape != (wanted,) or not np.isfinite(speaker).all():
+            raise ValueError(
+                f"{where}: a speaker embedding of shape {speaker.shape}, expected "
+                f"{wanted} finite numbers; take the speaker of encoded speech"
+            )
 
     def check_codes(self, codes: np.ndarray, where: str) -> None:
         """Refuse what are no codes of this tokenizer.
@@ -373,15 +386,3 @@ def _default_sampling(unit_rate_hz: float) -> UnitSampling:
     if unit_rate_hz == RELEASED_UNIT_RATE_HZ:
         return UnitSampling()
     return UnitSampling(top_k=10, temperature=0.8, bounds="tokens")
-
-
-def _read_named(audio: Audio, sample_rate_hz: float, name: str) -> np.ndarray:
-    try:
-        wave = read_any(audio, sample_rate_hz, name)
-    except AudioError as error:
-        if name in error.detail:
-            raise
-        raise AudioError(error.reason, f"{name}: {error.detail}") from error
-    if not wave.any():
-        raise AudioError("silent", f"{name} is silent, every sample is 0; leave it out")
-    return wave

@@ -10,8 +10,9 @@ Source: TASTE (arXiv:2504.07053); one code vector a word.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import index as whole
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ PER_WORD = ("codes", "embeds", "times")
 OPTIONAL = ("codes", "embeds", "times")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TasteTokens:
     """Words of one utterance and how each was spoken.
 
@@ -93,6 +94,14 @@ class TasteTokens:
         """Return the number of words W."""
         return len(self.words)
 
+    def __repr__(self) -> str:
+        """Return the text, the number of words and the span; not the numbers."""
+        start_s, end_s = self.span_s
+        text = self.text if len(self.text) <= 60 else f"{self.text[:60]}..."
+        return (
+            f"TasteTokens({text!r}, {len(self)} words, {start_s:.2f} to {end_s:.2f} s)"
+        )
+
     def __eq__(self, other: object) -> bool:
         """Tell whether all parts are equal, bit by bit."""
         if not isinstance(other, TasteTokens):
@@ -114,13 +123,15 @@ class TasteTokens:
 
         Raises:
             IndexError: If there is no such word.
+            TypeError: If it is neither number nor range.
             ValueError: If the range has a step.
         """
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"word {index} of {len(self)}")
-            index %= len(self)
-            index = slice(index, index + 1)
+        if not isinstance(index, slice):
+            word = whole(index)
+            if not -len(self) <= word < len(self):
+                raise IndexError(f"word {word} of {len(self)}")
+            word %= len(self)
+            index = slice(word, word + 1)
         start, stop, step = index.indices(len(self))
         if step != 1:
             raise ValueError(f"words are cut out in order, without step {step}")
@@ -154,14 +165,16 @@ class TasteTokens:
         return self.span_s[1] if word == len(self) else float(self.times[word, 0])
 
     @staticmethod
-    def concatenate(parts: Sequence["TasteTokens"]) -> "TasteTokens":
+    def concatenate(parts: Iterable["TasteTokens"]) -> "TasteTokens":
         """Join utterances word by word; the first one's speaker is kept.
 
         Where a part does not begin where the one before ended, its times move.
 
         Raises:
+            TypeError: If a part is no ``TasteTokens``.
             ValueError: If there is no part, or parts are of different tokenizers.
         """
+        parts, _ = listed(parts)
         if not parts:
             raise ValueError("there is nothing to concatenate")
         first = parts[0]
@@ -194,6 +207,8 @@ class TasteTokens:
 
     def __add__(self, other: "TasteTokens") -> "TasteTokens":
         """Join two utterances; see ``concatenate``."""
+        if not isinstance(other, TasteTokens):
+            return NotImplemented
         return TasteTokens.concatenate([self, other])
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -236,21 +251,43 @@ class TasteTokens:
             raise ValueError(f"{path} holds no TASTE tokens: {error}") from error
         if header is None:
             raise ValueError(f"{path} holds no TASTE tokens: it has no '{FORMAT}'")
-        facts = json.loads(header)
-        if facts["version"] > VERSION:
-            raise ValueError(
-                f"{path} is of version {facts['version']}, this program knows up to "
-                f"{VERSION}; update espnet-taste"
-            )
         try:
+            facts = json.loads(header)
+            if facts["version"] > VERSION:
+                raise ValueError(
+                    f"it is of version {facts['version']}, this program knows up to "
+                    f"{VERSION}; update espnet-taste"
+                )
             return cls(
                 words=tuple(facts["words"]),
                 span_s=tuple(facts["span_s"]),
                 models=facts["models"],
                 **arrays,
             )
+        except KeyError as error:
+            raise ValueError(f"{path} holds no TASTE tokens: no {error}") from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def listed(
+    tokens: TasteTokens | Iterable[TasteTokens],
+) -> tuple[list[TasteTokens], bool]:
+    """Return utterances as a list, and whether they were more than a single one.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if isinstance(tokens, TasteTokens):
+        return [tokens], False
+    rows = list(tokens) if isinstance(tokens, Iterable) else [tokens]
+    for row in rows:
+        if not isinstance(row, TasteTokens):
+            raise TypeError(
+                f"expected TasteTokens or a list of them, got a {type(row).__name__}; "
+                "encode makes them of audio, TasteTokens.load reads a file of them"
+            )
+    return rows, True
 
 
 def require_same_tokenizer(

@@ -247,6 +247,14 @@ def test_a_moment_that_cannot_be_scored_is_named(
         lm.log_likelihood(speech, "localised", from_s=0.1)
 
 
+def test_every_item_has_its_moment_and_only_parts_have_one(lm, speech):
+    """A moment was passed over where everything is scored."""
+    with pytest.raises(ValueError, match="from_s: 'taste' scores the whole; leave it"):
+        lm.log_likelihood(speech, from_s=0.5)
+    with pytest.raises(ValueError, match="from_s: 2 items, but 1 moments"):
+        lm.log_likelihood([speech, speech], "localised", from_s=[0.1])
+
+
 def test_a_written_prompt_of_an_unspaced_script_has_a_word_a_sign(lm):
     prompt = lm._prompt("世界 ok")
 
@@ -294,10 +302,15 @@ def test_a_chat_is_answered(lm, speech):
         ([], "no message to answer"),
         ([{"role": "a"}], r"a role and a content, got \['role'\]"),
         ([{"role": "a", "content": "say <end> now"}], "contains '<end>'"),
+        ({"role": "a", "content": "x"}, "messages are a dict; give a list"),
+        ("hello", "messages are a str; give a list"),
+        (["hello"], "a role and a content, got 'h'"),
+        ([{"role": "a", "content": None}], "message holds a NoneType; give text"),
+        ([{"role": "a", "content": ["x", {}]}], "message holds a dict; give text"),
     ],
 )
 def test_chats_that_cannot_be_read_are_refused(lm, messages, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         lm.chat(messages)
 
 
@@ -347,6 +360,24 @@ def test_the_mean_latent_of_a_large_set_is_not_held_as_a_whole(lm, monkeypatch):
     assert len(seen) > 1 and sum(seen) == sum(map(len, train.values()))
     rows = torch.from_numpy(np.concatenate(list(train.values())))
     torch.testing.assert_close(mean, whole(rows).mean(0))
+
+
+@pytest.mark.parametrize("prompt", [3, noise(9), [3], iter("ab")])
+def test_what_is_no_prompt_is_named(lm, prompt):
+    with pytest.raises(TypeError, match="a prompt is a .*; give tokens of the token"):
+        lm.complete(prompt)
+
+
+def test_voices_and_seeds_are_checked(lm, speech):
+    found = lm.complete(speech, SHORT, seed=np.int64(3))
+    assert found == lm.complete(speech, SHORT, seed=3)
+    for voice in (np.ones(SPEAKER_DIM + 1), np.full(SPEAKER_DIM, np.nan)):
+        with pytest.raises(ValueError, match="^speaker: a speaker embedding of shape"):
+            lm.complete("one", SHORT, speaker=voice)
+    with pytest.raises(TypeError, match="give its .speaker"):
+        lm.complete("one", SHORT, speaker=speech)
+    with pytest.raises(TypeError, match="of them, got a str; encode makes them"):
+        lm.log_likelihood("one two")
 
 
 def test_a_latent_is_measured_against_the_mean_of_the_training_codes(lm):

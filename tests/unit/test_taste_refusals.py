@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_taste import noise, tiny_tokenizer
+from tiny_taste import SPEAKER_DIM, noise, tiny_tokenizer
 
 from espnet_taste.data.audio import AudioError
 
@@ -46,3 +46,36 @@ def test_batches_of_nothing_are_refused(tokenizer, tokens, size):
         tokenizer.encode([WAVE], ["a"], batch_size=size)
     with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {size}"):
         tokenizer.decode([tokens], batch_size=size)
+
+
+@pytest.mark.parametrize("thing", ["words", 3, None, [None], ["a.st"], np.ones((2, 2))])
+def test_only_tokens_are_decoded(tokenizer, thing):
+    with pytest.raises(TypeError, match="expected TasteTokens or a list of them, got"):
+        tokenizer.decode(thing)
+
+
+@pytest.mark.parametrize(
+    ("speaker", "shape"),
+    [
+        (np.ones(SPEAKER_DIM + 1, np.float32), r"\(5,\)"),
+        (np.ones((1, SPEAKER_DIM), np.float32), r"\(1, 4\)"),
+        (np.full(SPEAKER_DIM, np.nan, np.float32), r"\(4,\)"),
+    ],
+)
+def test_a_voice_that_is_none_is_refused(tokenizer, tokens, speaker, shape):
+    """NaN gave audio of NaN."""
+    message = f"'one two': a speaker embedding of shape {shape}, expected 4 finite"
+    with pytest.raises(ValueError, match=message):
+        tokenizer.decode([tokens, replace(tokens, speaker=speaker)])
+
+
+def test_integers_of_numpy_are_seeds(tokenizer, tokens):
+    by_numpy = tokenizer.decode(tokens, seed=np.int64(3))
+
+    assert np.array_equal(by_numpy.audio, tokenizer.decode(tokens, seed=3).audio)
+
+
+def test_folders_for_speech_are_made(tokenizer, tokens, tmp_path):
+    tokenizer.decode(tokens).save(tmp_path / "new" / "a.wav")
+
+    assert (tmp_path / "new" / "a.wav").is_file()

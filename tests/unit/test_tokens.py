@@ -104,6 +104,26 @@ def test_no_step_and_no_word_beyond():
         make()[3]
 
 
+def test_a_word_is_a_number_or_a_range():
+    assert make()[np.int64(1)] == make()[1]
+    for index in ("w1", [0, 1], 1.0):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            make()[index]
+
+
+def test_only_tokens_are_joined():
+    assert TasteTokens.concatenate(make()[word] for word in range(3)) == make()
+    with pytest.raises(TypeError, match="unsupported operand"):
+        make() + "w3"
+    with pytest.raises(TypeError, match="list of them, got a NoneType"):
+        TasteTokens.concatenate([make(), None])
+
+
+def test_a_value_prints_as_its_words():
+    assert repr(make()) == "TasteTokens('w0 w1 w2', 3 words, 0.50 to 2.50 s)"
+    assert "www...', 1 words" in repr(make((1,), words=("w" * 90,)))
+
+
 @pytest.mark.parametrize("codes", [True, False])
 def test_a_file_gives_back_every_bit(tmp_path, codes):
     tokens = make(codes=codes, words=("déjà", "vu", "日"))
@@ -136,6 +156,10 @@ def test_contradictions_and_later_versions_of_a_file_are_named(tmp_path):
     save_file(arrays, path, metadata={FORMAT: json.dumps(facts)})
     with pytest.raises(ValueError, match=r"a\.safetensors: 1 words, but 3 rows"):
         TasteTokens.load(path)
+    for broken, words in ({"version": 1}, "no 'words'"), ([], "a.safetensors: "):
+        save_file(arrays, path, metadata={FORMAT: json.dumps(broken)})
+        with pytest.raises(ValueError, match=words):
+            TasteTokens.load(path)
     facts["version"] = 2
     save_file(arrays, path, metadata={FORMAT: json.dumps(facts)})
     with pytest.raises(ValueError, match="version 2, this program knows up to 1"):
