@@ -3,9 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import nn
 
-from espnet_taste.tasks.base import TasteTask
+from espnet_taste.tasks.base import TasteTask, WarmupCosineLR
 
 
 @pytest.fixture
@@ -58,3 +59,25 @@ def test_misspelt_options_are_named(model, change, message):
 
     with pytest.raises(ValueError, match=message):
         TasteTask.build_optimizers(args, model)
+
+
+def test_the_rate_grows_to_its_peak_and_falls_by_half_a_cosine_to_its_floor(model):
+    groups = [
+        {"params": [model["aggregator"].weight], "lr": 1.0},
+        {"params": [model["decoder"].weight], "lr": 0.1},
+    ]
+    optimizer = torch.optim.SGD(groups)
+    scheduler = WarmupCosineLR(optimizer, total_steps=12, warmup_steps=4, floor=0.2)
+
+    rates = []
+    for _ in range(15):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+
+    peak, other = zip(*rates)
+    assert peak[:5] == pytest.approx((0.25, 0.5, 0.75, 1.0, 1.0))
+    assert peak[8] == pytest.approx(0.6)  # half-way, between peak and floor
+    assert peak[6] + peak[10] == pytest.approx(1.2) and peak[6] > 0.8
+    assert peak[12:] == pytest.approx((0.2, 0.2, 0.2))
+    assert other == pytest.approx([0.1 * rate for rate in peak])

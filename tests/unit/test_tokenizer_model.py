@@ -225,6 +225,15 @@ def test_the_commitment_weight_grows_from_zero():
         torch.testing.assert_close(gap, expected * stats["loss_commitment"])
 
 
+def test_validation_is_no_step():
+    model = build("rvq").eval()
+
+    model(**batch())
+    assert int(model.num_steps) == 0
+    model.train()(**batch())
+    assert int(model.num_steps) == 1
+
+
 def test_a_sub_stage_goes_on_with_the_whole_decoder(tmp_path):
     """Reference defect C21: its list of what to load lacks embeddings and fusion."""
     source, target = build("text"), build("rvq")
