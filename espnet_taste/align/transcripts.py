@@ -1,5 +1,6 @@
 """Transcripts for corpora that have none, from a Whisper model."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,12 +9,21 @@ import numpy as np
 from espnet_taste.align.whisper_dtw import WholeWhisper
 from espnet_taste.types import SAMPLE_RATE_HZ
 
+# What transformers says of the calls that its own Whisper makes. Its prefix has no
+# padding that a mask could hide.
+_OWN_CALLS = ("generation-related arguments", "attention mask is not set with a batch")
+
+
+def _concerns_caller(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in _OWN_CALLS)
+
 
 class WhisperTranscriber(WholeWhisper):
     """Writes down what is said, in batches, by greedy search; see ``WholeWhisper``."""
 
     def _build(self, *parts: Any) -> None:
         super()._build(*parts)
+        logging.getLogger("transformers.generation.utils").addFilter(_concerns_caller)
         self.options = {"num_beams": 1, "do_sample": False}
         if getattr(self.whisper.generation_config, "is_multilingual", False):
             self.options |= {"language": self.language, "task": self.task}

@@ -9,6 +9,7 @@ Symbols: N samples, W words, T pitch frames.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
@@ -205,7 +206,10 @@ def harvest(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ModuleNotFoundError: If pyworld is not installed; holds the install command.
     """
     try:
-        import pyworld
+        with warnings.catch_warnings():
+            # Of how pyworld finds its own version.
+            warnings.filterwarnings("ignore", "pkg_resources is deprecated")
+            import pyworld
     except ModuleNotFoundError as error:
         # A package that is there but lacks one of its own is another fault.
         if error.name != "pyworld":

@@ -98,9 +98,8 @@ class TasteTokens:
         """Return the text, the number of words and the span; not the numbers."""
         start_s, end_s = self.span_s
         text = self.text if len(self.text) <= 60 else f"{self.text[:60]}..."
-        return (
-            f"TasteTokens({text!r}, {len(self)} words, {start_s:.2f} to {end_s:.2f} s)"
-        )
+        span = f", {start_s:.2f} to {end_s:.2f} s" if end_s > start_s else ""
+        return f"TasteTokens({text!r}, {len(self)} words{span})"
 
     def __eq__(self, other: object) -> bool:
         """Tell whether all parts are equal, bit by bit."""

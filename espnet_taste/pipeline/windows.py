@@ -67,7 +67,7 @@ def plan_windows(
         if stop <= start:
             raise ValueError(
                 f"word {start} lasts from {starts[start]:.1f} to {ends[start]:.1f} s, "
-                f"longer than a window of {window_s:g} s"
+                f"longer than a window of {window_s:g} s; is this its transcript?"
             )
         windows.append(Window(first, start, stop, last, (begin_s, end_s)))
         start = stop

@@ -8,6 +8,7 @@ Source: LoRA (arXiv:2106.09685); TASTE (arXiv:2504.07053), spoken LM: rank 64, a
 128, dropout 0.05.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,16 @@ def attach_lora(
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(llm, config)
+    with _without_peft_warnings():
+        return get_peft_model(llm, config)
+
+
+@contextmanager
+def _without_peft_warnings() -> Iterator[None]:
+    """Hide what transformers tells peft, which no user of it can change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
 
 
 def _output_name(llm: PreTrainedModel) -> str:
@@ -165,7 +175,8 @@ def load_lora(
     """
     if not (Path(folder) / "adapter_config.json").is_file():
         raise FileNotFoundError(f"{folder}: no adapter_config.json; not a peft folder")
-    return PeftModel.from_pretrained(llm, str(folder), is_trainable=trainable)
+    with _without_peft_warnings():
+        return PeftModel.from_pretrained(llm, str(folder), is_trainable=trainable)
 
 
 def merge_lora(llm: PeftModel) -> PreTrainedModel:

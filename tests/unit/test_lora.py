@@ -65,6 +65,13 @@ def test_layers_can_be_chosen():
     assert adapted_layers(make_adapted(targets=["q_proj"])) == {"q_proj"}
 
 
+def test_adapters_are_put_on_and_loaded_without_warnings(tmp_path, recwarn):
+    save_lora(make_adapted(), tmp_path)
+    load_lora(make_llm(), tmp_path)
+
+    assert not [w for w in recwarn if issubclass(w.category, FutureWarning)]
+
+
 def test_new_adapters_change_nothing():
     """Reference defect C6: the zeros of a new adapter are overwritten by noise."""
     llm = make_llm()

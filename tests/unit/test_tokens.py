@@ -121,6 +121,7 @@ def test_only_tokens_are_joined():
 
 def test_a_value_prints_as_its_words():
     assert repr(make()) == "TasteTokens('w0 w1 w2', 3 words, 0.50 to 2.50 s)"
+    assert repr(make(span=(0.0, 0.0))) == "TasteTokens('w0 w1 w2', 3 words)"
     assert "www...', 1 words" in repr(make((1,), words=("w" * 90,)))
 
 

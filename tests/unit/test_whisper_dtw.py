@@ -1,5 +1,6 @@
 """Whisper alignment: the picture made of attention, and a tiny model end to end."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,6 +187,23 @@ def test_transcripts_hold_no_line_breaks_and_come_one_an_audio(tiny):
     assert len(texts) == 3 and not any("\n" in text for text in texts)
     alone = [transcriber.transcribe([audio])[0] for audio in audios]
     assert alone == texts
+
+
+def test_transformers_does_not_complain_of_its_own_calls(tiny):
+    logger = logging.getLogger("transformers.generation.utils")
+    logger.warning_once.cache_clear()  # each is said once a process
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    try:
+        audios = [noise(4000), noise(16000, seed=1)]
+        transcripts.WhisperTranscriber("tiny").transcribe(audios)
+        logger.warning("of something else")
+    finally:
+        logger.removeHandler(handler)
+
+    assert [record.getMessage() for record in records] == ["of something else"]
 
 
 SPEECH = Path(__file__).parents[3] / "shared" / "data" / "librispeech_excerpts" / "test"
