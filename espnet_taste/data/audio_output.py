@@ -13,6 +13,8 @@ import soundfile
 from espnet_taste.data.kaldi import atomic_write, check_key, write_table
 from espnet_taste.data.utterances import in_batches
 
+logger = logging.getLogger(__name__)
+
 # What a file name cannot hold, and what marks it there; all else stays as it is.
 QUOTED = str.maketrans({"/": "%2F", "%": "%25", "\0": "%00"})
 
@@ -98,7 +100,7 @@ class AudioOutput:
         for number, batch in enumerate(todo, start=1):
             for key, result in zip(batch, source(batch), strict=True):
                 self.write(key, result.audio, result.sample_rate_hz, result.facts)
-            logging.info(f"{number}/{len(todo)} batches of audio")
+            logger.info(f"{number}/{len(todo)} batches of audio")
         self.close(keys)
 
     def close(self, keys: Iterable[str]) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 from espnet_taste.data.model_zoo import download_packed
 from espnet_taste.types import SAMPLE_RATE_HZ
 
+logger = logging.getLogger(__name__)
+
 ROLES = ("asr_train_config", "asr_model_file")  # in a pack
 BEAM_SIZE = 10  # half of ESPnet's default
 CTC_WEIGHT = 0.3  # in the beam search of a model that has CTC, as in ESPnet's recipes
@@ -162,7 +164,7 @@ def _open_search(
     """Open ESPnet's beam search, which loads the model again."""
     from espnet2.bin.asr_inference import Speech2Text
 
-    logging.info(f"{config}: transcripts come from a beam of {beam_size}")
+    logger.info(f"{config}: transcripts come from a beam of {beam_size}")
     return Speech2Text(
         config, model_file, device=device, beam_size=beam_size, ctc_weight=ctc_weight
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from espnet_taste.data.kaldi import atomic_write
 
+logger = logging.getLogger(__name__)
+
 
 class ExclusionError(ValueError):
     """An utterance that cannot be used.
@@ -86,7 +88,7 @@ class Journal:
         data = self.path.read_bytes()
         complete = data.rfind(b"\n") + 1
         if complete < len(data):
-            logging.warning(f"{self.path}: dropped a last line that was cut short")
+            logger.warning(f"{self.path}: dropped a last line that was cut short")
             with self.path.open("r+b") as stream:
                 stream.truncate(complete)
         # Not splitlines: a detail may hold one of the separators that it knows.

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 
 def parse_row(line: str, where: str, fields: Sequence[str]) -> dict[str, Any]:
     """Parse one line and check that it is an object with the named fields.
@@ -93,7 +95,7 @@ class ResumableLines:
         content = self.path.read_bytes()
         whole, newline, rest = content.rpartition(b"\n")
         if rest:
-            logging.warning(
+            logger.warning(
                 "%s: dropping the broken last line (%d bytes) a killed writer left",
                 self.path,
                 len(rest),

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+logger = logging.getLogger(__name__)
+
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # Any of them multiplies bfloat16: x86 (AMX, AVX-512, AVX10.2), then ARM.
 CPU_CAPABILITIES = ("amx_bf16", "avx512_bf16", "avx10_2", "bf16")
@@ -74,6 +76,6 @@ def autocast(
 
 @functools.cache
 def _tell_of_float32(device_type: str) -> None:
-    logging.info(
+    logger.info(
         f"this {device_type} has no instructions for bfloat16: computing in float32"
     )

@@ -33,6 +33,8 @@ from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.units.speakers import open_speaker_encoder
 from espnet_taste.words import TokenizedWords, encode_words, space_signs, split_words
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class _Heard:
@@ -139,7 +141,7 @@ class TasteEncoder:
         if not words:
             raise ValueError(f"{name}: no word was heard; give its text")
         if not was_heard:
-            logging.warning(
+            logger.warning(
                 f"{name}: no word was heard; those of its text are taken to be spread "
                 "evenly over it, and no times are told"
             )
@@ -235,7 +237,7 @@ class TasteEncoder:
             return self.listener.word_times(keys, wave, words)
         except AlignmentError as error:
             text = " ".join(words)[:40]
-            logging.warning(f"no word times for '{text}': {error}")
+            logger.warning(f"no word times for '{text}': {error}")
             return None
 
     @cached_property
@@ -373,9 +375,9 @@ def _spread(
     try:
         times = uniform_times(len(words), duration_s).times
     except AlignmentError:
-        logging.warning(f"left out what was heard in {duration_s:.2f} s, '{text}'")
+        logger.warning(f"left out what was heard in {duration_s:.2f} s, '{text}'")
         return [], np.zeros((0, 2), np.float32)
-    logging.warning(f"the words of '{text}' are taken to be spread evenly: {error}")
+    logger.warning(f"the words of '{text}' are taken to be spread evenly: {error}")
     return words, times
 
 

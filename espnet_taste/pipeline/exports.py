@@ -15,6 +15,8 @@ from espnet_taste.data.kaldi import ArkWriter, atomic_write, write_table
 from espnet_taste.pipeline.interchange import ARRAYS, TokenFile, to_row
 from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
 
+logger = logging.getLogger(__name__)
+
 
 def export_kaldi(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
     """Write arks, ``text`` and ``models.json``; a killed run goes on.
@@ -43,7 +45,7 @@ def export_kaldi(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
         writer.close()
     untimed = len(keys) - len(writers["times"].done)
     if untimed:
-        logging.warning(f"{untimed} of {len(keys)} utterances have no word times")
+        logger.warning(f"{untimed} of {len(keys)} utterances have no word times")
     write_table(folder / "text", text)
     _write_json(folder / "models.json", dict(first.models))
 

@@ -32,6 +32,8 @@ from espnet_taste.units.campplus import FILE_NAMES
 from espnet_taste.weights.cache import cache_root, locked
 from espnet_taste.weights.hub import HubMiss, download_file, first_line
 
+logger = logging.getLogger(__name__)
+
 RELEASED = "MediaTek-Research/Llama-1B-TASTE-V0"
 RELEASED_WHISPER = "distil-whisper/distil-large-v3"
 UNIT_RATE_HZ = 50.0
@@ -132,7 +134,7 @@ def find_released(
     target = root / "converted" / name
     with locked(root, name):
         if not target.is_dir():
-            logging.info(f"converting {folder} to {target}")
+            logger.info(f"converting {folder} to {target}")
             options = Options(backbone or Backbone())
             convert(folder, target, to="espnet_taste", options=options)
     return target

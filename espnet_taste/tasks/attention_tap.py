@@ -5,15 +5,20 @@ after a forward pass. This parameter-free subclass is that door: it computes
 anything only while somebody listens.
 """
 
+import io
+from contextlib import redirect_stderr
 from typing import Any
 
 import torch
-from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
-    MultiHeadedAttention,
-)
 from torch import Tensor, nn
 
 from espnet_taste.layers.word_pooling import pool_words
+
+# ESPnet prints here that flash_attn, which nothing of ours uses, is not there.
+with redirect_stderr(io.StringIO()):
+    from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+        MultiHeadedAttention,
+    )
 
 
 class AttentionTap(MultiHeadedAttention):

@@ -16,6 +16,8 @@ import yaml
 
 from espnet_taste.tasks.checkpointing import TasteESPnetModel, load_weights
 
+logger = logging.getLogger(__name__)
+
 
 class ModelBuilder(ABC):
     """Builds the models of one task."""
@@ -147,4 +149,4 @@ def record_frozen_weights(args: Any, names: list[str]) -> None:
                 f"the weights '{name}' found here have sha256 {found[:12]}..., this "
                 f"model was trained on {noted[:12]}...; fetch the right ones"
             )
-        logging.info(f"frozen weights {name}: sha256 {found}")
+        logger.info(f"frozen weights {name}: sha256 {found}")

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from espnet_taste.layers.precision import usable_dtype
 
+logger = logging.getLogger(__name__)
+
 
 class TasteESPnetModel(AbsESPnetModel):
     """Base of our ESPnet models: frozen parts are neither saved nor up-cast.
@@ -166,7 +168,7 @@ def load_weights(
     if lines:
         raise ValueError(f"{path} does not fit this model; " + "; ".join(lines))
     model.load_state_dict({**wanted, **state}, strict=False)
-    logging.info(f"loaded {len(state)} tensors from {path}")
+    logger.info(f"loaded {len(state)} tensors from {path}")
 
 
 def _has_nan(tensor: Tensor) -> bool:
@@ -246,7 +248,7 @@ def repair_after_kill(
         return
     epoch_file = output_dir / f"{epoch}epoch.pth"
     if not epoch_file.exists():
-        logging.warning(f"{epoch_file} was lost in a kill; written again")
+        logger.warning(f"{epoch_file} was lost in a kill; written again")
         with atomic_torch_save():
             torch.save(states["model"], epoch_file)
     _link(output_dir / "latest.pth", epoch_file.name)

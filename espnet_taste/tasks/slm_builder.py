@@ -25,6 +25,8 @@ from espnet_taste.tasks.slm_model import TasteSpokenLMModel
 from espnet_taste.tasks.tokenizer_builder import build_part
 from espnet_taste.tokenizer.contracts import AbsQuantizer
 
+logger = logging.getLogger(__name__)
+
 
 class SpokenLMBuilder(ModelBuilder):
     """Builds spoken LMs around the quantizer of a speech tokenizer."""
@@ -96,7 +98,7 @@ def load_quantizer(quantizer: AbsQuantizer, path: str) -> None:
         quantizer.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} does not hold this quantizer: {error}") from error
-    logging.info(f"loaded the quantizer of {path}")
+    logger.info(f"loaded the quantizer of {path}")
 
 
 def end_symbol(llm: str) -> int:

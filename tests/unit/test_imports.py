@@ -101,6 +101,7 @@ def test_using_a_model_does_not_wait_for_the_base_of_espnets_tasks(module):
         check=True,
         timeout=120,
     )
+    assert result.stderr == ""
     loaded = result.stdout.split()
     assert "espnet2.train.class_choices" in loaded
     assert {"espnet2.tasks.abs_task", "espnet2.train.trainer"}.isdisjoint(loaded)
