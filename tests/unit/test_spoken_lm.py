@@ -5,75 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_slm import VOCAB_SIZE, make_llm
-from tiny_taste import SPEAKER_DIM, WIDTH, letters, noise, tiny_tokenizer
+from tiny_spoken_lm import TEXTS, Letters, tiny_spoken_lm
+from tiny_taste import SPEAKER_DIM, letters, noise
 
-from espnet_taste.data.collate import SpokenLMCollate
-from espnet_taste.data.preprocessor import SpokenLMPreprocessor
 from espnet_taste.pipeline import slm as slm_module
 from espnet_taste.pipeline.scoring import ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
-from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.conventions import CONVENTIONS
 from espnet_taste.slm.generation import CompletionSettings
-from espnet_taste.slm.model import SpokenLM
 from espnet_taste.slm.vocabulary import build_vocabulary
-from espnet_taste.tasks.slm_model import TasteSpokenLMModel
 
-PIECES = [" ka", "lo", " mi.", "s", " tu"]
-TEXTS = [PIECES[index % len(PIECES)] for index in range(VOCAB_SIZE)]
 SHORT = CompletionSettings(extra_words=2, max_words=4, max_tokens=20)
-
-
-class Letters:
-    """A text tokenizer of the LLM: a token a letter, with a chat template."""
-
-    class tokenizer:
-        chat_template = "yes"
-        all_special_tokens = ["<end>"]
-
-        @staticmethod
-        def apply_chat_template(messages, tokenize, add_generation_prompt):
-            turns = [f"{m['role']}:{m['content']};" for m in messages]
-            return "".join(turns) + "you:"
-
-        @staticmethod
-        def encode(text, add_special_tokens):
-            return [2 + ord(letter) % (VOCAB_SIZE - 2) for letter in text]
-
-    @staticmethod
-    def encode(text):
-        return [2 + ord(letter) % (VOCAB_SIZE - 2) for letter in text.strip()]
-
-    @staticmethod
-    def decode(tokens):
-        return "".join(TEXTS[token] for token in tokens)
 
 
 @pytest.fixture(scope="module")
 def lm():
-    tokenizer = tiny_tokenizer()
-    slm = SpokenLM(
-        make_llm(),
-        tokenizer.model.quantizer,
-        WIDTH,
-        lora={"r": 2, "alpha": 4, "dropout": 0.0},
-    )
-    torch.manual_seed(3)
-    with torch.no_grad():
-        slm.fusion.weights.zero_()
-        torch.nn.init.normal_(slm.pad_taste)
-    inference = SpokenLMInference.__new__(SpokenLMInference)
-    inference.device = torch.device("cpu")
-    inference.model = TasteSpokenLMModel(slm).eval()
-    inference.slm = slm
-    inference.preprocess = SpokenLMPreprocessor(Letters.encode)
-    inference.collate = SpokenLMCollate(slm.delay, slm.delay_level)
-    inference.text = Letters
-    inference.vocabulary = build_vocabulary(TEXTS)
-    return TasteSpokenLM(inference, tokenizer)
+    return tiny_spoken_lm()
 
 
 @pytest.fixture(scope="module")
