@@ -138,8 +138,6 @@ class TasteTokenizer:
         vocoder = reconstructor.synthesize.vocoder
         return TasteTokenizer(reconstructor.tokenizer, vocoder, **options)
 
-    # --- encoding -------------------------------------------------------------
-
     def encode(
         self,
         audio: Audio | Sequence[Audio],
@@ -199,8 +197,6 @@ class TasteTokenizer:
                 waves[place], texts[place], batch_size, names[place]
             )
         return results if many else results[0]
-
-    # --- decoding -------------------------------------------------------------
 
     @torch.no_grad()
     def decode(
@@ -301,11 +297,25 @@ class TasteTokenizer:
         text: str | Sequence[str | None] | None = None,
         **options: Any,
     ) -> Speech | list[Speech]:
-        """Encode and decode; see both for the arguments."""
-        sample_rate_hz = options.pop("sample_rate_hz", SAMPLE_RATE_HZ)
+        """Encode and decode.
+
+        Args:
+            audio: As for ``encode``.
+            text: As for ``encode``.
+            options: ``sample_rate_hz`` of ``encode``, ``seed`` and ``sampling`` of
+                ``decode``, ``batch_size`` of both.
+
+        Returns:
+            One value for one recording, a list for a list.
+
+        Raises:
+            AudioError, TypeError, ValueError: As ``encode`` and ``decode``.
+        """
+        names = {"sample_rate_hz", "batch_size"} & options.keys()
         tokens = self.encode(
-            audio, text, sample_rate_hz=sample_rate_hz, word_times=False
+            audio, text, word_times=False, **{name: options[name] for name in names}
         )
+        options.pop("sample_rate_hz", None)
         return self.decode(tokens, **options)
 
     def embed(self, codes: np.ndarray) -> np.ndarray:

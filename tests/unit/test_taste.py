@@ -387,6 +387,24 @@ def test_other_types_are_named():
         tiny_tokenizer(dtype="float8")
 
 
+def test_a_reconstruction_has_its_batch_size_in_both_directions(monkeypatch):
+    tokenizer = tiny_tokenizer()
+    seen = {}
+    for name in ("encode", "decode"):
+        done = getattr(tokenizer, name)
+        monkeypatch.setattr(
+            tokenizer,
+            name,
+            lambda *a, name=name, done=done, **k: seen.update({name: k})
+            or done(*a, **k),
+        )
+
+    tokenizer.reconstruct(WAVES[0], TEXTS[0], batch_size=3, seed=4)
+
+    assert seen["encode"] == {"word_times": False, "batch_size": 3}
+    assert seen["decode"] == {"batch_size": 3, "seed": 4}
+
+
 def test_speech_is_saved(tmp_path):
     import soundfile
 
