@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +197,7 @@ def read_textgrid(path: str | Path) -> dict[str, list[Interval]]:
         raise ValueError(f"{path}: the TextGrid ends too early") from error
 
 
-def _read_tiers(values, num_tiers: int) -> dict[str, list[Interval]]:
+def _read_tiers(values: Iterator[str], num_tiers: int) -> dict[str, list[Interval]]:
     """Read tiers from the values of a TextGrid; point tiers are skipped over."""
     tiers: dict[str, list[Interval]] = {}
     for _ in range(num_tiers):

@@ -34,6 +34,7 @@ from espnet_taste.bin.token_work import (
 
 if TYPE_CHECKING:
     from espnet_taste.pipeline.edit_list import EditOrder
+    from espnet_taste.pipeline.speech import Speech
     from espnet_taste.pipeline.tokens import TasteTokens
 
 # Options that one edit would pass over in silence.
@@ -215,7 +216,7 @@ def open_utterances(
     return tokens
 
 
-def _write_wav(path: Path, speech) -> None:
+def _write_wav(path: Path, speech: "Speech") -> None:
     import soundfile
 
     from espnet_taste.data.kaldi import atomic_write

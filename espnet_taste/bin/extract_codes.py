@@ -9,10 +9,14 @@ seconds, codes.
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet_taste.bin.command import run_command, utterance_parser
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -57,8 +61,10 @@ def extract(args: argparse.Namespace) -> None:
     write_readable_table(args, keys, codes)
 
 
-def write_readable_table(args: argparse.Namespace, keys: Sequence[str], codes) -> None:
-    """Write ``codes.tsv``; times are empty if the set has none."""
+def write_readable_table(
+    args: argparse.Namespace, keys: Sequence[str], codes: "Mapping[str, np.ndarray]"
+) -> None:
+    """Write ``codes.tsv`` of codes (W, Q) by key; times are empty if there are none."""
     from espnet_taste.data.kaldi import atomic_write, read_scp_arrays, read_table
     from espnet_taste.words import split_words
 

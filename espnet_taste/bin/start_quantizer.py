@@ -12,8 +12,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet_taste.bin.command import run_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from espnet_taste.pipeline.tokenizer import TokenizerInference
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -91,7 +97,9 @@ def next_training(config: Path, before: argparse.Namespace) -> argparse.Namespac
     )
 
 
-def collect_features(before, args: argparse.Namespace):
+def collect_features(
+    before: "TokenizerInference", args: argparse.Namespace
+) -> "Tensor":
     """Return one feature a word of a random part of the training set, (N, D)."""
     import numpy as np
     import torch

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet_taste.bin.command import check_device
 from espnet_taste.bin.progress import progress
@@ -29,6 +30,9 @@ from espnet_taste.data.exclusions import (
     write_outcome,
 )
 from espnet_taste.data.kaldi import find_file, read_table, write_table
+
+if TYPE_CHECKING:
+    from espnet_taste.pipeline.listening import Transcriber
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -74,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_transcriber(args: argparse.Namespace):
+def build_transcriber(args: argparse.Namespace) -> "Transcriber":
     """Make an object with ``transcribe(audios) -> texts`` from the options."""
     if args.asr_tag is not None or args.asr_config is not None:
         from espnet_taste.data.espnet_asr import load_espnet_asr
@@ -119,7 +123,11 @@ def transcribe(args: argparse.Namespace) -> None:
 
 
 def _transcribe_batch(
-    keys: Sequence[str], data: DataDir, transcriber, journal: Journal, limits: Limits
+    keys: Sequence[str],
+    data: DataDir,
+    transcriber: "Transcriber",
+    journal: Journal,
+    limits: Limits,
 ) -> None:
     """Transcribe some utterances and note each of them."""
     audios = {}

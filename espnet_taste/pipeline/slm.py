@@ -3,9 +3,10 @@
 Symbols: B batch, W words, Q codebooks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -280,10 +281,16 @@ class CodedUtterances:
     Args:
         data_dir: Folder of the alignment stage.
         codes_dir: Folder of the stage extract_codes.
-        preprocess: The spoken LM's preprocessor.
+        preprocess: The spoken LM's preprocessor, from key and ``text`` and ``codes``
+            (W, Q) to the arrays of an utterance.
     """
 
-    def __init__(self, data_dir: Path, codes_dir: Path, preprocess):
+    def __init__(
+        self,
+        data_dir: Path,
+        codes_dir: Path,
+        preprocess: Callable[[str, dict[str, Any]], dict[str, np.ndarray]],
+    ):
         self.text = read_table(Path(data_dir) / "text")
         self.codes = read_scp_arrays(Path(codes_dir) / "codes.scp")
         self.preprocess = preprocess

@@ -277,6 +277,7 @@ class SpokenLM(nn.Module):
 
         Args:
             inputs: (B, N, H), in the LLM's dtype.
+            llm: Another one of the same width; None for our own.
 
         Returns:
             Last hidden states after the final norm, (B, N, H), in the LLM's dtype.

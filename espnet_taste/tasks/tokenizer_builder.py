@@ -14,6 +14,7 @@ from espnet_taste.tasks.building import (
     record_frozen_weights,
 )
 from espnet_taste.tasks.choices import (
+    CaseBlindChoices,
     aggregator_choices,
     decoder_choices,
     encoder_choices,
@@ -103,7 +104,9 @@ def build_encoder(config: Path, whisper: str) -> AbsEncoder:
     return encoder.eval()
 
 
-def build_part(args: argparse.Namespace, choices, **defaults: object) -> object | None:
+def build_part(
+    args: argparse.Namespace, choices: CaseBlindChoices, **defaults: object
+) -> object | None:
     """Build one part from ``<name>`` and ``<name>_conf``; None if left out.
 
     Defaults that the class takes and the YAML does not set are filled in.

