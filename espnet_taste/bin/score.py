@@ -23,8 +23,13 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from espnet_taste.bin.judging import add_judge, open_judge
 from espnet_taste.types import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from espnet_taste.eval.audio_scores import Listener
 
 # What every kind cannot do without, beside the options required of all.
 REQUIRED = {
@@ -77,14 +82,7 @@ def _add_audio_options(group: argparse._ArgumentGroup) -> None:
         type=Path,
         help="judge.jsonl of the original audio, shared by all systems",
     )
-    group.add_argument("--judge", default="Systran/faster-whisper-base")
-    group.add_argument("--language", default="en", help="'none' lets the judge guess")
-    group.add_argument(
-        "--spell_numbers",
-        choices=("true", "false"),
-        default="true",
-        help="forbid the judge digits; false if the references hold digits",
-    )
+    add_judge(group)
     group.add_argument(
         "--judge_compute_type", default="int8", help="CTranslate2 type, or float32"
     )
@@ -177,27 +175,15 @@ def _score_audio(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
     }
 
 
-def _build_listener(args: argparse.Namespace, *, needs_speaker: bool):
+def _build_listener(args: argparse.Namespace, *, needs_speaker: bool) -> "Listener":
     """Load the judge and, where outputs are compared, the speaker encoder."""
-    from espnet_taste.eval.asr_judge import JudgeOptions, WhisperJudge
     from espnet_taste.eval.audio_scores import Listener
-    from espnet_taste.weights import fingerprint, resolve
 
-    folder = resolve(args.judge)
-    options = JudgeOptions(
-        language=None if args.language == "none" else args.language,
-        spell_numbers=args.spell_numbers == "true",
-        compute_type=args.judge_compute_type,
-    )
-    judge = WhisperJudge(
-        folder,
-        f"{args.judge}@{fingerprint(folder)[:12]}",
-        options,
-        num_threads=args.judge_threads,
-    )
+    judge = open_judge(args, args.judge_compute_type, args.judge_threads)
     embed = _no_speaker
     if needs_speaker:
         from espnet_taste.units.speaker import SpeakerEncoder
+        from espnet_taste.weights import resolve
 
         embed = SpeakerEncoder.load(resolve(args.speaker_encoder)).embed
     return Listener(judge, args.output_dir / "judge.jsonl", args.reference_cache, embed)

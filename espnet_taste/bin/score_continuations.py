@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_taste.bin.command import run_command
+from espnet_taste.bin.judging import add_judge, open_judge
 
 DEFAULT_MOS = "distillmos"
 PUBLISHED = ("GenPPL", "GPT-4o (1-5)", "UTMOS", "human MOS")
@@ -39,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--llm", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="judges the text"
     )
-    _add_judge_options(parser)
+    add_judge(parser)
     parser.add_argument(
         "--mos",
         nargs="*",
@@ -59,18 +60,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=16, help="texts at once")
     parser.add_argument("--device", default="cpu")
     return parser
-
-
-def _add_judge_options(parser: argparse.ArgumentParser) -> None:
-    """Add who listens, and what it is told; the same as of espnet_taste.bin.score."""
-    parser.add_argument("--judge", default="Systran/faster-whisper-base")
-    parser.add_argument("--language", default="en", help="'none' lets the judge guess")
-    parser.add_argument(
-        "--spell_numbers",
-        choices=("true", "false"),
-        default="true",
-        help="forbid the judge digits",
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -168,16 +157,10 @@ def hear(args: argparse.Namespace) -> tuple[dict[str, str], str]:
     """Let the judge write down all recordings."""
     from espnet_taste.bin.progress import progress
     from espnet_taste.data.kaldi import read_table
-    from espnet_taste.eval.asr_judge import JudgeOptions, WhisperJudge, judge_all
+    from espnet_taste.eval.asr_judge import judge_all
     from espnet_taste.eval.audio_scores import AudioSet
-    from espnet_taste.weights import fingerprint, resolve
 
-    folder = resolve(args.judge)
-    options = JudgeOptions(
-        language=None if args.language == "none" else args.language,
-        spell_numbers=args.spell_numbers == "true",
-    )
-    judge = WhisperJudge(folder, f"{args.judge}@{fingerprint(folder)[:12]}", options)
+    judge = open_judge(args)
     audio = AudioSet(read_table(args.wav_scp), args.wav_scp.parent)
     signals = ((key, audio.read(key)) for key in progress(list(audio.wavs), "listen"))
     args.output_dir.mkdir(parents=True, exist_ok=True)

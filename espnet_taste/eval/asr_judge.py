@@ -27,7 +27,6 @@ from espnet_taste.eval.json_lines import ResumableLines
 from espnet_taste.eval.packages import require
 from espnet_taste.types import SAMPLE_RATE_HZ
 
-DEFAULT_JUDGE = "Systran/faster-whisper-base"
 # Part of the judge's name: raise it when a decoding option below changes.
 PROTOCOL = "greedy-1"
 # A window may hold 30 s; fast speech needs some 10 tokens a second.

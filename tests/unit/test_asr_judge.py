@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet_taste.bin.judging import DEFAULT_JUDGE
 from espnet_taste.eval.asr_judge import (
-    DEFAULT_JUDGE,
     JudgeCache,
     JudgeOptions,
     Transcript,

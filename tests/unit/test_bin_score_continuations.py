@@ -28,7 +28,7 @@ class FakeJudge:
 
     calls, told = 0, None
 
-    def __init__(self, folder, name, options):
+    def __init__(self, folder, name, options, *, num_threads):
         self.name = name
         FakeJudge.told = options
 
