@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from espnet_taste.eval.packages import require
+from espnet_taste.types import SAMPLE_RATE_HZ
 
-SAMPLE_RATE_HZ = 16000
 # DistillMOS looks at windows of 7.68 s; DNSMOS repeats what is shorter than 9.01 s.
 MIN_SAMPLES = SAMPLE_RATE_HZ // 10
 

@@ -96,9 +96,7 @@ class WhisperFeatures(nn.Module):
         hidden = functional.gelu(self.conv2(hidden)).transpose(1, 2)
         hidden = hidden + self.positions.weight[: hidden.size(1)]
         for layer in self.layers:
-            output = layer(hidden, None)
-            # transformers 4 returns a tuple, transformers 5 the states.
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = layer(hidden, None)
         return hidden[0]
 
     def _log_mel(self, speech: Tensor) -> Tensor:
