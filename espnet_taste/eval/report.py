@@ -19,7 +19,7 @@ from espnet_taste.eval.cells import (
 from espnet_taste.eval.continuation_page import render_continuations
 from espnet_taste.eval.metrics import METRICS
 from espnet_taste.eval.pair_page import render_pairs
-from espnet_taste.eval.results import Difference, Results, Row, SetResults
+from espnet_taste.eval.results import Difference, Results, Row, Score, SetResults
 from espnet_taste.eval.roles import PAIR_METRICS, PAIRS, ROLES, SLM_PAIRS
 from espnet_taste.eval.rules import describe_rules, find_remarks
 from espnet_taste.eval.slm_scores import perplexity
@@ -161,6 +161,11 @@ def _verdict(results: SetResults, name: str, worse: str, better: str) -> str:
     )
 
 
+def _decides(score: Score) -> bool:
+    """Tell whether the interval of a difference says which one is better."""
+    return score.excludes_zero and score.num_items >= MIN_UTTERANCES
+
+
 def _main_table(rows: Sequence[Row], marks: Marks) -> str:
     """Return the table with one row per system."""
 
@@ -253,10 +258,11 @@ def _difference_table(differences: Sequence[Difference]) -> str:
     def cell(first: str, second: str, name: str) -> str:
         score = found.get((first, second, name))
         text = format_score(score, METRICS[name], signed=True)
-        return f"**{text}**" if score is not None and score.excludes_zero else text
+        return f"**{text}**" if score is not None and _decides(score) else text
 
     caption = (
-        "First minus second on the same utterances; bold: the interval excludes 0. "
+        "First minus second on the same utterances; bold: the interval excludes 0 "
+        f"and is of {MIN_UTTERANCES} utterances or more. "
         "What is not meaningful in a row is so in its differences."
     )
     body = table(

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from fabricated_scores import KEYS, unit_file, whole_run
 
-from espnet_taste.eval.report import ordering_verdicts
-from espnet_taste.eval.results import build_set
+from espnet_taste.eval.report import ordering_verdicts, render_page
+from espnet_taste.eval.results import Results, build_set
 
 
 def test_the_ordering_is_read_off_the_intervals():
@@ -50,9 +50,13 @@ def test_a_few_utterances_decide_nothing(count, outcome):
         for role, files in whole_run().items()
     }
 
-    lines = ordering_verdicts(build_set("test", run))
+    results = build_set("test", run)
+    page = render_page(Results({}, (results,)))
 
+    lines = ordering_verdicts(results)
     assert all(outcome in line for line in lines if line.startswith("unit loss"))
+    differences = page.split("### Paired differences")[1].split("###")[0]
+    assert ("| **" in differences) == (count >= 10)
 
 
 def test_a_verdict_on_what_is_not_meaningful_says_so():
