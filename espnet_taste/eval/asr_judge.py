@@ -160,8 +160,8 @@ class JudgeCache:
         path: JSON lines file; made when needed.
 
     Raises:
-        ValueError: If a line is broken (other than a cut-off last one) or the same
-            signal was judged twice under one name.
+        ValueError: If a line is broken (other than a cut-off last one) or the
+            same signal has two transcripts under one name.
     """
 
     def __init__(self, path: Path):
@@ -169,9 +169,13 @@ class JudgeCache:
         self.known: dict[tuple[str, str, str], Transcript] = {}
         for where, row in self.lines.load():
             identity = (row["key"], row["audio"], row["judge"])
-            if identity in self.known:
-                raise ValueError(f"{where}: '{row['key']}' is judged twice")
-            self.known[identity] = _transcript_of(row, where)
+            transcript = _transcript_of(row, where)
+            # Two systems that are judged at once both hear the original.
+            if self.known.setdefault(identity, transcript) != transcript:
+                raise ValueError(
+                    f"{where}: '{row['key']}' is heard otherwise than before by the "
+                    f"same judge; remove {path} to hear all again"
+                )
 
     def judge(self, judge: Judge, key: str, audio: np.ndarray) -> Transcript:
         """Return the transcript of one signal, from the cache if it is there.

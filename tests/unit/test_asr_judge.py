@@ -79,6 +79,21 @@ def test_another_judge_does_not_use_this_ones_transcripts(tmp_path):
     assert other.calls == 1
 
 
+def test_a_line_that_two_processes_wrote_is_one_unless_they_heard_two_things(tmp_path):
+    cache = tmp_path / "judge.jsonl"
+    judge_all(CountingJudge(), signals(3), cache)
+    line = cache.read_text()
+    cache.write_text(line * 2)
+    judge = CountingJudge()
+
+    assert judge_all(judge, signals(3), cache)["u3"].text == "samples3"
+    assert judge.calls == 0
+
+    cache.write_text(line + line.replace("samples3", "samples4"))
+    with pytest.raises(ValueError, match="heard otherwise .*; remove .*judge.jsonl"):
+        judge_all(judge, signals(3), cache)
+
+
 def test_a_repeated_key_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'u3' is judged twice in one call"):
         judge_all(CountingJudge(), signals(3, 3), tmp_path / "judge.jsonl")
