@@ -191,27 +191,34 @@ check_inputs() { # check_inputs <stage>
         "reads; see --config_dir and --${config}"
 }
 
-trap stop_asides EXIT
-first=$(number_of "${stage}")
-last=$(number_of "${stop_stage}")
-wanted=()
-for ((number = 1; number <= ${#stages[@]}; number++)); do
-    ((number < first || number > last)) || is_skipped "${stages[number - 1]}" \
-        || wanted+=("${number}")
-done
-[ ${#wanted[@]} -gt 0 ] || fail "no stage is left from --stage ${stage} to --stop_stage" \
-    "${stop_stage}; there are ${#stages[@]}, and --skip_stages leaves out '${skip_stages}'"
-for number in "${wanted[@]}"; do
-    check_inputs "${stages[number - 1]}"
-done
-for number in "${wanted[@]}"; do
-    name=${stages[number - 1]}
-    log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"
-    "stage_${name}"
-done
-join_asides
-log "done"
-echo "results   ${exp}/RESULTS.md, ${exp}/results.json"
-echo "audio     ${exp}/*/audio/<set>/audio/*.flac, ${exp}/slm/continuations/<set>/audio"
-echo "plots     ${exp}/*/images, ${exp}/*/att_ws (words against time), ${exp}/*/tensorboard"
-echo "packed    ${exp}/taste.zip"
+run_stages() {
+    trap stop_asides EXIT
+    local first last
+    first=$(number_of "${stage}")
+    last=$(number_of "${stop_stage}")
+    local -a wanted=()
+    for ((number = 1; number <= ${#stages[@]}; number++)); do
+        ((number < first || number > last)) || is_skipped "${stages[number - 1]}" \
+            || wanted+=("${number}")
+    done
+    [ ${#wanted[@]} -gt 0 ] || fail "no stage is left from --stage ${stage} to --stop_stage" \
+        "${stop_stage}; there are ${#stages[@]}, and --skip_stages leaves out '${skip_stages}'"
+    for number in "${wanted[@]}"; do
+        check_inputs "${stages[number - 1]}"
+    done
+    for number in "${wanted[@]}"; do
+        name=${stages[number - 1]}
+        log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"
+        "stage_${name}"
+    done
+    join_asides
+    log "done"
+    echo "results   ${exp}/RESULTS.md, ${exp}/results.json"
+    echo "audio     ${exp}/*/audio/<set>/audio/*.flac, ${exp}/slm/continuations/<set>/audio"
+    echo "plots     ${exp}/*/images, ${exp}/*/att_ws (words against time), ${exp}/*/tensorboard"
+    echo "packed    ${exp}/taste.zip"
+}
+
+# With what follows on one line: bash reads this file while it runs, and it may be edited
+# meanwhile.
+run_stages; exit
