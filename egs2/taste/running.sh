@@ -32,7 +32,9 @@ once() {
     local signature lock told
     signature=$(signature_of "${identity[@]}")
     # Without the lock, which a folder that may only be read cannot hold.
-    [ "${signature}" != "$(cat "${marker}" 2> /dev/null)" ] || return 0
+    if [ -f "${marker}" ] && [ "${signature}" = "$(cat "${marker}")" ]; then
+        return
+    fi
     mkdir -p "$(dirname "${marker}")"
     exec {lock}> "$(dirname "${marker}")/.lock$(basename "${marker}")"
     if ! flock --nonblock "${lock}"; then
