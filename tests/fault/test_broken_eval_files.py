@@ -12,7 +12,7 @@ import pytest
 from fabricated_scores import save_run, whole_run
 
 from espnet_taste.bin import report, score
-from espnet_taste.eval.asr_judge import JudgeCache, Transcript, judge_all
+from espnet_taste.eval.asr_judge import Transcript, judge_all
 from espnet_taste.eval.duration import TimedWord
 from espnet_taste.eval.score_file import score_path
 
