@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from espnet_taste.convert.errors import WrongDigest
+from espnet_taste.weights.cache import let_read
 from espnet_taste.weights.digests import sha256_of
 
 OFFICIAL = "official"  # folder of our layout that keeps the released configs
@@ -22,7 +23,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         target: Folder to make.
 
     Yields:
-        An empty folder beside it; after an error it is removed.
+        An empty folder beside it; after an error it is removed. Whoever may read the
+        folder may read its files in the end.
 
     Raises:
         FileExistsError: If the target exists and is not empty.
@@ -36,6 +38,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     work.mkdir(parents=True)
     try:
         yield work
+        let_read(work)
         os.replace(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,21 @@ def locked(root: Path, name: str) -> Iterator[None]:
         yield
 
 
+def let_read(folder: Path) -> None:
+    """Give the files of a folder to whom the folder itself is given.
+
+    safetensors keeps what it writes to its writer, whatever the umask says, and groups
+    share caches and models.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+
+
 def publish(made: Path, target: Path) -> None:
     """Move a finished folder to its place in one step, replacing an outdated one."""
+    let_read(made)
     target.parent.mkdir(parents=True, exist_ok=True)
     outdated = made.with_name(made.name + ".outdated")
     shutil.rmtree(outdated, ignore_errors=True)

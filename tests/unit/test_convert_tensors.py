@@ -1,6 +1,8 @@
 """Files written tensor by tensor are what safetensors itself would read and write."""
 
 import json
+import os
+import stat
 import struct
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from espnet_taste.convert.errors import NotFinite
+from espnet_taste.convert.folders import new_folder
 from espnet_taste.convert.tensors import (
     INDEX,
     SafetensorsWriter,
@@ -101,3 +104,19 @@ def test_nan_is_found_in_every_chunk(tmp_path, place):
     with pytest.raises(NotFinite, match="t in .* fetch the file again"):
         check_finite("t", tensor, tmp_path)
     check_finite("integers", torch.tensor([1]), tmp_path)
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o007, 0o660)])
+def test_who_may_read_the_folder_may_read_the_weights(tmp_path, umask, mode):
+    """safetensors writes files that their writer alone may read."""
+    before = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "model") as work:
+            save_file({"a": torch.zeros(1)}, work / "model.safetensors")
+            (work / "inner").mkdir()
+            save_file({"a": torch.zeros(1)}, work / "inner" / "model.safetensors")
+    finally:
+        os.umask(before)
+
+    for path in (tmp_path / "model").rglob("*.safetensors"):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
