@@ -54,8 +54,9 @@ def make(args: argparse.Namespace) -> None:
     from espnet_taste.bin.progress import progress
     from espnet_taste.data.audio_output import AudioOutput
     from espnet_taste.data.exclusions import Journal
+    from espnet_taste.data.kaldi import write_table
     from espnet_taste.data.pair_making import make_pairs
-    from espnet_taste.data.pair_sets import Pair
+    from espnet_taste.data.pair_sets import MADE, Pair
 
     if args.num_pairs < 1:
         raise ValueError(f"--num_pairs must be at least 1, got {args.num_pairs}")
@@ -67,16 +68,19 @@ def make(args: argparse.Namespace) -> None:
     output = AudioOutput(args.output_dir)
     done = output.done
     pairs: list[Pair] = []
+    counts: dict[str, str] = {}
     for kind in args.kinds:
         found = make_pairs(corpus, kind, args.num_pairs, args.seed)
         count = 0
         for made in progress(found, kind, total=args.num_pairs):
             pairs.append(write_pair(output, kind, made, done))
             count += 1
+        counts[kind] = f"{count} {args.num_pairs}"
         print(f"{kind}: {count} pairs" + ("" if count else "; the set has none"))
     if not pairs:
         raise ValueError(f"{args.data_dir}: no pair of {', '.join(args.kinds)}")
     write_tables(args.output_dir, output, pairs)
+    write_table(args.output_dir / MADE, counts)
 
 
 def open_corpus(args: argparse.Namespace) -> "Corpus":

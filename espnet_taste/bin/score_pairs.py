@@ -69,6 +69,7 @@ def score(args: argparse.Namespace) -> None:
         "transcripts": transcripts[0],
         "conventions": {name: facts_of(parts) for name, parts in results.items()},
         "means_without": missing_parts(pair.part for pair in pairs),
+        "made": made_of(args.pairs),
         "published": published_of(next(iter(results.values()), {})),
     }
     with atomic_write(args.output_dir / "pairs.json") as stream:
@@ -92,6 +93,20 @@ def read_all_pairs(paths: Sequence[Path]) -> "list[Pair]":
                     f"{path}: pair {pair.pair} of {pair.part} is in another table, too"
                 )
     return list(pairs.values())
+
+
+def made_of(paths: Sequence[Path]) -> dict[str, dict[str, int]]:
+    """Return how many pairs of a kind were wanted and made, of sets that we made."""
+    from espnet_taste.data.kaldi import read_table
+    from espnet_taste.data.pair_sets import MADE
+
+    made = {}
+    for path in paths:
+        if (table := path.with_name(MADE)).is_file():
+            for kind, counts in read_table(table).items():
+                count, wanted = map(int, counts.split())
+                made[kind] = {"made": count, "wanted": wanted}
+    return made
 
 
 def read_likelihoods(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:

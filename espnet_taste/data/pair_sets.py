@@ -14,6 +14,8 @@ from pathlib import Path
 from espnet_taste.data.kaldi import atomic_write
 
 FIELDS = ("pair", "part", "positive", "negative")
+# Beside a table of pairs that we made: kind, how many were made, how many wanted.
+MADE = "num_pairs"
 SALMON_PARTS = (
     "bg_alignment",
     "bg_all_consistency",

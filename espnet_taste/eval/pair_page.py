@@ -29,9 +29,20 @@ def render_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         source = content["transcripts"]
         parts.append(f"Of `{name}`; the words' source: {source}.")
         parts.append(_table(content["conventions"]))
+        if few := _few(content.get("made", {})):
+            parts.append(bullets(few))
         if content.get("published"):
             parts.append(bullets(published.lines(content["published"])))
     return [*parts, bullets(NOTES)]
+
+
+def _few(made: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Name the kinds of which the set has fewer pairs than were wanted."""
+    return [
+        f"`{kind}`: {facts['made']} of {facts['wanted']} pairs; the set has no more."
+        for kind, facts in made.items()
+        if facts["made"] < facts["wanted"]
+    ]
 
 
 def _table(conventions: Mapping[str, Mapping[str, Any]]) -> str:

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from espnet_taste.bin import make_pairs as command
+from espnet_taste.bin.score_pairs import made_of
 from espnet_taste.data.kaldi import read_table
 from espnet_taste.data.pair_making import (
     FADE_S,
@@ -20,6 +21,7 @@ from espnet_taste.data.pair_making import (
     make_pairs,
 )
 from espnet_taste.data.pair_sets import read_pairs
+from espnet_taste.eval.pair_page import render_pairs
 
 RATE = 16000
 KEYS = [
@@ -187,6 +189,21 @@ def test_the_command_writes_a_data_folder(data_dir, capsys):
             assert info.samplerate == RATE
             assert 0 < float(moments[key]) < info.duration
             assert len(text[key].split()) >= 5
+
+
+def test_kinds_of_which_there_are_too_few_stand_on_the_page(data_dir):
+    run(data_dir)
+
+    made = made_of([data_dir.parent / "out" / "pairs"])
+    scores = {"mean": {"topic_switch": {"accuracy": 0.5}}}
+    page = render_pairs(
+        {"test": {"transcripts": "given", "conventions": scores, "made": made}}
+    )
+
+    assert made["gender_switch"] == {"made": 0, "wanted": 3}
+    assert "* `gender_switch`: 0 of 3 pairs; the set has no more." in "\n".join(page)
+    assert "`topic_switch`:" not in "\n".join(page)
+    assert made_of([data_dir.parent / "elsewhere" / "pairs"]) == {}
 
 
 def test_a_second_run_writes_nothing_again_and_another_seed_is_refused(
