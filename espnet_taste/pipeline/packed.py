@@ -97,10 +97,17 @@ def _files_of_experiment(path: Path, need_slm: bool) -> PackedFiles:
     for folder in folders:
         for place in (path / folder / "config.yaml", trained_file(path / folder)):
             if not place.is_file():
-                raise FileNotFoundError(f"no {place}; run the recipe's training stages")
+                raise FileNotFoundError(f"no {place}; {_remedy(path)}")
             places.append(place)
     speaker = path / SPEAKER / RECORD
     return PackedFiles(*places, speaker_config=speaker if speaker.is_file() else None)
+
+
+def _remedy(path: Path) -> str:
+    above = path.resolve().parent
+    if (above / "taste" / "config.yaml").is_file():
+        return f"the experiment is the folder above it, {above}"
+    return "run the recipe's training stages"
 
 
 def _unpack(path: Path, cache_dir: str | Path | None) -> dict[str, str]:

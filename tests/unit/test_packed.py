@@ -173,6 +173,15 @@ def test_what_is_not_there_is_named(source, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_part_of_an_experiment_names_the_whole(tmp_path):
+    (tmp_path / "taste").mkdir()
+    (tmp_path / "taste" / "config.yaml").touch()
+
+    with pytest.raises(FileNotFoundError, match="the folder above it, /") as error:
+        TasteTokenizer.from_pretrained(tmp_path / "taste")
+    assert str(error.value).endswith(str(tmp_path.resolve()))
+
+
 def test_a_repository_without_a_pack_is_named(monkeypatch):
     with FakeHub("some/text", {"README.md": b"nothing"}) as server:
         ask_only(monkeypatch, server.endpoint)
