@@ -35,6 +35,8 @@ class ReleasedSpokenLM(SpokenLMInference):
         ValueError: If the tokenizer has more tokens than the LLM.
     """
 
+    text_prompt = "plain"  # what the released completion feeds it
+
     def __init__(
         self,
         folder: str | Path,

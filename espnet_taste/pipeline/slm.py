@@ -4,6 +4,7 @@ Symbols: B batch, W words, Q codebooks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from espnet_taste.slm.continuation import Continuation, SpokenContinuer
 from espnet_taste.slm.delay import PAD, DelayBatch
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.likelihood import SpokenLMScores, log_likelihoods, score
-from espnet_taste.slm.prompt import Prompt
+from espnet_taste.slm.prompt import Prompt, TextPrompt
 from espnet_taste.slm.text import LlmText, load_llm
 from espnet_taste.slm.vocabulary import Vocabulary, read_vocabulary
 from espnet_taste.tasks.slm_builder import SpokenLMBuilder
@@ -40,6 +41,9 @@ class SpokenLMInference:
         config_file: Its ``config.yaml``; None for the one beside the checkpoint.
         device: Torch device.
     """
+
+    # How a prompt of text is read: as texts are in training, see ``read_prompt``.
+    text_prompt: TextPrompt = "fused"
 
     def __init__(
         self,
@@ -64,6 +68,13 @@ class SpokenLMInference:
             self.slm.output_layer.weight.size(0),
             end_id=self.slm.end_id,
         )
+
+    def settings_for(self, settings: CompletionSettings) -> CompletionSettings:
+        """Return settings that say how text is read."""
+        if settings.text_prompt is not None:
+            return settings
+        kind = "plain" if settings.compat else self.text_prompt
+        return replace(settings, text_prompt=kind)
 
     def vocabulary_for(self, settings: CompletionSettings) -> Vocabulary:
         """Return what generation by these settings knows of the LLM's tokens."""
@@ -260,7 +271,7 @@ class SpokenLMInference:
             self.text.encode,
             self.text.decode,
             vocabulary=self.vocabulary_for(settings),
-            settings=settings,
+            settings=self.settings_for(settings),
         )
         return continuer.continue_prompts(
             [

@@ -222,7 +222,7 @@ class TasteSpokenLM(SpokenLikelihood):
             text.encode,
             text.decode,
             vocabulary=self.inference.vocabulary_for(settings),
-            settings=settings,
+            settings=self.inference.settings_for(settings),
         )
 
     def _prompt(self, prompt: SpokenPrompt) -> Prompt:

@@ -44,8 +44,11 @@ class CompletionSettings:
     until: Callable[[list[int]], bool] | None = None
     text: Sampler = field(default_factory=lambda: Sampler(top_p=0.9))
     codes: Sampler | None = None  # None = the best code; a latent head draws nothing
-    text_prompt: TextPrompt = "plain"  # how text is read, see ``read_prompt``
-    # The released rules: of the tokens, ``read_vocabulary``; of drawing, ``Sampler``.
+    # How text is read, see ``read_prompt``; None: as the opened model was trained, and
+    # "plain", as released, where there is none or it is a released one.
+    text_prompt: TextPrompt | None = None
+    # The released rules: of the tokens, ``read_vocabulary``; of drawing, ``Sampler``;
+    # of text that is read, unless ``text_prompt`` says otherwise.
     compat: bool = False
 
     def __post_init__(self) -> None:
@@ -57,7 +60,7 @@ class CompletionSettings:
             )
         if self.max_words is not None and self.max_words < 1:
             raise ValueError(f"max_words must be at least 1, got {self.max_words}")
-        if self.text_prompt not in ("plain", "fused"):
+        if self.text_prompt not in (None, "plain", "fused"):
             raise ValueError(
                 f"text_prompt must be 'plain' or 'fused', got '{self.text_prompt}'"
             )
@@ -196,7 +199,8 @@ class CompletionLoop:
         self.slm, self.vocabulary = slm, vocabulary
         self.settings, self.source = settings, source
         device = slm.pad_text.device
-        read = [read_prompt(slm, prompt, settings.text_prompt) for prompt in prompts]
+        text_prompt = settings.text_prompt or "plain"
+        read = [read_prompt(slm, prompt, text_prompt) for prompt in prompts]
         self.pending = torch.stack([pending for _, pending in read])  # (B, delay, D)
         self.inputs, self.mask = pad_left([inputs for inputs, _ in read])
         self.past = None

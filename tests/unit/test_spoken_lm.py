@@ -9,6 +9,7 @@ from tiny_spoken_lm import TEXTS, Letters, tiny_spoken_lm
 from tiny_taste import SPEAKER_DIM, letters, noise
 
 from espnet_taste.pipeline import slm as slm_module
+from espnet_taste.pipeline.released_lm import ReleasedSpokenLM
 from espnet_taste.pipeline.scoring import ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.tokens import TasteTokens
@@ -58,6 +59,18 @@ def test_text_and_nothing_are_prompts_too(lm):
         assert lm.tokenizer.decode(voiced).audio.size
         with pytest.raises(ValueError, match="has no voice: its speaker embedding"):
             lm.tokenizer.decode(mute)
+
+
+def test_text_is_read_as_in_training_unless_the_model_is_a_released_one(lm):
+    def said(**options):
+        return lm.complete("lo mi", replace(SHORT, **options))
+
+    assert said() == said(text_prompt="fused") != said(text_prompt="plain")
+    asked = replace(SHORT, compat=True)
+    assert lm.inference.settings_for(asked).text_prompt == "plain"
+    kept = replace(asked, text_prompt="fused")
+    assert lm.inference.settings_for(kept).text_prompt == "fused"
+    assert ReleasedSpokenLM.settings_for(ReleasedSpokenLM, SHORT).text_prompt == "plain"
 
 
 def test_a_list_is_its_prompts_alone(lm, speech):
