@@ -76,10 +76,27 @@ class SpokenLMInference:
         kind = "plain" if settings.compat else self.text_prompt
         return replace(settings, text_prompt=kind)
 
-    def vocabulary_for(self, settings: CompletionSettings) -> Vocabulary:
-        """Return what generation by these settings knows of the LLM's tokens."""
-        if not settings.compat:
+    @cached_property
+    def turn_vocabulary(self) -> Vocabulary:
+        """The same where an answer is given, which ends with the LLM's end symbol."""
+        end_id = getattr(self.text.tokenizer, "eos_token_id", None)
+        if self.slm.end_id is not None or end_id is None:
             return self.vocabulary
+        return read_vocabulary(
+            self.text.tokenizer, self.slm.output_layer.weight.size(0), end_id=end_id
+        )
+
+    def vocabulary_for(
+        self, settings: CompletionSettings, is_turn: bool = False
+    ) -> Vocabulary:
+        """Return what generation knows of the LLM's tokens.
+
+        Args:
+            settings: How to complete.
+            is_turn: A chat is answered.
+        """
+        if not settings.compat:
+            return self.turn_vocabulary if is_turn else self.vocabulary
         return read_vocabulary(
             self.text.tokenizer,
             self.slm.output_layer.weight.size(0),

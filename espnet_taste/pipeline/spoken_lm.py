@@ -138,7 +138,8 @@ class TasteSpokenLM(SpokenLikelihood):
             batch_size: Chats at once.
 
         Returns:
-            The answer; a list for a list.
+            The answer; a list for a list. It ends with the LLM's turn, too (not with
+            ``compat``, whose rules ban that symbol).
 
         Raises:
             TypeError: If these are no messages.
@@ -162,7 +163,9 @@ class TasteSpokenLM(SpokenLikelihood):
                 Prompt(inside.tokens, inside.words, inside.codes, before, after)
             )
         voices = self._voices([speech for _, speech, _ in read], speaker)
-        results = self._complete(prompts, voices, settings, seed, batch_size)
+        results = self._complete(
+            prompts, voices, settings, seed, batch_size, is_turn=True
+        )
         return results if many else results[0]
 
     def stream(
@@ -201,11 +204,12 @@ class TasteSpokenLM(SpokenLikelihood):
         settings: CompletionSettings,
         seed: int | Sequence[int],
         batch_size: int,
+        is_turn: bool = False,
     ) -> list[TasteTokens]:
         seeds = [seed] * len(prompts) if np.ndim(seed) == 0 else list(seed)
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
-        continuer = self._continuer(settings)
+        continuer = self._continuer(settings, is_turn)
         results = []
         for rows in slices(len(prompts), batch_size):
             source = RowStreams(seeds[rows], self.device)
@@ -215,13 +219,15 @@ class TasteSpokenLM(SpokenLikelihood):
             for result, voice in zip(results, voices, strict=True)
         ]
 
-    def _continuer(self, settings: CompletionSettings) -> SpokenContinuer:
+    def _continuer(
+        self, settings: CompletionSettings, is_turn: bool = False
+    ) -> SpokenContinuer:
         text = self.inference.text
         return SpokenContinuer(
             self.slm,
             text.encode,
             text.decode,
-            vocabulary=self.inference.vocabulary_for(settings),
+            vocabulary=self.inference.vocabulary_for(settings, is_turn),
             settings=self.inference.settings_for(settings),
         )
 

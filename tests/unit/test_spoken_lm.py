@@ -190,6 +190,31 @@ def test_the_end_that_was_learned_is_the_end_of_what_is_said(lm, monkeypatch):
     assert asked == [{"end_id": 5}]
 
 
+def test_an_answer_ends_with_the_turn_and_a_completion_does_not(lm, monkeypatch):
+    """Reference behaviour: where text stands around the speech, a token stops."""
+    monkeypatch.setattr(Letters.tokenizer, "eos_token_id", 7, raising=False)
+    monkeypatch.setattr(
+        slm_module,
+        "read_vocabulary",
+        lambda *_, end_id: build_vocabulary(TEXTS, stop_ids=[end_id]),
+    )
+    inference, asked = lm.inference, []
+    vars(inference).pop("turn_vocabulary", None)  # kept, like all masks
+    kinds = inference.vocabulary_for
+    monkeypatch.setattr(
+        inference,
+        "vocabulary_for",
+        lambda *given: asked.append(kinds(*given)) or asked[-1],
+    )
+
+    lm.complete("one", SHORT)
+    lm.chat([{"role": "user", "content": "one"}], SHORT)
+
+    completion, turn = (vocabulary.stop.nonzero().tolist() for vocabulary in asked)
+    assert completion == [] and turn == [[7]]
+    del inference.turn_vocabulary
+
+
 @pytest.mark.parametrize(
     ("convention", "from_s", "message"),
     [
@@ -238,7 +263,9 @@ def test_codes_change_the_likelihood(lm, speech):
 def test_a_chat_is_read_around_the_speech(lm, speech, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        type(lm), "_complete", lambda self, prompts, *rest: seen.extend(prompts) or [0]
+        type(lm),
+        "_complete",
+        lambda self, prompts, *_, **__: seen.extend(prompts) or [0],
     )
 
     lm.chat([{"role": "a", "content": "hi"}, {"role": "b", "content": ["x", speech]}])
