@@ -11,8 +11,8 @@ of flow + HiFT, two calls to one.
 What one call saves is overhead and reading the weights, not arithmetic: expect much
 where a call is bound by launches (a GPU, short speech), little on a CPU core that is
 busy multiplying. Measured on one core of a busy machine (AVX-512, float32, CPU time,
-one row): 1.45 for 0.2 s of speech, 1.34 for 0.5 s, 1.2 to 1.3 for 1 s, 1.12 for 2 s. On
-two cores with AVX2 alone (float32, wall time): 1.46 for 0.5 s, 1.32 for 1 s, 1.29 for 2 s.
+one row): 1.45 for 0.2 s of speech, 1.34 for 0.5 s, 1.2 to 1.3 for 1 s, 1.12 for 2 s.
+On two cores with AVX2 alone (wall time): 1.46 for 0.5 s, 1.32 for 1 s, 1.29 for 2 s.
 On one H100 (float32, wall time): 2.0 to 2.1 for one row of 0.5 to 10 s, 1.9 to 2.0 for
 8 rows of 1 and 4 s.
 

@@ -16,11 +16,10 @@ and 1.18 x for 16; 16 rows give 11.7 x the units a second of one (14.7 x in bflo
 whose autocast doubles the time of a step: it is bound by launches). On one core of a
 busy CPU in float32, where a step waits for keys and values from memory, 23 ms become 36
 at position 1500 (1.57 x; 2.8 x for 16 rows), and 16 rows give 6.7 x the units of one.
-On two cores with AVX2 alone, likewise: 30 ms become 43 (1.4 x; 2.4 x for 16 rows), and 16
-rows give 5.1 x the units of one.
 The released code's loop, run beside it there on the same sizes (batch 1 is all it can),
 takes 85 ms a unit over a row of 300: 2.5 x as long as one of our rows, 8.8 x as long as
-one of 8 together.
+one of 8 together. On two cores with AVX2 alone 30 ms become 43 (1.4 x; 2.4 x for 16
+rows), and 16 rows give 5.1 x the units of one.
 
     python benchmarks/bench_unit_lm.py --threads 2
     python benchmarks/bench_unit_lm.py --device cuda --dtype bfloat16
