@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tiny_taste import noise, tiny_tokenizer
 
 from espnet_taste.align.contracts import AlignmentError
+from espnet_taste.pipeline import encoding
 from espnet_taste.pipeline.long_audio import hear_long
 from espnet_taste.pipeline.windows import carry_times, plan_windows
 
@@ -131,3 +132,27 @@ def test_a_stretch_that_cannot_be_aligned_is_not_the_end(seconds, kept, caplog):
     if kept:
         assert np.allclose(np.diff(times), seconds / 3)
     assert ("spread evenly: not_aligned" if kept else "left out") in caplog.text
+
+
+def test_a_long_recording_in_which_nothing_is_heard(monkeypatch, caplog):
+    tokenizer = tiny_tokenizer()
+    tokenizer_states = tokenizer.encoder._states
+    monkeypatch.setattr(
+        tokenizer.encoder,
+        "_states",
+        lambda waves: tokenizer_states([wave[:16000] for wave in waves]),
+    )
+    monkeypatch.setattr(
+        encoding, "hear_long", lambda wave, hear: ([], np.zeros((0, 2), np.float32))
+    )
+    waves = [noise(6000), noise(70 * 16000)]
+
+    tokens = tokenizer.encode(waves, ["x", "a b c d e f g"], word_times=False)
+
+    assert tokens[1].text == "a b c d e f g" and tokens[1].times is None
+    assert len(tokens[1].codes) == 7
+    assert "recording 1: no word was heard" in caplog.text
+    with pytest.raises(ValueError, match="^recording 1: no word was heard; give its"):
+        tokenizer.encode(waves, ["x", None], word_times=False)
+    with pytest.raises(ValueError, match="^recording 1: word 0 lasts"):
+        tokenizer.encode(waves, ["x", "one"], word_times=False)

@@ -245,30 +245,6 @@ def test_a_long_recording_keeps_every_word_once(monkeypatch):
     assert max(seen) <= 30 + 1e-6 and len(seen) >= 4
 
 
-def test_a_long_recording_in_which_nothing_is_heard(monkeypatch, caplog):
-    tokenizer = tiny_tokenizer()
-    tokenizer_states = tokenizer.encoder._states
-    monkeypatch.setattr(
-        tokenizer.encoder,
-        "_states",
-        lambda waves: tokenizer_states([wave[:16000] for wave in waves]),
-    )
-    monkeypatch.setattr(
-        encoding, "hear_long", lambda wave, hear: ([], np.zeros((0, 2), np.float32))
-    )
-    waves = [WAVES[0], noise(70 * 16000)]
-
-    tokens = tokenizer.encode(waves, ["x", "a b c d e f g"], word_times=False)
-
-    assert tokens[1].text == "a b c d e f g" and tokens[1].times is None
-    assert len(tokens[1].codes) == 7
-    assert "recording 1: no word was heard" in caplog.text
-    with pytest.raises(ValueError, match="^recording 1: no word was heard; give its"):
-        tokenizer.encode(waves, ["x", None], word_times=False)
-    with pytest.raises(ValueError, match="^recording 1: word 0 lasts"):
-        tokenizer.encode(waves, ["x", "one"], word_times=False)
-
-
 def test_one_word_and_two_hundred_are_one_batch():
     tokenizer = tiny_tokenizer()
     decoder = tiny_decoder(max_target_positions=256)
