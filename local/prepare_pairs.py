@@ -8,6 +8,9 @@
     --layout zerospeech   sWUGGY or sBLIMP of sLM21: gold.csv beside its audio
     --layout list         a table of your own: pair, part, positive and negative file
 
+salmon and multispeaker may also be the .parquet files of huggingface.co/datasets/slprl
+(SALMon, multispeaker-storycloze); their audio is unpacked into the data folder.
+
 The folder has wav.scp, utt2spk (a speaker a pair; nothing reads it) and pairs. Stories
 with .txt and sLM21's tables bring a text; where there is none, encode with
 --transcripts asr, or put one beside it. --layout crossmodal brings what
@@ -23,10 +26,16 @@ from pathlib import Path
 
 from espnet_taste.data.corpora import (
     Utterance,
+    check_owner,
     corpus_parser,
     require_folder,
     run_script,
     write_sets,
+)
+from espnet_taste.data.hub_tables import (
+    has_tables,
+    unpack_salmon,
+    unpack_stories,
 )
 from espnet_taste.data.kaldi import write_table
 from espnet_taste.data.pair_sets import (
@@ -49,13 +58,21 @@ from espnet_taste.data.stories import (
 )
 
 SOURCES = {
-    "salmon": ("salmon_benchmark/", "github.com/slp-rl/salmon (CC-BY-NC-4.0)"),
+    "salmon": (
+        "salmon_benchmark/ or its .parquet files",
+        "github.com/slp-rl/salmon or huggingface.co/datasets/slprl/SALMon "
+        "(CC-BY-NC-4.0)",
+    ),
     "storycloze": ("a folder of .wav files", "github.com/slp-rl/SpokenStoryCloze"),
-    "multispeaker": ("<name>_correct.wav, ...", "github.com/slp-rl/slamkit"),
+    "multispeaker": (
+        "<name>_correct.wav, ... or its .parquet files",
+        "huggingface.co/datasets/slprl/multispeaker-storycloze",
+    ),
     "crossmodal": ("<name>_mutual.wav, ...", "github.com/slp-rl/slamkit"),
     "zerospeech": ("gold.csv and its audio", "download.zerospeech.com, sLM21"),
     "list": ("the folder of the table pairs.tsv", "yourself"),
 }
+CORPUS = "pairs"  # whose the data folders are
 # Layouts of which a folder may be one of two tests. Their names are those of the parts,
 # by which published values are found, so no other layout may take them.
 TESTS = {"storycloze": ("sSC", "tSC"), "zerospeech": ("sWUGGY", "sBLIMP")}
@@ -109,6 +126,7 @@ def prepare(args: argparse.Namespace) -> None:
     what, source = SOURCES[args.layout]
     folder = require_folder(args.corpus_dir, what, source)
     part = name_part(args)
+    folder = unpack(args, folder)
     if args.layout in ("multispeaker", "crossmodal"):
         prepare_stories(args, folder, part)
         return
@@ -122,6 +140,20 @@ def prepare(args: argparse.Namespace) -> None:
         for key, path in found.audio.items()
     ]
     write_folder(args, rows, found.pairs)
+
+
+def unpack(args: argparse.Namespace, folder: Path) -> Path:
+    """Return where the files of a download are; .parquet files are unpacked first."""
+    if args.layout not in ("salmon", "multispeaker") or not has_tables(folder):
+        return folder
+    target = args.data_root / args.set
+    check_owner(target, CORPUS)  # before anything is written there
+    print(f"{folder}: unpacking .parquet files into {target / 'audio'}")
+    if args.layout == "salmon":
+        unpack_salmon(folder, target / "audio", args.parts)
+    else:
+        unpack_stories(folder, target / "audio")
+    return target / "audio"
 
 
 def name_part(args: argparse.Namespace) -> str:
@@ -181,7 +213,7 @@ def write_folder(
     args: argparse.Namespace, rows: Iterable[Utterance], pairs: Iterable[Pair]
 ) -> None:
     """Write the data folder and the table of pairs, of this preparation alone."""
-    write_sets(args.data_root, {args.set: rows}, "pairs")
+    write_sets(args.data_root, {args.set: rows}, CORPUS)
     folder = args.data_root / args.set
     for name in AROUND:  # whoever finds one of an earlier preparation would use it
         (folder / name).unlink(missing_ok=True)

@@ -22,12 +22,14 @@ from pathlib import Path
 
 from espnet_taste.data.corpora import (
     Utterance,
+    check_owner,
     corpus_parser,
     require_folder,
     run_script,
     write_sets,
 )
-from espnet_taste.data.kaldi import atomic_write, write_table
+from espnet_taste.data.hub_tables import read_rows, write_sound
+from espnet_taste.data.kaldi import write_table
 
 SOURCES = {
     "parquet": (
@@ -40,6 +42,8 @@ SOURCES = {
     ),
 }
 NUM_QUESTIONS = {"parquet": 300}
+CORPUS = "questions"
+NAMING = "; name them by --question_column, --answer_column and --audio_column"
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def prepare(args: argparse.Namespace) -> None:
         Utterance(key, key, str(question.audio.resolve()), question.text)
         for key, question in zip(keys, found, strict=True)
     ]
-    write_sets(args.data_root, {args.set: rows}, "questions")
+    write_sets(args.data_root, {args.set: rows}, CORPUS)
     answers = {k: "|".join(q.answers) for k, q in zip(keys, found, strict=True)}
     write_table(target / "answers", answers)
     if expected is None:
@@ -129,33 +133,19 @@ def read_csv(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
 
 
 def read_parquet(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
-    """Read .parquet files of a Hugging Face dataset; audio is written beside them.
+    """Read .parquet files of a Hugging Face dataset; audio goes into the data folder.
 
     Raises:
-        ValueError: If there are no files, or columns or answers are missing.
+        ValueError: If there are no files, or columns, audio or answers are missing.
     """
-    import pyarrow.parquet
-
-    tables = sorted(folder.rglob("*.parquet"))
-    if not tables:
-        raise ValueError(f"{folder}: no .parquet files")
-    audio_dir = folder / "audio"
-    number = 0
-    for table in tables:
-        for row in pyarrow.parquet.read_table(table).to_pylist():
-            where = f"{table}, row {number}"
-            _require_columns(row, args, where)
-            sound = row[args.audio_column]
-            if not isinstance(sound, dict) or not sound.get("bytes"):
-                raise ValueError(f"{where}: '{args.audio_column}' holds no audio")
-            suffix = Path(sound.get("path") or "x.wav").suffix or ".wav"
-            path = audio_dir / f"{number:05d}{suffix}"
-            if not path.is_file():
-                with atomic_write(path, "wb") as stream:
-                    stream.write(sound["bytes"])
-            accepted = _accepted(row[args.answer_column], where)
-            yield Question(row[args.question_column], accepted, path)
-            number += 1
+    target = args.data_root / args.set
+    check_owner(target, CORPUS)  # before anything is written there
+    columns = (args.question_column, args.answer_column, args.audio_column)
+    for number, (where, row) in enumerate(read_rows(folder, columns, NAMING)):
+        path = target / "audio" / f"{number:05d}.wav"
+        write_sound(row[args.audio_column], path, where)
+        accepted = _accepted(row[args.answer_column], where)
+        yield Question(row[args.question_column], accepted, path)
 
 
 def _require_columns(row: dict, args: argparse.Namespace, where: str) -> None:
@@ -163,8 +153,7 @@ def _require_columns(row: dict, args: argparse.Namespace, where: str) -> None:
     missing = [name for name in wanted if name not in row]
     if missing:
         raise ValueError(
-            f"{where}: no column {missing}, there are {sorted(row)}; name them by "
-            "--question_column, --answer_column and --audio_column"
+            f"{where}: no column {missing}, there are {sorted(row)}{NAMING}"
         )
 
 

@@ -91,7 +91,7 @@ def write_sets(
         ValueError: If there is such a folder, or as ``write_data_dir``.
     """
     for name in sets:
-        _check_owner(data_root / name, corpus)
+        check_owner(data_root / name, corpus)
     for name, utterances in sets.items():
         # First: whose a folder is must be known when the tables are half written.
         with atomic_write(data_root / name / NOTE) as stream:
@@ -100,8 +100,16 @@ def write_sets(
         print(f"{data_root / name}: {count} utterances")
 
 
-def _check_owner(folder: Path, corpus: str) -> None:
-    """Refuse to write over the tables of another corpus or of a user."""
+def check_owner(folder: Path, corpus: str) -> None:
+    """Refuse to write over the tables of another corpus or of a user.
+
+    Args:
+        folder: Data folder that is about to be written.
+        corpus: Where its utterances are from, as for ``write_sets``.
+
+    Raises:
+        ValueError: If it has tables without a note of this corpus.
+    """
     if not any((folder / name).exists() for name in TABLES):
         return
     note = folder / NOTE

@@ -1,6 +1,7 @@
 """Downloads of published benchmarks become data folders and tables of pairs."""
 
 from corpus_folders import prepare, write
+from hub_sounds import level, sound_bytes, write_rows
 
 from espnet_taste.data.kaldi import read_table
 
@@ -67,3 +68,53 @@ def test_a_missing_benchmark_says_where_it_is_from(tmp_path):
     result = prepare("pairs", "--layout", "storycloze", "--set", "s", cwd=tmp_path)
     assert result.returncode == 1
     assert "github.com/slp-rl/SpokenStoryCloze" in result.stderr
+
+
+def test_salmon_of_the_hub_is_unpacked(tmp_path):
+    columns = {
+        "task": ["rir_consistency"] * 2,
+        "ind": [0, 1],
+        "positive_audio": [sound_bytes("WAV", 0.1)] * 2,
+        "negative_audio": [sound_bytes("WAV", 0.2)] * 2,
+    }
+    write_rows(tmp_path / "b" / "rir_consistency" / "train-0.parquet", columns)
+    args = ("--layout", "salmon", "--set", "salmon", "--corpus_dir", "b")
+    args += ("--parts", "rir_consistency", "--num_pairs", "2")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "data" / "salmon"
+    wav = read_table(folder / "wav.scp")
+    for line in (folder / "pairs").read_text().splitlines():
+        _, _, positive, negative = line.split("\t")
+        assert (level(wav[positive]), level(wav[negative])) == (0.1, 0.2)
+
+
+def test_unpacking_leaves_a_folder_of_others_alone(tmp_path):
+    write(tmp_path / "data/mine/wav.scp", "x x.wav\n")
+    write(tmp_path / "data/mine/audio/x.wav", "kept")
+    write_rows(tmp_path / "b" / "a.parquet", {"id": ["1"]})
+    args = ("--layout", "multispeaker", "--set", "mine", "--corpus_dir", "b")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "data/mine is there already" in result.stderr
+    assert (tmp_path / "data/mine/audio/x.wav").read_text() == "kept"
+
+
+def test_stories_of_the_hub_are_unpacked(tmp_path):
+    columns = {"id": ["s1"]}
+    for half, value in (("correct", 0.1), ("negative", 0.2)):
+        columns[f"{half}_text"] = [f"a {half} end"]
+        columns[f"{half}_audio"] = [sound_bytes("FLAC", value)]
+    write_rows(tmp_path / "b" / "a.parquet", columns)
+    args = ("--layout", "multispeaker", "--set", "voices", "--corpus_dir", "b")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "data" / "voices"
+    assert level(read_table(folder / "wav.scp")["s1-neg"]) == 0.2
+    assert read_table(folder / "text")["s1-pos"] == "a correct end"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from hub_sounds import level, sound_bytes
 
 from espnet_taste.bin import score_answers as command
 from espnet_taste.data.kaldi import read_table
@@ -242,8 +244,8 @@ def test_parquet_files_become_a_data_folder(tmp_path, prepare, capsys):
         "question": ["who?", "where?"],
         "answer": ["Ann", "home"],
         "audio": [
-            {"bytes": b"sound", "path": "x.wav"},
-            {"bytes": b"more", "path": None},
+            {"bytes": sound_bytes("WAV", 0.1), "path": "x.wav"},
+            {"bytes": sound_bytes("FLAC", 0.2), "path": None},
         ],
     }
     parquet.write_table(pyarrow.table(rows), source / "data" / "test.parquet")
@@ -256,7 +258,8 @@ def test_parquet_files_become_a_data_folder(tmp_path, prepare, capsys):
 
     data = tmp_path / "data" / "llama"
     path = Path(read_table(data / "wav.scp")["llama-00001"])
-    assert path.read_bytes() == b"more" and path.suffix == ".wav"
+    assert path.parent == data / "audio"  # not beside the download
+    assert soundfile.info(path).format == "WAV" and level(path) == 0.2
     assert read_table(data / "answers")["llama-00000"] == "Ann"
 
 
