@@ -48,8 +48,6 @@ class UnitToMelVocoder(AbsVocoder):
         amp_dtype: str | None = None,
     ):
         super().__init__()
-        if amp_dtype not in (None, "bfloat16"):
-            raise ValueError(f"amp_dtype must be bfloat16 or null, got '{amp_dtype}'")
         self.amp_dtype = amp_dtype_of(amp_dtype)
         self.unit_to_mel = unit_to_mel
         self.mel_vocoder = mel_vocoder

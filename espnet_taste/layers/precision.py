@@ -19,15 +19,15 @@ CPU_CAPABILITIES = ("amx_bf16", "avx512_bf16", "avx10_2", "bf16")
 
 
 def amp_dtype_of(name: str | None) -> torch.dtype | None:
-    """Return the type of an option ``amp_dtype``; None for no autocast.
+    """Return the type of an option ``amp_dtype`` of a training; None for no autocast.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If it is another than bfloat16. Gradients in float16 vanish without
+            a scaler.
     """
-    if name is not None and name not in AMP_DTYPES:
-        raise ValueError(
-            f"amp_dtype must be one of {sorted(AMP_DTYPES)} or null, got {name!r}"
-        )
+    if name not in (None, "bfloat16"):
+        hint = ", whose gradients vanish" if name == "float16" else ""
+        raise ValueError(f"amp_dtype must be bfloat16 or null, got {name!r}{hint}")
     return AMP_DTYPES.get(name)
 
 

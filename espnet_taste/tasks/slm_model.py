@@ -20,9 +20,8 @@ class TasteSpokenLMModel(TasteESPnetModel):
     Args:
         slm: The spoken LM. Its LLM stays out of checkpoints unless it is trained,
             its adapters and its quantizer do not.
-        amp_dtype: "bfloat16" or "float16" to run under autocast on any device
-            (bfloat16 where it has instructions for it); None for the trainer's
-            precision.
+        amp_dtype: "bfloat16" to run under autocast on any device that has
+            instructions for it; None for the trainer's precision.
         extract_feats_in_collect_stats: Only there because ESPnet asks for it.
     """
 

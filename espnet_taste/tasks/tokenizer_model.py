@@ -87,9 +87,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         listening_first: Steps at the start that all teach.
         alignment_weight: Weight with which heads of the decoder are taught in training
             to look at the word that is spoken, where its time is known (reference: 0).
-        amp_dtype: "bfloat16" or "float16" to run under autocast on any device
-            (bfloat16 where it has instructions for it); None for the trainer's
-            precision.
+        amp_dtype: "bfloat16" to run under autocast on any device that has
+            instructions for it; None for the trainer's precision.
         extract_feats_in_collect_stats: Only there because ESPnet asks for it.
     """
 

@@ -26,9 +26,9 @@ class UnitToMelESPnetModel(TasteESPnetModel):
 
     Args:
         unit_to_mel: The model to train.
-        amp_dtype: "bfloat16" or "float16" to compute under autocast on any device
-            (ESPnet's own option is for CUDA alone; bfloat16 where the device has
-            instructions for it); None for float32.
+        amp_dtype: "bfloat16" to compute under autocast on any device that has
+            instructions for it (ESPnet's own option is for CUDA alone); None for
+            float32.
         speaker_noise: Deviation of the noise on speaker embeddings in training; few
             speakers are over-fitted without it.
         perceptual_weight: Weight of ``perception`` beside the error of the frames.
