@@ -10,6 +10,7 @@ import numpy as np
 
 from espnet_taste.data.model_zoo import download_packed
 from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.weights.hub import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ class EspnetAsr:
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If ``beam_size`` is below 1.
+        ValueError: If ``beam_size`` is below 1, the model needs a package that is not
+            installed, or its files do not fit together.
     """
 
     def __init__(
@@ -43,7 +45,6 @@ class EspnetAsr:
         *,
         beam_size: int | None = None,
     ):
-        from espnet2.tasks.asr import ASRTask
         from espnet2.text.build_tokenizer import build_tokenizer
 
         if beam_size is not None and beam_size < 1:
@@ -51,7 +52,7 @@ class EspnetAsr:
         for path in (config, model_file):
             if not Path(path).is_file():
                 raise FileNotFoundError(f"no such file: {path}")
-        self.model, args = ASRTask.build_model_from_file(config, model_file, device)
+        self.model, args = _open_model(config, model_file, device)
         self.model.eval()
         self.device, self.config = device, config
         rate = (args.frontend_conf or {}).get("fs", SAMPLE_RATE_HZ)
@@ -156,6 +157,23 @@ def _hertz(rate: int | str) -> int:
     """Read 16000, "16000" or "16k"."""
     text = str(rate)
     return int(float(text[:-1]) * 1000) if text.endswith("k") else int(text)
+
+
+def _open_model(config: Path, model_file: Path, device: str) -> tuple[Any, Any]:
+    """Let ESPnet build and load a model, and say in one line why it cannot."""
+    from espnet2.tasks.asr import ASRTask
+
+    try:
+        return ASRTask.build_model_from_file(config, model_file, device)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{config}: the model needs the package {error.name}, which is not "
+            "installed; what pip does not know, ESPnet's tools/installers do"
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(
+            f"{model_file} does not fit {config}: {first_line(error)}"
+        ) from error
 
 
 def _open_search(

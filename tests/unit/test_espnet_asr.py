@@ -1,5 +1,8 @@
 """A tiny ESPnet recogniser, built by ESPnet, as aligner and transcriber."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import yaml
@@ -16,7 +19,18 @@ def model(tmp_path_factory):
     return build(tmp_path_factory.mktemp("asr"))
 
 
-def build(folder, rate="16k", ctc_weight=0.3):
+TRANSFORMER = {
+    "decoder": "transformer",
+    "decoder_conf": {"attention_heads": 2, "linear_units": 8, "num_blocks": 1},
+}
+TRANSDUCER = {
+    "decoder": "transducer",
+    "decoder_conf": {"rnn_type": "lstm", "num_layers": 1, "hidden_size": 8},
+    "joint_net_conf": {"joint_space_size": 8},
+}
+
+
+def build(folder, rate="16k", ctc_weight=0.3, decoder=TRANSFORMER):
     torch = pytest.importorskip("torch")
     from espnet2.tasks.asr import ASRTask
 
@@ -33,9 +47,8 @@ def build(folder, rate="16k", ctc_weight=0.3):
             "linear_units": 8,
             "num_blocks": 1,
         },
-        "decoder": "transformer",
-        "decoder_conf": {"attention_heads": 2, "linear_units": 8, "num_blocks": 1},
         "model_conf": {"ctc_weight": ctc_weight},
+        **decoder,
     }
     defaults = ASRTask.get_default_config()
     args = {**defaults, **config}
@@ -109,6 +122,32 @@ def test_a_model_without_ctc_is_searched(tmp_path):
         asr.log_probs(audios[0])
 
 
+def add_warprnnt(monkeypatch):
+    """Stand in for a package that is compiled by hand; only trainings call its loss."""
+    torch = pytest.importorskip("torch")
+    package = types.ModuleType("warprnnt_pytorch")
+    package.RNNTLoss = lambda **options: torch.nn.Identity()
+    monkeypatch.setitem(sys.modules, "warprnnt_pytorch", package)
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
+def test_a_transducer_is_searched(tmp_path, monkeypatch, ctc_weight):
+    add_warprnnt(monkeypatch)
+    build(tmp_path, ctc_weight=ctc_weight, decoder=TRANSDUCER)
+    files = tmp_path / "config.yaml", tmp_path / "model.pth"
+    asr = load_espnet_asr(None, *files, "cpu", beam_size=2)
+    audios = [noise(0.5), noise(1.0)]
+
+    texts = asr.transcribe(audios)
+
+    expected = asr.search(audios[1])[0][0]
+    assert texts[1] == " ".join(expected.split())
+    assert type(asr.search.beam_search_transducer).__name__ == "BeamSearchTransducer"
+    assert asr.has_ctc is (ctc_weight > 0)
+    if asr.has_ctc:
+        assert asr.log_probs(audios[1]).shape[1] == len(TOKENS)
+
+
 def test_a_model_with_ctc_may_be_searched_too(model):
     files = model / "config.yaml", model / "model.pth"
     asr = load_espnet_asr(None, *files, "cpu", beam_size=2)
@@ -145,3 +184,15 @@ def test_models_that_cannot_be_used_are_named(model, tmp_path):
         load_espnet_asr(None, model / "config.yaml", model / "gone.pth", "cpu")
     with pytest.raises(ValueError, match="--asr_config and --asr_model_file"):
         load_espnet_asr(None, model / "config.yaml", None, "cpu")
+    other = build(tmp_path, decoder={**TRANSFORMER, "decoder_conf": {"num_blocks": 2}})
+    with pytest.raises(ValueError, match="model.pth does not fit .*config.yaml: "):
+        load_espnet_asr(None, other / "config.yaml", model / "model.pth", "cpu")
+
+
+def test_a_package_that_a_model_needs_is_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as present:
+        add_warprnnt(present)
+        build(tmp_path, decoder=TRANSDUCER)
+    monkeypatch.setitem(sys.modules, "warprnnt_pytorch", None)
+    with pytest.raises(ValueError, match="needs the package warprnnt_pytorch, which"):
+        load(tmp_path)
