@@ -103,6 +103,7 @@ score_tokenizer() { # score_tokenizer <system>, on the set in dset
             ;;
         taste) score_codes "$1" --codes_scp "${exp}/codes/${dset}/codes.scp" ;;
     esac
+    [ -f "${exp}/$1/units/${dset}/.done.score_units" ] || refuse_other_units "${dset}"
     jobs "${aligned}/${dset}" "${exp}/$1/units/${dset}" score_units --device "${device}" \
         --model_file "${exp}/$1/${inference_model}" --features_dir "${features}/${dset}"
     score "$1" "${dset}" units --unit_scores "${exp}/$1/units/${dset}/unit_scores.jsonl"

@@ -178,15 +178,25 @@ extract_unit_states() { # extract_unit_states <set>: other layers than the aggre
         --config "${config_dir}/${units_config}" --whisper "${whisper}"
 }
 
+# refuse_other_units <set...>: tags may share a dumpdir, and another experiment may since
+# have put its units there
+refuse_other_units() {
+    local dset mark begun
+    for dset in "$@"; do
+        mark=${exp}/extracted_units/.done.${dset}
+        begun=${features}/${dset}/.parts.extract_units/.begun
+        if [ -f "${mark}" ] && [ -f "${begun}" ] && ! cmp -s "${mark}" "${begun}"; then
+            fail "${features}/${dset} holds the units of another experiment; remove" \
+                "${begun%/*} and ${mark} to make those of ${exp} again (--stage" \
+                "train_units), and give each a --dumpdir"
+        fi
+    done
+}
+
 extract_units() { # extract_units <set>
     # Not among the marks of features or units: it is made from both.
     local jobs_marker=${exp}/extracted_units/.done.$1
-    local begun=${features}/$1/.parts.extract_units/.begun
-    # Another experiment may since have put its units there.
-    if [ -f "${jobs_marker}" ] && [ -f "${begun}" ] && ! cmp -s "${jobs_marker}" "${begun}"; then
-        fail "${features}/$1 holds the units of another experiment; remove ${begun%/*} and" \
-            "${jobs_marker} to make those of ${exp} again, and give each a --dumpdir"
-    fi
+    refuse_other_units "$1"
     local -a states=()
     if [ "$(units_kind)" = whisper_vq ] && [[ " ${train_set} ${valid_set} " == *" $1 "* ]]; then
         states=(--states_scp "${features}/$1/unit_states/encoder_states.scp") # kept for training
@@ -228,6 +238,7 @@ score_topline() {
 train_tokenizer() { # train_tokenizer <name> <config> [<model to start from>]
     local init=()
     [ $# -lt 3 ] || init=(--init_from "${exp}/$3")
+    [ -f "${exp}/$1/.done" ] || refuse_other_units "${train_set}" "${valid_set}"
     # shellcheck disable=SC2086
     train "$1" tokenizer_train "$2" tokenizer_data --whisper "${whisper}" \
         --units_dir "${exp}/units" "${init[@]}" "${language_opts[@]}" ${train_args}

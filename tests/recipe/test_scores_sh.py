@@ -204,3 +204,32 @@ def test_units_of_another_experiment_in_the_same_folder_are_noticed(tmp_path, ru
     assert "dump/features/te holds the units of another experiment" in result.stderr
     assert "exp/a/extracted_units/.done.te to make those of exp/a" in result.stderr
     assert run(second).returncode == 0
+
+
+LATER = UNITS.replace("exp=exp/{}; extract_units te", "exp=exp/a; dset=te") + """
+whisper=w; train_args=; train() { echo trained; }; need_model() { :; }
+score() { echo scored; }; score_audio() { :; }; score_codes() { :; }
+train_set=te; valid_set=te
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "mark"),
+    [
+        ("train_tokenizer taste t.yaml", "exp/a/taste/.done"),
+        ("score_tokenizer taste", "exp/a/taste/units/te/.done.score_units"),
+    ],
+)
+def test_later_stages_notice_them_too_unless_they_are_done(tmp_path, run, stage, mark):
+    write(tmp_path / "u.yaml", "units: kmeans\n")
+    for name in "ab":
+        assert run(UNITS.replace("{}", name)).returncode == 0
+
+    result = run(LATER + stage)
+
+    assert result.returncode == 2 and "ed" not in result.stdout
+    assert "dump/features/te holds the units of another" in result.stderr
+    assert "--stage train_units" in result.stderr
+    write(tmp_path / mark, "")
+    result = run(LATER + "jobs() { :; }; " + stage)
+    assert result.returncode == 0 and "ed" in result.stdout
