@@ -55,6 +55,16 @@ def test_the_window_is_strict():
     assert exact["within_50ms"] == 1
 
 
+def test_a_difference_of_the_window_is_outside_wherever_the_words_stand():
+    """Subtracted as they are, 0.3 - 0.2 is less than 0.1, and 1.1 - 1.0 is more."""
+    nothing = [TimedWord("a", 0.0, 0.0)]
+    for start in range(300):
+        word = [TimedWord("a", start / 100, (start + 10) / 100)]
+        fields = duration_fields(word, nothing)
+        assert fields["within_100ms"] == 0, start
+        assert fields["duration_diff_s"] == 0.1
+
+
 def test_a_hyphenated_word_keeps_its_one_pair_of_times():
     fields = duration_fields(timed("Twenty-one .", [1, 1]), timed("twenty-one", [1]))
 
