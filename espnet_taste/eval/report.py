@@ -170,9 +170,7 @@ def _main_table(rows: Sequence[Row], marks: Marks) -> str:
     """Return the table with one row per system."""
 
     def cell(row: Row, name: str) -> str:
-        score = row.scores.get(name)
-        mark = marks.of(row.role, name) if score is not None else ""
-        return format_score(score, METRICS[name]) + mark
+        return _marked(row, name, marks)
 
     def duration(row: Row) -> str:
         coverage = row.scores.get("duration_coverage")
@@ -199,6 +197,14 @@ def _main_table(rows: Sequence[Row], marks: Marks) -> str:
     )
 
 
+def _marked(row: Row, name: str, marks: Marks) -> str:
+    """Return the cell of a score with its daggers; without a number it has none."""
+    score = row.scores.get(name)
+    is_number = score is not None and score.value is not None
+    mark = marks.of(row.role, name) if is_number else ""
+    return format_score(score, METRICS[name]) + mark
+
+
 def _counts(row: Row) -> str:
     """Return the number of utterances behind a row's scores."""
     counts = sorted({score.num_items for score in row.scores.values()})
@@ -212,11 +218,7 @@ def _detail_table(rows: Sequence[Row], marks: Marks) -> str:
         [
             [
                 ROLES[row.role].label,
-                *(
-                    format_score(row.scores.get(name), METRICS[name])
-                    + (marks.of(row.role, name) if name in row.scores else "")
-                    for name in DETAIL_COLUMNS
-                ),
+                *(_marked(row, name, marks) for name in DETAIL_COLUMNS),
             ]
             for row in rows
             if any(name in row.scores for name in DETAIL_COLUMNS)

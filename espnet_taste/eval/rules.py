@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from espnet_taste.eval.results import Row, SetResults
-from espnet_taste.eval.roles import ERRORS, OUTPUT, RELIANCE, UNIT
+from espnet_taste.eval.roles import ERRORS, RELIANCE, UNIT
 
 MIN_COVERAGE = 0.3  # of the original's words, for duration scores
 MAX_TOPLINE_RATIO = 2.0  # topline WER over the original's
@@ -17,7 +17,15 @@ MAX_CAPPED_WER = 0.8  # above it there is hardly any speech to judge
 MIN_RELIANCE = 0.05  # nats per unit
 MAX_BOUNDED = 0.1  # share of outputs that only a length bound ended
 
-DURATIONS = ("duration_25ms", "duration_50ms", "duration_100ms", "duration_diff_s")
+IDENTICAL = ("duration_25ms_identical",)  # has a coverage of its own
+DURATIONS = (
+    "duration_25ms",
+    "duration_50ms",
+    "duration_100ms",
+    "duration_diff_s",
+    *IDENTICAL,
+)
+HEARD = (*ERRORS, *DURATIONS, "speaker_similarity")
 # Rows whose audio passes through units and vocoder.
 DECODED = (
     "text_only",
@@ -64,8 +72,8 @@ def describe_rules() -> list[str]:
         "everything of a row: its reliance on what defines it (text for text-only "
         f"rows, codes for the others) is under {MIN_RELIANCE:g} nats per unit, or its "
         "interval reaches 0",
-        f"free-running scores: more than {MAX_BOUNDED:.0%} of the outputs were ended "
-        "by the length bound",
+        f"WER, CER and durations: more than {MAX_BOUNDED:.0%} of the outputs were "
+        "ended by the length bound",
     ]
 
 
@@ -83,17 +91,22 @@ def _topline(results: SetResults) -> Iterator[Remark]:
     )
     for row in results.rows:
         if row.role in DECODED and "wer" in row.scores:
-            yield Remark(row.role, OUTPUT, text)
+            yield Remark(row.role, HEARD, text)
 
 
 def _coverage(row: Row) -> Iterator[Remark]:
     """Few compared words are the easy ones."""
-    coverage = row.scores.get("duration_coverage")
-    if coverage is None or coverage.value is None:
-        return
-    if coverage.value < MIN_COVERAGE:
-        text = f"only {coverage.value:.1%} of the words could be compared"
-        yield Remark(row.role, DURATIONS, text)
+    values = {name: score.value for name, score in row.scores.items()}
+    compared = tuple(name for name in DURATIONS if name not in IDENTICAL)
+    for coverage, names, what in (
+        ("duration_coverage", compared, "could be compared"),
+        ("duration_coverage_identical", IDENTICAL, "stand in identical transcripts"),
+    ):
+        share = values.get(coverage)
+        is_measured = any(values.get(name) is not None for name in names)
+        if share is not None and share < MIN_COVERAGE and is_measured:
+            text = f"only {share:.1%} of the words {what}"
+            yield Remark(row.role, names, text)
 
 
 def _unintelligible(row: Row) -> Iterator[Remark]:
@@ -117,7 +130,7 @@ def _reliance(row: Row) -> Iterator[Remark]:
             f"the decoder hardly uses its {what} (reliance {score.value:.3f} nats per "
             "unit): the row says nothing about them"
         )
-        yield Remark(row.role, (*UNIT, *OUTPUT), text)
+        yield Remark(row.role, (*UNIT, *HEARD), text)
 
 
 def _bounded(row: Row) -> Iterator[Remark]:

@@ -102,6 +102,17 @@ def test_a_dagger_with_two_reasons_lists_both():
     assert "\u20201,2 @ " in first_table(page_of(run))[-1][8]
 
 
+def test_the_details_carry_daggers_too_but_not_where_there_is_no_number():
+    run = whole_run()
+    run["taste"][0] = unit_file("taste", reliance=0.01)
+
+    section = page_of(run).split("### Details")[1].split("###")[0]
+
+    cells = section.strip().splitlines()[-1].split(" | ")
+    assert cells[3].endswith("] \u20201")  # within 50 ms
+    assert cells[6] == "none: no two transcripts are identical"
+
+
 def test_every_stream_is_listed_once():
     section = page_of(whole_run()).split("### Streams")[1].split("###")[0]
 

@@ -29,6 +29,35 @@ def test_low_coverage_marks_the_durations_of_its_row():
     assert "of the words could be compared" in remark.text
 
 
+def test_few_identical_transcripts_mark_what_was_measured_on_them():
+    file = audio_file("taste")
+    few = {"identical_words": 1, "identical_within_25ms": 1}
+    items = {key: {**fields, **few} for key, fields in file.items.items()}
+
+    (remark,) = remarks_with("taste", "audio", dataclasses.replace(file, items=items))
+
+    assert remark.metrics == ("duration_25ms_identical",)
+    assert remark.text == "only 6.5% of the words stand in identical transcripts"
+
+
+@pytest.mark.parametrize(
+    ("role", "kind", "file"),
+    [
+        ("units", "audio", audio_file("units", error_share=0.4)),
+        ("taste", "units", unit_file("taste", reliance=0.01)),
+        ("taste", "audio", audio_file("taste", error_share=0.9)),
+    ],
+)
+def test_a_mark_on_durations_is_on_those_of_all_windows(role, kind, file):
+    remark = remarks_with(role, kind, file)[-1]
+
+    assert remark.role == "taste"
+    assert {
+        *("duration_25ms", "duration_50ms", "duration_100ms", "duration_diff_s"),
+        "duration_25ms_identical",
+    } <= set(remark.metrics)
+
+
 def test_a_bad_topline_marks_every_decoded_row():
     remarks = remarks_with("units", "audio", audio_file("units", error_share=0.4))
 
