@@ -34,15 +34,24 @@ def render_continuations(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
         cells = [_cell(facts.get(key), digits) for key, (_, digits) in COLUMNS.items()]
         cells += [_cell(_ratings(facts).get(key), 2) for key in ratings]
         rows.append([name, *cells, f"{facts['num_empty']} of {facts['num_items']}"])
-    known = next(iter(scores.values()))
-    notes = [*NOTES, f"Judge: {known['judge']}; text LM: {known['llm']}."]
+    notes = [*NOTES, *dict.fromkeys(map(_who, scores.values()))]
+    notes += [
+        f"`{name}`: {facts['num_unrated']} of {facts['num_items']} lack an opinion "
+        "score and are left out of its mean."
+        for name, facts in scores.items()
+        if facts.get("num_unrated")
+    ]
     if any(facts.get("prompts_cut_off") for facts in scores.values()):
         notes.append(
             "The recordings begin with their prompts: these words are cut off what was "
             "heard, and opinion scores are of both."
         )
-    notes += published.lines(known.get("published", {}))
+    notes += published.lines(next(iter(scores.values())).get("published", {}))
     return ["## Spoken continuations", table(head, rows), bullets(notes)]
+
+
+def _who(facts: Mapping[str, Any]) -> str:
+    return f"Judge: {facts['judge']}; text LM: {facts['llm']}."
 
 
 def _ratings(facts: Mapping[str, Any]) -> Mapping[str, Any]:

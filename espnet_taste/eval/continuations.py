@@ -8,6 +8,8 @@
 
 Source: Generative Spoken Language Modeling (arXiv:2102.01192), sections 4.1 and 4.2,
 where both are means over utterances at several temperatures; here counts are pooled.
+Its auto-BLEU is a mean over the orders up to n, too, and leaves out n-grams that
+overlap; that of one order, overlaps counted, is SlamKit's (github.com/slp-rl/slamkit).
 """
 
 import math

@@ -1,6 +1,6 @@
 """The section of the results page on pairs of speech."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from espnet_taste.eval import published
@@ -8,7 +8,7 @@ from espnet_taste.eval.cells import NOTHING, bullets, table
 
 NOTES = (
     "A pair counts where its right half is the likelier one, ties half; chance is "
-    "50 %. "
+    "50 %. Intervals are over pairs, taken as independent of each other. "
     "Pairs that the recipe made from a test set are named `..._switch`: they are "
     "neither SALMon nor StoryCloze, and compare models on this corpus alone.",
     "The columns are ways of adding up log-likelihoods (`espnet_taste/slm/"
@@ -53,8 +53,7 @@ def _table(conventions: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for kind in kinds:
         cells = [parts.get(kind) for parts in conventions.values()]
-        known = next(cell for cell in cells if cell is not None)
-        rows.append([kind, *map(_cell, cells), _count(known)])
+        rows.append([kind, *map(_cell, cells), _count(cells)])
     return table(["pairs", *conventions, "scored of all"], rows)
 
 
@@ -67,7 +66,11 @@ def _cell(facts: Mapping[str, Any] | None) -> str:
     return f"{value} [{100 * facts['low']:.1f}, {100 * facts['high']:.1f}]"
 
 
-def _count(facts: Mapping[str, Any]) -> str:
-    if "num_pairs" not in facts:
+def _count(cells: Sequence[Mapping[str, Any] | None]) -> str:
+    """Return how many pairs were scored; conventions may have left out different ones."""
+    known = [c for c in cells if c is not None and "num_pairs" in c]
+    if not known:
         return NOTHING
-    return f"{facts['num_scored']} of {facts['num_pairs']}"
+    scored = [facts["num_scored"] for facts in known]
+    ends = dict.fromkeys((min(scored), max(scored)))
+    return f"{' to '.join(map(str, ends))} of {known[0]['num_pairs']}"

@@ -365,9 +365,11 @@ def method_notes(results: Results) -> list[str]:
         "characters. The speaker vector is not counted.",
         "Audio is made and judged of some utterances, spread evenly over the set: the "
         "smallest number in a row's last column, a larger one for original and units.",
-        "Intervals and paired differences resample the test utterances only; they do "
-        "not hold the variance between training runs, and those of under "
-        f"{MIN_UTTERANCES} utterances decide nothing.",
+        "Intervals and paired differences resample the test utterances only: they hold "
+        "the variance neither between training runs nor between speakers, of whom "
+        "utterances are taken as independent. Where all or none of the items count, "
+        "resampling has nothing to vary, and an interval without width is no "
+        f"certainty. Those of under {MIN_UTTERANCES} utterances decide nothing.",
         "Not meaningful by rule: " + "; ".join(describe_rules()) + ".",
     ]
 

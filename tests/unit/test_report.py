@@ -298,6 +298,17 @@ def test_pairs_of_speech_have_a_section_of_their_own():
     assert "chance is 50 %" in section
 
 
+def test_conventions_that_scored_different_numbers_of_pairs_show_both():
+    conventions = {
+        "taste": {"speaker_switch": pair_facts(0.6)},
+        "sum": {"speaker_switch": pair_facts(0.6, num_scored=18)},
+        "localised": {"speaker_switch": pair_facts(0.6, num_scored=12)},
+    }
+    pairs = {"test": {"transcripts": "given", "conventions": conventions}}
+
+    assert "[40.0, 80.0] | 12 to 19 of 20 |" in page_of(whole_run(), pairs=pairs)
+
+
 def test_pair_scores_are_read_from_their_file(tmp_path, run_report):
     facts = {"speaker_switch": pair_facts(0.75)}
     content = {"transcripts": "given", "conventions": {"taste": facts}}
@@ -332,7 +343,7 @@ def test_continuations_have_a_section_of_their_own():
     ratings = {"distillmos": {"value": 3.5, "low": 3.0, "high": 4.0}}
     scores = {
         "test": continuation_facts(ratings=ratings, published={"GenPPL": [row]}),
-        "more": continuation_facts(prompts_cut_off=True),
+        "more": continuation_facts(prompts_cut_off=True, num_unrated=2, judge="tiny"),
     }
 
     page = page_of(whole_run(), continuations=scores)
@@ -342,7 +353,12 @@ def test_continuations_have_a_section_of_their_own():
         section
     )
     assert "| more | 20.0 [15.0, 30.0] | 0.100 | - | - | 1 of 9 |" in section
-    for text in ("Judge: base; text LM: some.", "begin with their prompts"):
+    for text in (
+        "Judge: base; text LM: some.",
+        "Judge: tiny; text LM: some.",
+        "`more`: 2 of 9 lack an opinion score and are left out of its mean.",
+        "begin with their prompts",
+    ):
         assert text in section
     assert "* published, GenPPL: S 46.6" in section
     assert "Spoken continuations" not in page_of(whole_run())
