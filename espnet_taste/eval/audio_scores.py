@@ -15,6 +15,7 @@ from espnet_taste.data.audio import AudioError, read_audio
 from espnet_taste.eval.asr_judge import Judge, Transcript, judge_all
 from espnet_taste.eval.duration import duration_items
 from espnet_taste.eval.error_rate import error_items
+from espnet_taste.eval.normalise import normalise
 from espnet_taste.eval.speaker import similarity_items
 
 Items = dict[str, dict[str, float]]
@@ -110,7 +111,7 @@ def score_outputs(
 def _notes(items: Items, heard: Mapping[str, Transcript]) -> dict[str, int]:
     """Count what a reader of the error rates should know."""
     return {
-        "heard_as_nothing": sum(not transcript.text for transcript in heard.values()),
+        "heard_as_nothing": sum(not normalise(t.text) for t in heard.values()),
         "empty_reference (adds insertions only)": sum(
             not fields["words"] for fields in items.values()
         ),

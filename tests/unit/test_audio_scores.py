@@ -26,7 +26,8 @@ class LevelJudge:
     def transcribe(self, audio):
         if not len(audio):
             return Transcript("", ())
-        said = {1: "one two", 2: "three four", 3: "three for"}[round(audio[0] * 10)]
+        level = round(audio[0] * 10)
+        said = {1: "one two", 2: "three four", 3: "three for", 4: "..."}[level]
         words = tuple(
             TimedWord(word, float(n), n + len(audio) / 32000)
             for n, word in enumerate(said.split())
@@ -73,6 +74,15 @@ def test_an_empty_reference_adds_insertions_and_is_counted(tmp_path, listener):
 
     assert (items["b"]["words"], items["b"]["word_insertions"]) == (0, 2)
     assert skipped["empty_reference (adds insertions only)"] == 1
+
+
+def test_a_transcript_of_signs_alone_is_heard_as_nothing(tmp_path, listener):
+    items, skipped = score_original(
+        TEXTS, make_set(tmp_path / "org", a=1, b=4), listener
+    )
+
+    assert items["b"]["word_deletions"] == 2
+    assert skipped["heard_as_nothing"] == 1
 
 
 def test_outputs_are_compared_with_text_and_original(tmp_path, listener):
