@@ -65,9 +65,12 @@ class ScoredItem:
             alone: How likely ``alone()`` is, if there should be a ``normalised`` score.
 
         Returns:
-            Scores; without ``localised`` where ``why_not_localised`` has a reason.
+            Scores; without ``localised`` where ``why_not_localised`` has a reason, and
+            without ``speech_only`` of a written ending: all would be equally likely.
         """
         scores = {name: score(found) for name, score in CONVENTIONS.items()}
+        if self.after:
+            del scores["speech_only"]
         if self.from_s is not None and self.why_not_localised() is None:
             times = np.asarray(self.tokens.times)
             scores["localised"] = localised(found, times, self.from_s, self.window_s)

@@ -179,7 +179,7 @@ def test_texts_around_are_read_from_tables(folder, model, capsys):
     assert run(folder, "--text_after", str(after)) == 0
     for row in rows_of(folder).values():
         assert row["scores"]["taste"] == pytest.approx(row["scores"]["text_only"])
-        assert row["scores"]["speech_only"] == 0
+        assert "speech_only" not in row["scores"]  # they would all be 0, and tie
 
     table.write_text("a so many\n")
     assert run(folder, "--text_before", str(table)) == 1
