@@ -3,8 +3,8 @@
 
 Writes ``unit_scores.jsonl``: per utterance and condition the summed loss, top-1 and
 top-5 hits and the count. In the exchanged conditions the decoder reads the text, the
-codes or both of the next utterance of the set, repeated to the length of its own: what
-the loss rises by is how much the decoder relies on them.
+codes or both of the next utterance of the set that says something else, repeated to the
+length of its own: what the loss rises by is how much the decoder relies on them.
 """
 
 import argparse

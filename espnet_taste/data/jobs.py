@@ -72,18 +72,34 @@ def read_keys(data_dir: str | Path, key_file: str | Path | None) -> list[str]:
 def next_utterances(data_dir: str | Path) -> dict[str, str]:
     """Return the next utterance of every utterance of a set, the last one's the first.
 
-    The exchange partner of a score comes from the whole set, so that neither batches
-    nor job splits change a number.
+    One that says the same is passed over: exchanging it would exchange nothing, and a
+    decoder that reads its text would seem not to. The exchange partner of a score comes
+    from the whole set, so that neither batches nor job splits change a number.
 
     Raises:
-        ValueError: If there is only one utterance.
+        ValueError: If there is only one utterance, or all say the same.
     """
     keys = read_keys(data_dir, None)
     if len(keys) < 2:
         raise ValueError(
             f"{data_dir} has one utterance, there is none to exchange with"
         )
-    return dict(zip(keys, [*keys[1:], keys[0]], strict=True))
+    table = Path(data_dir) / "text"
+    texts = read_table(table) if table.is_file() else {}
+    words = [texts.get(key, key).casefold().split() for key in keys]
+    partner: dict[int, int] = {}
+    # Backwards, and twice, since the last ones go on with the first ones.
+    for index in [*reversed(range(len(keys)))] * 2:
+        following = (index + 1) % len(keys)
+        if words[following] != words[index]:
+            partner[index] = following
+        elif following in partner:
+            partner[index] = partner[following]
+    if len(partner) < len(keys):
+        raise ValueError(
+            f"all utterances of {data_dir} say the same, there is nothing to exchange"
+        )
+    return {key: keys[partner[index]] for index, key in enumerate(keys)}
 
 
 def split_keys(keys: list[str], num_jobs: int, output_dir: Path) -> int:

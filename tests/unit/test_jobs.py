@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from espnet_taste.data.jobs import merge_jobs, read_keys, split_keys, utterance_ids
+from espnet_taste.data.jobs import (
+    merge_jobs,
+    next_utterances,
+    read_keys,
+    split_keys,
+    utterance_ids,
+)
 from espnet_taste.data.kaldi import read_table, write_table
 
 
@@ -46,6 +52,30 @@ def test_an_unknown_key_of_a_subset_is_named(data_dir, tmp_path):
 
     with pytest.raises(ValueError, match="'elsewhere' is not in"):
         read_keys(data_dir, tmp_path / "keys")
+
+
+def test_the_next_utterance_of_the_last_one_is_the_first(data_dir):
+    partner = next_utterances(data_dir)
+
+    assert partner["utt2"] == "utt3" and partner["utt6"] == "utt0"
+
+
+def test_the_next_utterance_says_something_else(data_dir):
+    said = ["yes", "no", "Yes", "yes", "go on", "yes", "YES"]
+    write_table(data_dir / "text", {f"utt{n}": text for n, text in enumerate(said)})
+
+    partner = next_utterances(data_dir)
+
+    assert [int(partner[f"utt{n}"][3:]) for n in range(7)] == [1, 2, 4, 4, 5, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_set_without_another_text_has_nothing_to_exchange(tmp_path, count):
+    write_table(tmp_path / "wav.scp", {f"utt{n}": "x.wav" for n in range(count)})
+    write_table(tmp_path / "text", {f"utt{n}": "yes" for n in range(count)})
+
+    with pytest.raises(ValueError, match="one utterance|say the same"):
+        next_utterances(tmp_path)
 
 
 def job(parts, number, table, count):
