@@ -67,7 +67,7 @@ def _cell(facts: Mapping[str, Any] | None) -> str:
 
 
 def _count(cells: Sequence[Mapping[str, Any] | None]) -> str:
-    """Return how many pairs were scored; conventions may have left out different ones."""
+    """Return how many pairs were scored; conventions may have left out others."""
     known = [c for c in cells if c is not None and "num_pairs" in c]
     if not known:
         return NOTHING
