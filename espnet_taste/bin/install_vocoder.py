@@ -40,14 +40,13 @@ def install(args: argparse.Namespace) -> None:
         ValueError: If the YAML file or the weights do not fit.
     """
     import torch
-    import yaml
 
     from espnet_taste.data.kaldi import atomic_write
+    from espnet_taste.data.settings import read_settings
     from espnet_taste.decoder.cosyvoice import open_cosyvoice
 
-    text = args.config.read_text(encoding="utf-8")
-    config = yaml.safe_load(text)
-    if not isinstance(config, dict) or config.get("vocoder") != "cosyvoice":
+    config = read_settings(args.config)
+    if config.get("vocoder") != "cosyvoice":
         raise ValueError(
             f"{args.config}: expected a YAML mapping with 'vocoder: cosyvoice'; other "
             "vocoders are trained"
@@ -61,7 +60,7 @@ def install(args: argparse.Namespace) -> None:
     with atomic_write(args.output_dir / MODEL_FILE, "wb") as stream:
         torch.save(vocoder.state_dict(), stream)
     with atomic_write(args.output_dir / "config.yaml") as stream:
-        stream.write(text)
+        stream.write(args.config.read_text(encoding="utf-8"))
     parameters = sum(value.numel() for value in vocoder.parameters())
     logging.info(f"wrote {args.output_dir}: {parameters / 1e6:.1f} M parameters")
 

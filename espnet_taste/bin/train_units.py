@@ -34,13 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def learn(args: argparse.Namespace) -> None:
     """Learn the units from utterances in a random but reproducible order."""
-    import yaml
-
+    from espnet_taste.data.settings import read_settings
     from espnet_taste.units.build import learn_units
 
-    config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise ValueError(f"{args.config}: expected a YAML mapping with units_conf")
+    config = read_settings(args.config)
+    if not config:
+        raise ValueError(f"{args.config} is empty; expected units and units_conf")
     extractor = learn_units(config, read_shuffled(args.data_dir))
     extractor.save(args.output_dir)
     facts = {"num_units": extractor.num_units, "rate_hz": extractor.unit_rate_hz}

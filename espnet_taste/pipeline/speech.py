@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from espnet_taste.data.kaldi import read_scp_arrays
+from espnet_taste.data.settings import read_settings
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.vocoder import MODEL_FILE, AbsVocoder, build_vocoder
 from espnet_taste.pipeline.devices import find_device
@@ -38,22 +38,33 @@ class DecodeOptions:
         """Read the options from YAML; None gives the defaults.
 
         Raises:
-            ValueError: If a key is unknown or a value is out of its range.
+            FileNotFoundError: If the file is absent.
+            ValueError: If it is no mapping, a key is unknown or a value is out of its
+                range.
         """
-        conf = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+        conf = {} if path is None else read_settings(path)
         where = str(path)
-        completion = dict(conf.pop("completion", {}))
-        for name in ("text", "codes"):
-            if completion.get(name) is not None:
-                completion[name] = build(Sampler, completion[name], where)
-        sampling = build(UnitSampling, conf.pop("sampling", {}), where)
+        completion = conf.pop("completion", None) or {}
+        if isinstance(completion, dict):
+            for name in completion.keys() & {"text", "codes"}:
+                if completion[name] is not None:
+                    completion[name] = build(Sampler, completion[name], where)
+        sampling = build(UnitSampling, conf.pop("sampling", None) or {}, where)
         completion = build(CompletionSettings, completion, where)
         nested = {"sampling": sampling, "completion": completion}
         return build(cls, conf | nested, where)
 
 
-def build(target: type, conf: dict[str, Any], where: str) -> Any:
-    """Build a dataclass from YAML; unknown keys are named."""
+def build(target: type, conf: Any, where: str) -> Any:
+    """Build a dataclass from YAML.
+
+    Raises:
+        ValueError: If it is no mapping, or has unknown keys; they are named.
+    """
+    if not isinstance(conf, dict):
+        raise ValueError(
+            f"{where}: expected names and values for {target.__name__}, got {conf!r}"
+        )
     known = {f.name for f in fields(target)}
     unknown = sorted(set(conf) - known)
     if unknown:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from espnet_taste.data.settings import read_settings
 from espnet_taste.tasks.checkpointing import TasteESPnetModel, load_weights
 
 logger = logging.getLogger(__name__)
@@ -86,14 +85,14 @@ def read_config(path: Path | str) -> argparse.Namespace:
 
     Raises:
         FileNotFoundError: If it is absent.
-        ValueError: If it is not a mapping.
+        ValueError: If it is not YAML, not a mapping, or empty.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no training config at {path}; was the model trained?")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is not a training config (a YAML mapping)")
+    values = read_settings(path)
+    if not values:
+        raise ValueError(f"{path} is not a training config: it is empty")
     return argparse.Namespace(**values)
 
 

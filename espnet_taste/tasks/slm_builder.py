@@ -27,6 +27,8 @@ from espnet_taste.tokenizer.contracts import AbsQuantizer
 
 logger = logging.getLogger(__name__)
 
+LLM_DTYPES = ("bfloat16", "float32", "float16")
+
 
 class SpokenLMBuilder(ModelBuilder):
     """Builds spoken LMs around the quantizer of a speech tokenizer."""
@@ -120,8 +122,12 @@ def check_slm_options(args: argparse.Namespace) -> None:
     """Check the names of all options before the LLM is loaded.
 
     Raises:
-        ValueError: If one is unknown or missing.
+        ValueError: If one is unknown or missing, or the LLM's type is none.
     """
+    if args.llm_dtype not in LLM_DTYPES:
+        raise ValueError(
+            f"llm_dtype must be one of {', '.join(LLM_DTYPES)}, got {args.llm_dtype!r}"
+        )
     conf = dict(args.slm_conf)
     conf.pop("end_of_text", None)
     check_options("slm_conf: weights", conf.pop("weights", {}), LossWeights)

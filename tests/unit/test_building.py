@@ -1,6 +1,7 @@
 """Names of options: unknown and missing ones, in every section of every training."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,6 +96,18 @@ def test_a_misspelt_option_of_a_training_is_named(monkeypatch, task, config, sec
 
     with pytest.raises(ValueError, match=rf"^{section}: unknown option \['speling'\]"):
         cls.build_model(args)
+
+
+def test_a_type_that_torch_does_not_have_is_refused_before_the_llm_is_loaded():
+    """It ended in an AttributeError of torch."""
+    from espnet_taste.tasks.slm_builder import check_slm_options
+
+    args = SimpleNamespace(llm_dtype="bf16", slm_conf={"taste_dim": 8}, model_conf={})
+    with pytest.raises(ValueError, match="llm_dtype must be one of bfloat16, .*'bf16'"):
+        check_slm_options(args)
+
+    args.llm_dtype = "bfloat16"
+    check_slm_options(args)
 
 
 def test_a_training_takes_the_weights_before_it_and_counts_from_zero(tmp_path):

@@ -1,0 +1,75 @@
+"""YAML files that people write: an empty one, broken ones, values in wrong places."""
+
+import pytest
+
+from espnet_taste.bin import check_whisper, install_vocoder, train_units
+from espnet_taste.data.settings import read_settings
+from espnet_taste.pipeline.speech import DecodeOptions
+
+BROKEN = "a: [1\nb: {\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "options.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_names_and_values_are_read(write):
+    assert read_settings(write("a: 1\nb: [x]\n")) == {"a": 1, "b": ["x"]}
+    assert read_settings(write("# nothing but a comment\n")) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BROKEN, "options.yaml: not YAML: while parsing.* line 2, column 2"),
+        ("- a\n", "options.yaml: expected a YAML mapping"),
+        ("a", "options.yaml: expected a YAML mapping"),
+    ],
+)
+def test_anything_else_is_one_line_that_names_the_file(write, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_settings(write(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_decoding_options_leaves_the_defaults(write):
+    """Both ended in an AttributeError or TypeError."""
+    for text in ("", "# none\n", "completion:\nsampling:\n"):
+        options = DecodeOptions.read(write(text))
+        assert options.sampling == DecodeOptions().sampling
+        assert options.completion.extra_words == DecodeOptions().completion.extra_words
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sampling: 3", "names and values for UnitSampling, got 3"),
+        ("completion: [8]", r"names and values for CompletionSettings, got \[8\]"),
+        ("completion: {text: 0.9}", "names and values for Sampler, got 0.9"),
+    ],
+)
+def test_a_value_in_the_place_of_names_is_refused(write, text, message):
+    with pytest.raises(ValueError, match=message):
+        DecodeOptions.read(write(text))
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (train_units, ("--data_dir", ".", "--output_dir", "out")),
+        (install_vocoder, ("--output_dir", "out")),
+        (check_whisper, ("--whisper", "none")),
+    ],
+)
+def test_commands_say_in_one_line_that_a_file_is_broken(
+    write, capsys, command, options
+):
+    assert command.main(["--config", str(write(BROKEN)), *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "options.yaml: not YAML: " in line
