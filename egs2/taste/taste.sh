@@ -13,9 +13,9 @@ stages=(
     train_vocoder       # the way back from units to a waveform
     score_topline       # the original and the units alone: what any model can reach
     train_text_only     # tokenizer sub-stage 1: decoder from text alone
-    train_text_only_control   # the row of text alone, trained as long as the last one
+    train_text_only_control   # the row of text alone, trained on as long as sub-stages 2 and 3
     train_without_vq    # tokenizer sub-stage 2: aggregator, no quantizer
-    train_without_vq_control  # the row without quantizer, trained as long
+    train_without_vq_control  # the row without quantizer, trained on as long as sub-stage 3
     train_taste         # tokenizer sub-stage 3: residual quantizer
     extract_codes       # TASTE codes of all sets, arks and a readable table
     train_slm           # spoken LM, LoRA

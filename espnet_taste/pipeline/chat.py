@@ -28,8 +28,9 @@ def read_chat(
 
     Raises:
         TypeError: If a content is neither text nor speech nor a list of them.
-        ValueError: If there is no template or no message, speech in more than one
-            place, or a text that looks like a special token.
+        ValueError: If there is no template or no message, a message has anything else
+            than role and content, there is speech in more than one place, or a text
+            looks like a special token.
     """
     if not messages:
         raise ValueError("there is no message to answer")

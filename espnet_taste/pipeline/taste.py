@@ -274,6 +274,10 @@ class TasteTokenizer:
 
         Yields:
             The audio of at least ``words_at_once`` words, of fewer at the end.
+
+        Raises:
+            TypeError, ValueError: As ``decode``, with the piece that it is about; if
+                ``words_at_once`` is below 1.
         """
         if words_at_once < 1:
             raise ValueError(f"words_at_once must be at least 1, got {words_at_once}")

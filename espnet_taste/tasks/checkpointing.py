@@ -143,7 +143,7 @@ def load_weights(
 
     Args:
         model: A ``TasteESPnetModel``.
-        path: A ``.pth`` file of ESPnet's trainer (also ``checkpoint.pth``).
+        path: As of ``read_checkpoint``.
         allow_new: Module paths that the file need not hold, because this training
             stage is the first that has them.
 

@@ -15,7 +15,8 @@ from espnet_taste.tasks.checkpointing import TasteESPnetModel
 class TasteSpokenLMModel(TasteESPnetModel):
     """Train adapters (or the LLM itself), fusion and code head of a spoken LM.
 
-    Not the object for users: this one speaks ESPnet's training protocol.
+    Not the object for users (that is ``pipeline.spoken_lm.TasteSpokenLM``): this one
+    speaks ESPnet's training protocol.
 
     Args:
         slm: The spoken LM. Its LLM stays out of checkpoints unless it is trained,
@@ -23,6 +24,9 @@ class TasteSpokenLMModel(TasteESPnetModel):
         amp_dtype: "bfloat16" to run under autocast on any device that has
             instructions for it; None for the trainer's precision.
         extract_feats_in_collect_stats: Only there because ESPnet asks for it.
+
+    Raises:
+        ValueError: If ``amp_dtype`` is unknown.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ class TokenBatch:
 class TasteTokenizerModel(TasteESPnetModel):
     """Train aggregator, quantizer and unit decoder by reconstruction.
 
-    Not the object for users (that is ``pipeline.SpeechReconstructor``): this one
+    Not the object for users (that is ``pipeline.taste.TasteTokenizer``): this one
     speaks ESPnet's training protocol.
 
     Args:
@@ -90,6 +90,10 @@ class TasteTokenizerModel(TasteESPnetModel):
         amp_dtype: "bfloat16" to run under autocast on any device that has
             instructions for it; None for the trainer's precision.
         extract_feats_in_collect_stats: Only there because ESPnet asks for it.
+
+    Raises:
+        ValueError: If only one of aggregator and quantizer is given, the decoder cannot
+            be guided, ``amp_dtype`` is unknown or ``listening_every`` is below 1.
     """
 
     def __init__(

@@ -35,9 +35,10 @@ class UnitToMelESPnetModel(TasteESPnetModel):
         perceptual_share: Share of a training batch's rows that ``perception`` hears,
             another one every step; hearing is most of the cost of a step.
         perception: What compares true and predicted frames; None for nothing more.
+        extract_feats_in_collect_stats: Only there because ESPnet asks for it.
 
     Raises:
-        ValueError: If ``amp_dtype`` is unknown.
+        ValueError: If ``amp_dtype`` is unknown or ``perceptual_share`` out of range.
     """
 
     def __init__(

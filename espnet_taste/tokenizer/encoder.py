@@ -47,6 +47,10 @@ class WhisperEncoder(AbsEncoder):
             stands (released). It is more than half of their variance, and TASTE codes
             then say when a word was spoken more than how. False takes off what the
             encoder makes of steady noise, which differs by position alone.
+
+    Raises:
+        FileNotFoundError: If the weights cannot be had.
+        ValueError: If there is no such layer or window, or ``trim_pad_s`` is negative.
     """
 
     needs_whisper = True
