@@ -55,7 +55,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--measure",
         type=parse_bool,
         default=True,
-        help="false: make the edits of a list without decoding and measuring them",
+        help="false: make the edits of a list without measuring them, nor decoding "
+        "them unless --write_audio true",
     )
     parser.add_argument("--no_pitch", action="store_true", help="do without pyworld")
     parser.add_argument(
