@@ -27,11 +27,16 @@ def read_chat(
         speech everything is in front.
 
     Raises:
-        TypeError: If a content is neither text nor speech nor a list of them.
+        TypeError: If these are no list of messages, or a content is neither text nor
+            speech nor a list of them.
         ValueError: If there is no template or no message, a message has anything else
             than role and content, there is speech in more than one place, or a text
             looks like a special token.
     """
+    if not isinstance(messages, Sequence):
+        raise TypeError(
+            f"a message is a {type(messages).__name__}; give role and content of each"
+        )
     if not messages:
         raise ValueError("there is no message to answer")
     tokenizer = text.tokenizer

@@ -293,6 +293,7 @@ def test_a_chat_is_answered(lm, speech):
         ([{"role": "a", "content": "say <end> now"}], "contains '<end>'"),
         ({"role": "a", "content": "x"}, "messages are a dict; give a list"),
         ("hello", "messages are a str; give a list"),
+        ([1], "a message is a int; give role and content"),
         (["hello"], "a role and a content, got 'h'"),
         ([{"role": "a", "content": None}], "message holds a NoneType; give text"),
         ([{"role": "a", "content": ["x", {}]}], "message holds a dict; give text"),
