@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
 from espnet_taste.data.utterances import in_batches
+from espnet_taste.layers.exchange import repeat_to_width
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import Continuation, SpokenContinuer
@@ -25,7 +26,6 @@ from espnet_taste.slm.prompt import Prompt, TextPrompt
 from espnet_taste.slm.text import LlmText, load_llm
 from espnet_taste.slm.vocabulary import Vocabulary, read_vocabulary
 from espnet_taste.tasks.slm_builder import SpokenLMBuilder
-from espnet_taste.tasks.tokenizer_model import repeat_to_width
 from espnet_taste.types import IGNORE
 from espnet_taste.words import space_signs, split_words
 

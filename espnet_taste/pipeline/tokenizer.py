@@ -18,15 +18,12 @@ from espnet_taste.data.collate import pad_arrays
 from espnet_taste.data.utterances import Utterances
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.layout import whole_rows
+from espnet_taste.layers.exchange import repeat_to_width, word_by_word
 from espnet_taste.layers.word_pooling import first_of_words
 from espnet_taste.pipeline.devices import find_device
 from espnet_taste.sampling import RowStreams
 from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
-from espnet_taste.tasks.tokenizer_model import (
-    TokenBatch,
-    repeat_to_width,
-    unit_hits,
-)
+from espnet_taste.tasks.tokenizer_model import TokenBatch, unit_hits
 from espnet_taste.types import IGNORE
 
 Item = tuple[str, Mapping[str, np.ndarray]]
@@ -129,13 +126,16 @@ class TokenizerInference:
         taste_of: dict[str, Tensor | None] = {}
         if embeds is not None:
             own_taste, other_taste = embeds[: len(items)], embeds[len(items) :]
-            other_taste = repeat_to_width(other_taste, other.token_lengths)
+            lengths = other.token_lengths
             tokens |= {"exchanged_codes": own.tokens, "exchanged_both": other_text}
             taste_of = {
                 "matched": own_taste,
                 "exchanged_text": own_taste,
-                "exchanged_codes": other_taste,
-                "exchanged_both": other_taste,
+                # Own words get the codes of others, other words bring their own.
+                "exchanged_codes": word_by_word(
+                    other_taste, lengths, other.words, own.words
+                ),
+                "exchanged_both": repeat_to_width(other_taste, lengths),
             }
         counts = {}
         for condition, text in tokens.items():

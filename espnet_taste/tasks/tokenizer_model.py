@@ -26,6 +26,7 @@ from espnet_taste.layers.attention_guide import (
     GuidedSteps,
     SpeechGuide,
 )
+from espnet_taste.layers.exchange import exchange, word_by_word
 from espnet_taste.layers.precision import amp_dtype_of, autocast
 from espnet_taste.tasks.attention_tap import AttentionTap
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
@@ -313,7 +314,12 @@ class TasteTokenizerModel(TasteESPnetModel):
             stats["reliance_text"] = text_loss - stats["loss_units"]
             if embeds is None:
                 return
-            other_taste = exchange(embeds, batch.token_lengths)
+            other_taste = word_by_word(
+                embeds.roll(-1, dims=0),
+                batch.token_lengths.roll(-1, dims=0),
+                batch.words.roll(-1, dims=0),
+                batch.words,
+            )
             logits = self.decoder(batch.tokens, other_taste, batch.speaker, layout)
             code_loss = unit_statistics(logits, layout.labels)["loss_units"]
             stats["reliance_codes"] = code_loss - stats["loss_units"]
@@ -338,35 +344,6 @@ def unit_statistics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         hits = best == labels.flatten()[:, None]  # IGNORE is never a class
         top1, top5 = hits[:, 0].sum(), hits.sum()
     return {"loss_units": loss / count, "acc": top1 / count, "acc_top5": top5 / count}
-
-
-def exchange(values: Tensor, lengths: Tensor) -> Tensor:
-    """Give every utterance the next one's sequence, repeated to the full width.
-
-    Args:
-        values: (U, T, ...).
-        lengths: Valid items per row, (U,), int64, at least 1.
-
-    Returns:
-        Same shape; row u holds row u+1.
-    """
-    return repeat_to_width(values.roll(-1, dims=0), lengths.roll(-1, dims=0))
-
-
-def repeat_to_width(values: Tensor, lengths: Tensor) -> Tensor:
-    """Fill the padding of every row by repeating the row.
-
-    Args:
-        values: (U, T, ...).
-        lengths: Valid items per row, (U,), int64, at least 1.
-
-    Returns:
-        Same shape; position t holds position ``t mod length``.
-    """
-    positions = torch.arange(values.size(1), device=values.device)
-    source = positions[None, :] % lengths[:, None]
-    index = source.reshape(*source.shape, *[1] * (values.dim() - 2))
-    return values.gather(1, index.expand_as(values))
 
 
 def unit_hits(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

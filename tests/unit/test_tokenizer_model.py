@@ -12,8 +12,6 @@ from espnet_taste.decoder.unit_lm import UnitLM
 from espnet_taste.tasks.checkpointing import load_weights
 from espnet_taste.tasks.tokenizer_model import (
     TasteTokenizerModel,
-    exchange,
-    repeat_to_width,
     unit_hits,
     unit_statistics,
 )
@@ -306,14 +304,6 @@ def test_an_aggregator_without_quantizer_is_refused():
     decoder = build("text").decoder
     with pytest.raises(ValueError, match="use quantizer: no_quantizer"):
         TasteTokenizerModel(CountingEncoder(), MeanAggregator(), None, decoder)
-
-
-def test_exchange_repeats_the_next_row():
-    values = torch.tensor([[1, 2, 3], [7, 8, 0]])
-    lengths = torch.tensor([3, 2])
-
-    assert exchange(values, lengths).tolist() == [[7, 8, 7], [1, 2, 3]]
-    assert repeat_to_width(values, lengths).tolist() == [[1, 2, 3], [7, 8, 7]]
 
 
 def test_sums_and_means_agree():
