@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from espnet_taste.pipeline.token_store import TokenPart, TokenStore
     from espnet_taste.pipeline.tokens import TasteTokens
 
+logger = logging.getLogger(__name__)
+
 # Options that decide the result; the others may change when a killed run goes on.
 SETTINGS = (
     "model",
@@ -119,17 +121,28 @@ def encode(args: argparse.Namespace) -> None:
     from espnet_taste.data.data_dir import select_keys
     from espnet_taste.data.exclusions import check_share, summary_table
 
-    keys = select_keys(open_data(args).utterances, args.key_file)
+    data = open_data(args)
+    keys = select_keys(data.utterances, args.key_file)
     if not keys:
         raise ValueError(f"{args.data_dir or args.wav_scp}: no utterances")
     if not args.batch_s > 0:
         raise ValueError(f"--batch_s must be above 0, got {args.batch_s:g}")
     store = open_store(args)
     done = store.done
+    _tell_of_given_texts(args, sum(key in (data.text or {}) for key in keys))
     in_processes(encode_job, args, [key for key in keys if key not in done])
     summary = store.finish(keys, args.max_excluded)
     print(f"{store.tokens}\n{summary_table(summary)}")
     check_share(summary, args.output_dir)
+
+
+def _tell_of_given_texts(args: argparse.Namespace, number: int) -> None:
+    """Say for how many utterances a recogniser that was asked for writes nothing."""
+    if number and (args.asr_tag or args.asr_config):
+        logger.warning(
+            f"{number} utterances have a transcript, which is used; with --transcripts "
+            "asr the recogniser writes them"
+        )
 
 
 def open_data(args: argparse.Namespace) -> "DataDir":
@@ -237,7 +250,7 @@ def read_recordings(
         try:
             recording = read_recording(data, key, args.allow_pipes)
         except ExclusionError as error:
-            logging.warning(f"'{key}' is left out: {error}")
+            logger.warning(f"'{key}' is left out: {error}")
             part.exclude(key, error)
             continue
         yield recording

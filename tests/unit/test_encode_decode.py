@@ -177,7 +177,7 @@ def test_a_table_without_text_is_transcribed(corpus, tmp_path, worker, monkeypat
 
 
 def test_a_recogniser_of_espnet_may_write(
-    corpus, tmp_path, worker, monkeypatch, capsys
+    corpus, tmp_path, worker, monkeypatch, capsys, caplog
 ):
     asked = []
 
@@ -191,6 +191,7 @@ def test_a_recogniser_of_espnet_may_write(
 
     assert asked == [("some/tag", None, None, "cpu")]
     assert worker.opened[0][2]["transcriber"] == "recogniser"
+    assert "5 utterances have a transcript, which is used" in caplog.text
     run_encode(corpus, tmp_path / "b", "--asr_tag", "t", "--asr_beam", "3", *needs)
     assert asked[1:] == [("t", None, None, "cpu", ("beam_size", 3))]
     assert run_encode(corpus, out, "--asr_tag", "other", *needs) == 1
