@@ -85,6 +85,22 @@ def starts_with_sign(text: str) -> bool:
     return _UNSPACED.match(text) is not None and not _is_mark(text[0])
 
 
+def spelling(word: str) -> str:
+    """Return what a transcript and a recogniser have in common of a word.
+
+    Args:
+        word: A word as it is written.
+
+    Returns:
+        Its letters, marks (vowels, in many scripts) and digits, composed and without
+        case; the word itself if there are none.
+    """
+    folded = unicodedata.normalize("NFKC", word).casefold()
+    folded = unicodedata.normalize("NFKC", folded)
+    kept = "".join(c for c in folded if unicodedata.category(c)[0] in "LMN")
+    return kept or word
+
+
 def _is_mark(sign: str) -> bool:
     return unicodedata.combining(sign) > 0 or unicodedata.category(sign) in MARKS
 

@@ -24,6 +24,7 @@ from espnet_taste.pipeline.speech import Speech
 from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.words import space_signs, spelling, split_words
 
 Pitch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 # Speech of adults and children; harvest's own floor of 71 Hz is above low voices.
@@ -243,7 +244,7 @@ def _measure(
     except (AudioError, AlignmentError) as error:
         notes.append(f"No words were found in the audio {name} the edit: {error}.")
         return [WordMeasure(word, None, None, False) for word in words]
-    heard = _heard(words, transcript.split())
+    heard = _heard(words, split_words(space_signs(transcript)))
     medians: list[float | None] = [None] * len(words)
     if pitch is not None:
         medians = _medians(*pitch(wave), times)
@@ -268,16 +269,12 @@ def _medians(
 
 def _heard(words: Sequence[str], transcript: Sequence[str]) -> list[bool]:
     """Tell which words a transcript has, in order, whatever their case and signs."""
-    wanted, found = [_plain(w) for w in words], [_plain(w) for w in transcript]
+    wanted, found = [spelling(w) for w in words], [spelling(w) for w in transcript]
     heard = [False] * len(words)
     matcher = SequenceMatcher(None, wanted, found, autojunk=False)
     for block in matcher.get_matching_blocks():
         heard[block.a : block.a + block.size] = [True] * block.size
     return heard
-
-
-def _plain(word: str) -> str:
-    return "".join(sign for sign in word.lower() if sign.isalnum()) or word
 
 
 def _summary(words: Sequence[WordChange]) -> dict[str, float | int | None]:

@@ -12,6 +12,8 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from espnet_taste.words import spelling
+
 WINDOW_S = 30.0
 CONTEXT_S = 3.0
 
@@ -94,8 +96,8 @@ def carry_times(
     Returns:
         Start and end of the transcript's words in s, (W, 2), float32.
     """
-    plain = [_plain(word) for word in words]
-    matcher = SequenceMatcher(None, plain, [_plain(w) for w in heard], autojunk=False)
+    plain = [spelling(word) for word in words]
+    matcher = SequenceMatcher(None, plain, [spelling(w) for w in heard], autojunk=False)
     known = np.full((len(words), 2), np.nan)
     for block in matcher.get_matching_blocks():
         known[block.a : block.a + block.size] = times[block.b : block.b + block.size]
@@ -107,8 +109,3 @@ def carry_times(
         steps = np.linspace(begin_s, end_s, right - left)
         known[left + 1 : right] = np.stack([steps[:-1], steps[1:]], axis=1)
     return known.astype(np.float32)
-
-
-def _plain(word: str) -> str:
-    """Return a word as recognisers and transcripts have it in common."""
-    return "".join(c for c in word.lower() if c.isalnum() or c == "'") or word

@@ -109,6 +109,24 @@ def test_words_that_nobody_hears_are_measured_but_not_counted():
     assert summary["others"]["with_duration"] == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "transcript", "heard"),
+    [
+        ("\u4f60 \u597d", "\u4f60\u597d\u3002", [True, True]),
+        # Two words that differ in a vowel, which is a mark in this script.
+        ("\u0915\u093e ab", "\u0915\u0940 ab", [False, True]),
+        ("caf\u00e9 DON\u2019T", "cafe\u0301 don't", [True, True]),
+    ],
+)
+def test_words_of_any_script_are_heard(text, transcript, heard):
+    """Nothing was heard of scripts without blanks, and vowels did not count."""
+    told = listening([(np.array([0.0, 0.5, 1.0]), transcript)] * 2)
+
+    report = report_edit(tokens_of(text), edit_of(text), BEFORE, AFTER, told)
+
+    assert [word.after.is_heard for word in report.words] == heard
+
+
 def test_words_without_a_voiced_frame_have_no_pitch():
     edges = np.array([0.0, 0.5, 1.0])
     told = listening([(edges, "a b"), (edges, "a b")])

@@ -110,6 +110,14 @@ def test_a_transcript_takes_the_times_of_what_was_heard():
     assert found.dtype == np.float32
 
 
+def test_vowels_that_are_marks_tell_words_apart():
+    heard, times = ["\u0915\u0940", "x"], spread([1.0, 1.0])
+
+    found = carry_times(["a", "\u0915\u093e", "\u0915\u0940"], heard, times, 2.0)
+
+    np.testing.assert_allclose(found[2], times[0])
+
+
 def test_a_transcript_with_nothing_in_common_is_spread_evenly():
     found = carry_times(["x", "y"], ["a"], spread([1.0]), 4.0)
 
