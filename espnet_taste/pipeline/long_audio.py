@@ -17,7 +17,7 @@ from espnet_taste.types import SAMPLE_RATE_HZ
 WINDOW_S = 25.0
 # A word that ends so near the end of a window may go on behind it.
 DOUBT_S = 1.0
-MIN_STEP_S = 1.0  # every window begins so much later than the one before
+MIN_STEP_S = 0.5  # every window begins so much later than the one before
 
 Hear = Callable[[np.ndarray], tuple[list[str], np.ndarray]]
 
@@ -40,19 +40,34 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
         piece = wave[start : start + size]
         found, found_times = hear(piece)
         if start + size < len(wave):
-            certain = found_times[:, 1] <= WINDOW_S - DOUBT_S
-            count = max(min(int(np.cumprod(certain).sum()), len(found) - 1), 0)
-            step_s = WINDOW_S - DOUBT_S  # past a window without words, e.g. music
-            if count:
-                step_s = min(step_s, float(found_times[count - 1, 1]))
-            elif len(found) and found_times[0, 0] >= MIN_STEP_S:
-                step_s = float(found_times[0, 0])
-            else:  # one word that does not end is kept, or it would come for ever
-                count = min(len(found), 1)
-            found, found_times = found[:count], found_times[:count]
+            count, step_s = _settled(found_times)
+            # A word that is kept must not reach into the next window.
+            found, found_times = found[:count], found_times[:count].clip(max=step_s)
         else:
             step_s = WINDOW_S
         words += found
         times.append(found_times + start / SAMPLE_RATE_HZ)
-        start += round(max(step_s, MIN_STEP_S) * SAMPLE_RATE_HZ)
+        start += round(step_s * SAMPLE_RATE_HZ)
     return words, np.concatenate(times).astype(np.float32)
+
+
+def _settled(times: np.ndarray) -> tuple[int, float]:
+    """Return how many words of a window are kept, and when the next window begins.
+
+    Args:
+        times: Start and end of the words in s, (W, 2), on the clock of the window.
+    """
+    longest_s = WINDOW_S - DOUBT_S  # past a window without words, e.g. music
+    certain = times[:, 1] <= longest_s
+    count = max(min(int(np.cumprod(certain).sum()), len(times) - 1), 0)
+    if count == 0:
+        if len(times) and times[0, 0] >= MIN_STEP_S:
+            return 0, float(times[0, 0])
+        # One word that does not end is kept, or it would come for ever.
+        return min(len(times), 1), longest_s
+    if times[count - 1, 1] >= MIN_STEP_S:
+        return count, float(times[count - 1, 1])
+    # Words that begin before the next window can would be lost. The end of the last
+    # one need not be known; so long it may be.
+    count = int((times[:, 0] < MIN_STEP_S).sum())
+    return count, float(times[count - 1, 1].clip(MIN_STEP_S, 2 * MIN_STEP_S))

@@ -63,6 +63,28 @@ def test_no_word_is_lost_or_doubled(durations, is_deaf):
     np.testing.assert_allclose(found, times, atol=2e-3)
 
 
+def test_short_words_before_a_long_pause_are_not_lost():
+    """A window began a second later at least, and the second word was in that."""
+    times = np.array([[0.0, 0.3], [0.35, 0.45], [40.0, 41.0]])
+    wave = np.arange(60 * RATE, dtype=np.float64)
+
+    words, found = hear_long(wave, recogniser(times))
+
+    assert words == ["0", "1", "2"]
+    np.testing.assert_allclose(found[:, 0], times[:, 0], atol=2e-3)
+    assert (found[:-1, 1] <= found[1:, 0] + 1e-3).all()
+
+
+def test_a_word_that_does_not_end_ends_where_the_next_window_begins():
+    def hear(wave):
+        return ["oh"], np.array([[0.1, len(wave) / RATE]], np.float32)
+
+    words, found = hear_long(np.zeros(60 * RATE), hear)
+
+    assert words == ["oh"] * 3
+    np.testing.assert_allclose(found.ravel(), [0.1, 24, 24.1, 48, 48.1, 60], atol=1e-3)
+
+
 def test_music_is_passed_by():
     times = np.array([[70.0, 71.0]])
     wave = np.arange(75 * RATE, dtype=np.float64)
