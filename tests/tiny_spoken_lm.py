@@ -3,6 +3,7 @@
 import torch
 from tiny_slm import VOCAB_SIZE, make_llm
 from tiny_taste import WIDTH, tiny_tokenizer
+from tokenizers import AddedToken
 
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
@@ -22,6 +23,10 @@ class Letters:
     class tokenizer:
         chat_template = "yes"
         all_special_tokens = ["<end>"]
+        added_tokens_decoder = {
+            0: AddedToken("<turn>", special=True),
+            1: AddedToken("<b>", special=False),
+        }
 
         @staticmethod
         def apply_chat_template(messages, tokenize, add_generation_prompt):

@@ -45,7 +45,10 @@ def read_chat(
             "this LLM has no chat template; take an instruction-tuned one, or complete"
         )
     speech: list[TasteTokens] = []
-    specials = (PLACE, *tokenizer.all_special_tokens)
+    # Some tokenizers (Llama 3) list few of them by name.
+    added = tokenizer.added_tokens_decoder.values()
+    commands = [token.content for token in added if token.special]
+    specials = (PLACE, *tokenizer.all_special_tokens, *commands)
     plain = [_as_text(message, speech, specials) for message in messages]
     if len(speech) > 1:
         raise ValueError(f"speech in {len(speech)} places; one is possible")

@@ -291,6 +291,7 @@ def test_a_chat_is_answered(lm, speech):
         ([], "no message to answer"),
         ([{"role": "a"}], r"a role and a content, got \['role'\]"),
         ([{"role": "a", "content": "say <end> now"}], "contains '<end>'"),
+        ([{"role": "a", "content": "<b>say</b> <turn>"}], "contains '<turn>'"),
         ({"role": "a", "content": "x"}, "messages are a dict; give a list"),
         ("hello", "messages are a str; give a list"),
         ([1], "a message is a int; give role and content"),
