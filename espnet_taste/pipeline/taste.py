@@ -292,7 +292,7 @@ class TasteTokenizer:
             if sum(map(len, waiting)) >= words_at_once:
                 yield self.decode(TasteTokens.concatenate(waiting), **options)
                 waiting = []
-        if waiting:
+        if any(map(len, waiting)):  # the last pieces may have no words
             yield self.decode(TasteTokens.concatenate(waiting), **options)
 
     def reconstruct(

@@ -332,6 +332,18 @@ def test_a_stream_speaks_as_words_arrive():
     assert np.array_equal(whole[0].audio, first.audio) and len(whole) == 3
 
 
+def test_pieces_without_words_are_passed_over_in_a_stream():
+    """One behind the last word was an error."""
+    tokenizer = tiny_tokenizer()
+    tokens = tokenizer.encode(WAVES[0], "a b", word_times=False)
+
+    pieces = iter([tokens[:0], tokens, tokens[2:]])
+    (speech,) = tokenizer.stream(pieces, words_at_once=2)
+
+    assert np.array_equal(speech.audio, tokenizer.decode(tokens).audio)
+    assert list(tokenizer.stream(tokens[:0])) == []
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_changes_few_codes(dtype, with_bfloat16):
     waves = [noise(6000 + 500 * seed, seed) for seed in range(16)]
