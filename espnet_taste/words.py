@@ -49,10 +49,11 @@ def split_words(text: str, keep_empty: bool = False) -> list[str]:
 
 
 # Scripts that are written without blanks between words: Han, kana, Thai, Lao,
-# Tibetan, Myanmar, Khmer. Marks that follow a sign stay with it.
-_SIGNS = "\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf"
-_SIGNS += "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNSPACED = re.compile(f"([{_SIGNS}])")
+# Tibetan, Myanmar, Khmer. Their letters and digits are signs; marks that follow a sign
+# stay with it, and so does punctuation.
+_SIGNS = "\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
+_SIGNS += "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_UNSPACED = re.compile(f"[{_SIGNS}]")
 MARKS = ("Mn", "Mc", "Lm")  # Unicode categories
 
 
@@ -60,8 +61,9 @@ def space_signs(text: str) -> str:
     """Put blanks between the signs of scripts that are written without them.
 
     The rule by which such text gets words: every sign (with the marks on it) is one.
-    It needs no dictionary, and is what error rates of these languages count. Other
-    text is returned as it is, up to runs of whitespace.
+    It needs no dictionary, and is what error rates of these languages count. A letter
+    or digit of another script begins a word behind a sign, with or without a blank.
+    Other text is returned as it is, up to runs of whitespace.
 
     Args:
         text: Any text.
@@ -69,20 +71,40 @@ def space_signs(text: str) -> str:
     Returns:
         The text with single blanks between its words.
     """
-    spaced = _UNSPACED.sub(r" \1", text)
     pieces: list[str] = []
-    for piece in spaced.split():
-        is_behind_sign = pieces and _UNSPACED.match(pieces[-1])
-        if is_behind_sign and _is_mark(piece[0]) and _UNSPACED.match(piece):
-            pieces[-1] += piece
-        else:
-            pieces.append(piece)
+    for word in text.split():
+        is_mark = _UNSPACED.match(word) is not None and _is_mark(word[0])
+        if is_mark and pieces and starts_with_sign(pieces[-1]):
+            word = pieces.pop() + word
+        pieces += _cut_signs(word)
     return " ".join(pieces)
+
+
+def _cut_signs(word: str) -> list[str]:
+    """Cut a word without whitespace in front of its signs and what follows them."""
+    if _UNSPACED.search(word) is None:
+        return [word]
+    pieces: list[str] = []
+    is_behind_sign = False
+    for char in word:
+        is_sign = starts_with_sign(char)
+        begins = is_sign or (is_behind_sign and _is_plain(char))
+        if begins or not pieces:
+            pieces.append(char)
+            is_behind_sign = is_sign
+        else:
+            pieces[-1] += char
+    return pieces
 
 
 def starts_with_sign(text: str) -> bool:
     """Whether a text begins with a sign that is a word by ``space_signs``."""
-    return _UNSPACED.match(text) is not None and not _is_mark(text[0])
+    return _UNSPACED.match(text) is not None and _is_plain(text[0])
+
+
+def _is_plain(char: str) -> bool:
+    """Tell whether a character is a letter or digit, and no mark."""
+    return unicodedata.category(char)[0] in "LN" and not _is_mark(char)
 
 
 def spelling(word: str) -> str:

@@ -99,8 +99,8 @@ def test_signs_of_scripts_without_blanks_are_words(tmp_path, aligner):
     assert run(data, tmp_path / "out") == 0
 
     text = read_table(tmp_path / "out" / "text")["a"]
-    assert text == "\u4f60 \u597d\uff0cabc \u0e01\u0e34 \u0e19"
-    assert len(read_scp_arrays(tmp_path / "out" / "word_times.scp")["a"]) == 4
+    assert text == "\u4f60 \u597d\uff0c abc \u0e01\u0e34 \u0e19"
+    assert len(read_scp_arrays(tmp_path / "out" / "word_times.scp")["a"]) == 5
 
 
 def test_failures_are_counted_and_named(tmp_path, data, aligner, capsys):

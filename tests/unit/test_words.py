@@ -6,7 +6,9 @@ from espnet_taste.words import (
     code_sources,
     encode_words,
     expand_word_rows,
+    space_signs,
     split_words,
+    starts_with_sign,
     word_spans,
 )
 
@@ -27,6 +29,39 @@ def test_a_doubled_blank_leaves_an_empty_word_only_in_the_released_rule():
 
 def test_blank_text_has_no_words():
     assert split_words("  ") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "spaced"),
+    [
+        ("two  words, 3 e\u0301", "two words, 3 e\u0301"),
+        ("日本、ok", "日 本、 ok"),
+        ("用iPhone手机", "用 iPhone 手 机"),
+        ("iPhone用", "iPhone 用"),
+        ("有3个", "有 3 个"),
+        ("二〇二四", "二 〇 二 四"),
+        ("人々 アー", "人々 アー"),
+        ("「好」。", "「 好」。"),
+        ("ｶﾞｰ", "ｶﾞｰ"),
+        ("ไทย ๆ", "ไ ท ยๆ"),
+        ("กิน123บาท", "กิ น 123 บ า ท"),
+        ("សួស្តី។", "សួ ស្ តី។"),
+        ("မာ၊ မာ။", "မာ၊ မာ။"),
+        ("བོད་སྐད།", "བོ ད་ སྐ ད།"),
+        ("aーb", "aーb"),
+        ("", ""),
+    ],
+)
+def test_signs_of_scripts_without_blanks_are_words(text, spaced):
+    """What stood behind a sign was part of it, and its punctuation was a word."""
+    assert space_signs(text) == spaced
+    assert space_signs(spaced) == spaced
+    assert "".join(spaced.split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize("text", ["", "a世", "ー", "。", "។", "\u0e34", "々"])
+def test_marks_and_punctuation_start_no_word(text):
+    assert not starts_with_sign(text)
 
 
 def test_every_word_gets_a_leading_blank():
