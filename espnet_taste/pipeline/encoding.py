@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from espnet_taste.align.contracts import AlignmentError, uniform_times
+from espnet_taste.align.spoken import attach_punctuation
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.layers.precision import autocast
 from espnet_taste.layers.word_pooling import first_of_words
@@ -219,7 +220,7 @@ class TasteEncoder:
     def _hear(self, wave: np.ndarray) -> tuple[list[str], np.ndarray]:
         """Return words and times of at most 30 s."""
         states = self._states([wave])
-        words = split_words(space_signs(self._transcribe(states, [wave])[0]))
+        words = _spoken_words(self._transcribe(states, [wave])[0])
         if not words:
             return [], np.zeros((0, 2), np.float32)
         keys = states.keys[0, : int(states.lengths[0])]
@@ -354,13 +355,18 @@ def token_batch(
 
 
 def _words_of(text: str, name: str) -> list[str]:
-    words = split_words(space_signs(text))
+    words = _spoken_words(text)
     if not words:
         raise ValueError(
-            f"{name}: the transcript has no word, and TASTE has one code a word; give "
-            "a text or leave the recording out"
+            f"{name}: the transcript has no word, nothing with a letter or digit, and "
+            "TASTE has one code a word; give a text or leave the recording out"
         )
     return words
+
+
+def _spoken_words(text: str) -> list[str]:
+    """Return the words of a text as alignment makes them for the trainings."""
+    return attach_punctuation(split_words(space_signs(text)))[0]
 
 
 def _spread(

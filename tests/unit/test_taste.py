@@ -275,6 +275,19 @@ def test_scripts_without_blanks_have_a_word_a_sign():
     assert tokens.words == ("日", "本", "ok")
 
 
+def test_punctuation_between_blanks_is_no_word():
+    """As in alignment, hence in training; it had a code of its own."""
+    tokenizer = tiny_tokenizer()
+    texts = ["« a ! - b »", "a ?"]
+
+    first, second = tokenizer.encode(WAVES[:2], texts, word_times=False)
+
+    assert first.words == ("«a!-", "b»") and second.words == ("a?",)
+    assert len(first.codes) == 2
+    with pytest.raises(ValueError, match="^recording 1: the transcript has no word"):
+        tokenizer.encode(WAVES[:2], ["a", "... !"], word_times=False)
+
+
 @pytest.mark.parametrize(
     ("audio", "text", "error", "words"),
     [
