@@ -23,6 +23,9 @@ from transformers import PreTrainedTokenizerBase
 from espnet_taste.words import space_signs, starts_with_sign
 
 BanRule = Literal["released", "unspeakable"]
+# Full stop, question and exclamation mark; then those of Chinese and Japanese, Arabic,
+# Urdu, Hindi, Amharic, Khmer and Myanmar.
+SENTENCE_ENDS = ".?!\u3002\uff0e\uff61\uff1f\uff01\u061f\u06d4\u0964\u1362\u17d4\u104b"
 # The released ban list allows only what has one of these.
 RELEASED_ALLOWED = re.compile(r"[A-Za-z0-9.,']")
 
@@ -137,7 +140,7 @@ def read_vocabulary(
     tokenizer: PreTrainedTokenizerBase,
     num_logits: int | None = None,
     ban: BanRule = "unspeakable",
-    sentence_end: str = ".?!",
+    sentence_end: str = SENTENCE_ENDS,
     end_id: int | None = None,
 ) -> Vocabulary:
     """Classify the tokens of a tokenizer; the result is kept.

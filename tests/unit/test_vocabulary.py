@@ -126,6 +126,16 @@ def test_texts_keep_their_blank_in_either_kind_of_tokenizer(blank, decoder):
     assert token_texts(tokenizer) == ("<eos>", "a", " cat", "s", " .")
 
 
+def test_sentences_end_in_other_scripts_too():
+    """Completions in these went on to three times the words that were asked for."""
+    tokens = ["<eos>", "a", "。", "？", "؟", "।", "។", "，", ".", "၊"]
+    tokenizer = make_tokenizer(tokens, Metaspace(), pre_tokenizers.Whitespace())
+
+    ends = read_vocabulary(tokenizer).sentence_end
+
+    assert [tokens[i] for i in ends.nonzero().flatten()] == list("。？؟।។.")
+
+
 def test_a_tokenizer_is_read_once():
     """Reference cost P2: three decodings of the whole vocabulary a completion."""
     tokens = ["<eos>", "a", "Ġcat", "!"]
