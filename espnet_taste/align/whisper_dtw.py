@@ -115,7 +115,10 @@ class WhisperAligner(WholeWhisper, AbsAligner):
         return fit_times(times, duration_s)
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        # What looks like a special token in a transcript is spelled out.
+        return self.tokenizer.encode(
+            text, add_special_tokens=False, split_special_tokens=True
+        )
 
     def _attention(
         self, audio: np.ndarray, tokens: list[int], states: Any = None

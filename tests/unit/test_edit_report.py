@@ -197,7 +197,7 @@ def test_the_tokenizers_own_whisper_listens():
     whisper.generation_config.max_length = 8
 
     class Letters:
-        def encode(self, text, add_special_tokens=False):
+        def encode(self, text, add_special_tokens=False, split_special_tokens=False):
             return [10 + ord(letter) % 60 for letter in text.strip()]
 
         def batch_decode(self, ids, skip_special_tokens=True):

@@ -34,7 +34,7 @@ TEXTS = ["one two three", "four", "five six"]
 class LetterText:
     """A Whisper tokenizer of letters."""
 
-    def encode(self, text, add_special_tokens=False):
+    def encode(self, text, add_special_tokens=False, split_special_tokens=False):
         return [10 + ord(letter) % 60 for letter in text.strip()]
 
     def batch_decode(self, ids, skip_special_tokens=True):

@@ -34,8 +34,9 @@ class LetterTokenizer:
         "<|translate|>": 94,
     }
 
-    def encode(self, text, add_special_tokens):
-        assert not add_special_tokens
+    def encode(self, text, add_special_tokens, split_special_tokens=False):
+        # A transcript cannot inject a special token.
+        assert not add_special_tokens and split_special_tokens
         return [10 + ord(character) % 70 for character in text]
 
     def convert_tokens_to_ids(self, token):
