@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from espnet_taste.align.contracts import AlignmentError, uniform_times
 from espnet_taste.align.spoken import attach_punctuation
@@ -69,6 +68,7 @@ class TasteEncoder:
     ):
         self.model, self.args = inference.model, inference.args
         self.device = inference.device
+        self.joins_punctuation = inference.joins_punctuation
         self.encode_text = inference.preprocess.encode
         self.speaker_model = speaker_model
         self.models = models
@@ -104,7 +104,7 @@ class TasteEncoder:
                 texts[place] = text
         heard = []
         for place, (wave, text) in enumerate(zip(waves, texts, strict=True)):
-            words = _words_of(text, names[place])
+            words = self._words_of(text, names[place])
             times = None
             if word_times:
                 times = self._times(states, place, wave, words)
@@ -131,7 +131,7 @@ class TasteEncoder:
             ValueError: If there is no word in text or recording, or there are too
                 many tokens in 30 s.
         """
-        given = None if text is None else _words_of(text, name)
+        given = None if text is None else self._words_of(text, name)
         with _naming(name):
             words, times = hear_long(wave, self._hear)
         duration_s = len(wave) / SAMPLE_RATE_HZ
@@ -217,10 +217,25 @@ class TasteEncoder:
             return self.transcriber.transcribe(waves)
         return self.listener.transcribe(states, waves)
 
+    def _words_of(self, text: str, name: str) -> list[str]:
+        """Return the words of a transcript; there must be one."""
+        words = self._split(text)
+        if not words:
+            raise ValueError(
+                f"{name}: the transcript has no word, nothing with a letter or digit, "
+                "and TASTE has one code a word; give a text or leave the recording out"
+            )
+        return words
+
+    def _split(self, text: str) -> list[str]:
+        """Return the words of a text as the tokenizer's training had them."""
+        words = split_words(space_signs(text))
+        return attach_punctuation(words)[0] if self.joins_punctuation else words
+
     def _hear(self, wave: np.ndarray) -> tuple[list[str], np.ndarray]:
         """Return words and times of at most 30 s."""
         states = self._states([wave])
-        words = _spoken_words(self._transcribe(states, [wave])[0])
+        words = self._split(self._transcribe(states, [wave])[0])
         if not words:
             return [], np.zeros((0, 2), np.float32)
         keys = states.keys[0, : int(states.lengths[0])]
@@ -289,10 +304,7 @@ class TasteEncoder:
         return cut, [row[:n] for row, n in zip(codes, counts, strict=True)]
 
     def _refuse_long(
-        self,
-        tokens: list[TokenizedWords],
-        words: list[list[str]],
-        names: Sequence[str],
+        self, tokens: list[TokenizedWords], words: list[list[str]], names: Sequence[str]
     ) -> None:
         limit = self.model.aggregator.max_tokens
         for row, texts, name in zip(tokens, words, names, strict=True):
@@ -354,21 +366,6 @@ def token_batch(
     return TokenBatch.from_padded(padded)
 
 
-def _words_of(text: str, name: str) -> list[str]:
-    words = _spoken_words(text)
-    if not words:
-        raise ValueError(
-            f"{name}: the transcript has no word, nothing with a letter or digit, and "
-            "TASTE has one code a word; give a text or leave the recording out"
-        )
-    return words
-
-
-def _spoken_words(text: str) -> list[str]:
-    """Return the words of a text as alignment makes them for the trainings."""
-    return attach_punctuation(split_words(space_signs(text)))[0]
-
-
 def _spread(
     words: list[str], duration_s: float, error: AlignmentError
 ) -> tuple[list[str], np.ndarray]:
@@ -397,7 +394,6 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _rows(states: EncoderStates, places: list[int]) -> EncoderStates:
-    index: Tensor = torch.tensor(places, device=states.keys.device)
-    return EncoderStates(
-        states.keys[index], states.values[index], states.lengths[index]
-    )
+    index = torch.tensor(places, device=states.keys.device)
+    parts = (states.keys, states.values, states.lengths)
+    return EncoderStates(*(part[index] for part in parts))

@@ -66,6 +66,8 @@ class ReleasedInference(TokenizerInference):
             know language or task, or there is no such window or device.
     """
 
+    joins_punctuation = False  # the released front end parts words at blanks alone
+
     def __init__(
         self,
         folder: str | Path,

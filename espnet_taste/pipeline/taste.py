@@ -268,16 +268,14 @@ class TasteTokenizer:
 
         Args:
             tokens: An utterance, or pieces of one as they arrive.
-            words_at_once: Words to wait for before a piece is spoken; more sound
-                more fluent.
+            words_at_once: Words to wait for; more sound more fluent.
             **options: As in ``decode``.
 
         Yields:
             The audio of at least ``words_at_once`` words, of fewer at the end.
 
         Raises:
-            TypeError, ValueError: As ``decode``, with the piece that it is about; if
-                ``words_at_once`` is below 1.
+            TypeError, ValueError: As ``decode``; if ``words_at_once`` is below 1.
         """
         if words_at_once < 1:
             raise ValueError(f"words_at_once must be at least 1, got {words_at_once}")

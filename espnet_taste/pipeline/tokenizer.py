@@ -50,6 +50,9 @@ class TokenizerInference:
         ValueError: If config and checkpoint do not fit, or there is no such device.
     """
 
+    # Punctuation between blanks has no code: alignment joins it to words in training.
+    joins_punctuation = True
+
     def __init__(
         self,
         model_file: str | Path,

@@ -37,8 +37,7 @@ def test_speech_goes_on_in_its_own_voice_and_can_be_heard(lm, speech):
     assert 1 <= len(answer) <= 4 and answer.codes.shape == (len(answer), 2)
     assert np.array_equal(answer.speaker, speech.speaker)
     assert answer.models == lm.tokenizer.models
-    joined = speech + answer
-    assert len(lm.tokenizer.decode(joined).audio) > 0
+    assert len(lm.tokenizer.decode(speech + answer).audio) > 0
 
 
 def test_words_have_the_tokens_of_the_speech_tokenizer(lm, speech):
