@@ -237,6 +237,12 @@ def _score_slm(args: argparse.Namespace, texts: Mapping[str, str]) -> dict:
     codes = _read_codes(args.codes_scp, texts)
     for key, fields in items.items():
         fields |= unigram.fields(key, codes[key])
+        scored, there = fields.get("slm_code_count"), fields["unigram_words"]
+        if scored not in (None, there):
+            raise ValueError(
+                f"'{key}': {args.slm_scores} scores the codes of {scored:g} words, "
+                f"{args.codes_scp} has {there}; score_slm must read the same codes"
+            )
     return {"items": items}
 
 

@@ -162,30 +162,46 @@ def test_codes_and_units(tmp_path, data_dir):
     assert values["text_steps"] == len("one two") + len("three four")
 
 
-def test_slm_with_the_unigram_of_the_training_set(tmp_path, data_dir):
+@pytest.fixture
+def score_slm(tmp_path, data_dir):
+    """Score a spoken LM on codes of two words, of which it counted some."""
     with ArkWriter(tmp_path / "arks", "codes") as writer:
         for key in TEXTS:
             writer(key, np.array([[0, 1], [1, 1]], dtype=np.float32))
     scp = tmp_path / "arks" / "codes.scp"
-    rows = [
-        {"key": key, "condition": "matched", "text_loss_sum": 4.0, "text_count": 2,
-         "code_count": 2, "code_hits": [1, 1], "latent_loss_sum": 1.0}
-        for key in TEXTS
-    ]  # fmt: skip
 
-    status, path = run(
-        "slm",
-        data_dir,
-        tmp_path,
-        slm_scores=write_lines(tmp_path / "s.jsonl", *rows),
-        codes_scp=scp,
-        train_codes_scp=scp,
-        num_code_entries=2,
-    )
+    def score(code_count):
+        rows = [
+            {"key": key, "condition": "matched", "text_loss_sum": 4.0, "text_count": 2,
+             "code_count": code_count, "code_hits": [1, 1], "latent_loss_sum": 1.0}
+            for key in TEXTS
+        ]  # fmt: skip
+        return run(
+            "slm",
+            data_dir,
+            tmp_path,
+            slm_scores=write_lines(tmp_path / "s.jsonl", *rows),
+            codes_scp=scp,
+            train_codes_scp=scp,
+            num_code_entries=2,
+        )
+
+    return score
+
+
+def test_slm_with_the_unigram_of_the_training_set(score_slm):
+    status, path = score_slm(2)
 
     assert status == 0
     fields = ScoreFile.load(path).items["a"]
     assert (fields["slm_code_hits"], fields["unigram_slots"]) == (2, 4)
+
+
+def test_scores_of_other_codes_are_not_compared_with_the_unigram(score_slm, capsys):
+    status, _ = score_slm(3)
+
+    assert status == 1
+    assert "s.jsonl scores the codes of 3 words" in capsys.readouterr().err
 
 
 def test_a_key_file_restricts_the_set(tmp_path, data_dir, fake_listener):
