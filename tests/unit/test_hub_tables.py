@@ -35,12 +35,14 @@ def test_the_positive_half_of_salmon_is_number_0(tmp_path):
 
 def test_the_table_of_all_parts_adds_nothing_and_other_parts_are_left(tmp_path):
     write_rows(tmp_path / "hub" / PART / "a.parquet", salmon())
-    write_rows(tmp_path / "hub" / "all" / "a.parquet", salmon((PART, "bg_alignment")))
+    whole = salmon((PART, "bg_alignment"), positive_audio=[sound_bytes("WAV", 0.3)] * 2)
+    write_rows(tmp_path / "hub" / "all" / "a.parquet", whole)  # is read first
 
     unpack_salmon(tmp_path / "hub", tmp_path / "out", [PART])
 
     assert [path.name for path in (tmp_path / "out").iterdir()] == [PART]
     assert len(list((tmp_path / "out" / PART).iterdir())) == 2
+    assert level(tmp_path / "out" / PART / "sample_7_0.wav") == 0.3
 
 
 def test_what_was_unpacked_before_is_gone(tmp_path):
