@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
@@ -81,8 +82,37 @@ class SpokenLMBuilder(ModelBuilder):
             conf["end_id"] = end_symbol(args.llm)
         slm = SpokenLM(llm, quantizer, weights=weights, **conf)
         model = TasteSpokenLMModel(slm, **args.model_conf)
+        given = {name: value.clone() for name, value in quantizer.state_dict().items()}
         cls.start_from(model, args.init_from, new_parts=())
+        if args.tokenizer_file is not None:
+            check_same_quantizer(quantizer, given, args)
         return model
+
+
+def check_same_quantizer(
+    quantizer: AbsQuantizer, given: dict[str, Tensor], args: argparse.Namespace
+) -> None:
+    """Refuse a start from a spoken LM that was trained on other codes.
+
+    Its checkpoint carries the quantizer, so that it would replace the tokenizer's
+    without a word, and every code of the data would mean something else.
+
+    Args:
+        quantizer: As ``--init_from`` left it.
+        given: State of the same one, as ``--tokenizer_file`` had it.
+        args: Training arguments, for the message.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    state = quantizer.state_dict()
+    if changed := [name for name in given if not torch.equal(given[name], state[name])]:
+        raise ValueError(
+            f"--init_from {args.init_from} was trained on the codes of another "
+            f"tokenizer than --tokenizer_file {args.tokenizer_file} (its quantizer "
+            f"differs in {', '.join(changed)}); start from a spoken LM of this "
+            "tokenizer, or extract the codes with that one's"
+        )
 
 
 def load_quantizer(quantizer: AbsQuantizer, path: str) -> None:

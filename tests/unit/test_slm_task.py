@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from tiny_experiment import write_experiment, write_spoken_lm, write_whisper
 from tiny_slm import NUM_CODEBOOKS, make_batch, make_slm
 
+from espnet_taste.tasks.building import read_config
+from espnet_taste.tasks.slm_builder import SpokenLMBuilder
 from espnet_taste.tasks.slm_model import TasteSpokenLMModel
+from espnet_taste.weights.digests import TRAINED_FILE
 
 
 @pytest.fixture
@@ -51,3 +55,20 @@ def test_autocast_stays_near_float32(batch, with_bfloat16):
 
     assert half.dtype == torch.float32
     assert 0 < abs(half - exact) < 0.05 * exact
+
+
+def test_a_start_from_another_tokenizers_spoken_lm_is_refused(tmp_path):
+    """Its checkpoint carries its quantizer, which replaced the tokenizer's."""
+    tokenizer = write_experiment(tmp_path / "exp", write_whisper(tmp_path / "whisper"))
+    experiment = write_spoken_lm(tokenizer, tmp_path / "llm")
+    args = read_config(experiment / "slm" / "config.yaml")
+    args.init_from = str(experiment / "slm" / TRAINED_FILE)
+    args.tokenizer_file = str(experiment / "taste" / TRAINED_FILE)
+    SpokenLMBuilder.build_model(args)
+
+    state = torch.load(args.tokenizer_file)
+    name = next(n for n in state if n.startswith("quantizer.") and "embed" in n)
+    torch.save(state | {name: state[name] + 1}, args.tokenizer_file)
+
+    with pytest.raises(ValueError, match=f"of another tokenizer than .*{name[10:]}"):
+        SpokenLMBuilder.build_model(args)
