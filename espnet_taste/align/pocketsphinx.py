@@ -15,6 +15,7 @@ from espnet_taste.align.contracts import (
 )
 from espnet_taste.align.letter_to_sound import guess_phones
 from espnet_taste.align.spoken import spoken_pieces
+from espnet_taste.packages import MissingPackageError
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 FRAME_S = 0.01
@@ -30,14 +31,14 @@ class PocketSphinxAligner(AbsAligner):
     counts how often.
 
     Raises:
-        RuntimeError: If the package is not installed.
+        MissingPackageError: If the package is not installed.
     """
 
     def __init__(self) -> None:
         try:
             import pocketsphinx
         except ImportError as error:
-            raise RuntimeError(
+            raise MissingPackageError(
                 "the aligner pocketsphinx needs its package: pip install pocketsphinx"
             ) from error
         self.decoder = pocketsphinx.Decoder(

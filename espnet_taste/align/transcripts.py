@@ -25,7 +25,7 @@ class WhisperTranscriber(WholeWhisper):
         super()._build(*parts)
         logging.getLogger("transformers.generation.utils").addFilter(_concerns_caller)
         self.options = {"num_beams": 1, "do_sample": False}
-        if getattr(self.whisper.generation_config, "is_multilingual", False):
+        if self.multilingual:
             self.options |= {"language": self.language, "task": self.task}
 
     def transcribe(self, audios: Sequence[np.ndarray]) -> list[str]:

@@ -36,6 +36,9 @@ class WholeWhisper:
         language: Language of the speech, for multilingual models.
         task: "transcribe" or "translate", likewise.
         device: Torch device.
+
+    Raises:
+        ValueError: If an English-only model is asked for another language or task.
     """
 
     def __init__(
@@ -67,6 +70,12 @@ class WholeWhisper:
     ) -> None:
         self.whisper, self.tokenizer, self.features = whisper, tokenizer, features
         self.language, self.task = language, task
+        self.multilingual = getattr(whisper.generation_config, "is_multilingual", False)
+        if not self.multilingual and (language, task) != ("en", "transcribe"):
+            raise ValueError(
+                f"this Whisper is English-only, for language '{language}', task "
+                f"'{task}' take a multilingual one such as openai/whisper-base"
+            )
 
 
 class WhisperAligner(WholeWhisper, AbsAligner):

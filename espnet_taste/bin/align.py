@@ -11,7 +11,6 @@ killed run goes on where it was.
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from espnet_taste.align.contracts import AbsAligner, AlignmentError, uniform_times
 from espnet_taste.align.spoken import attach_punctuation
-from espnet_taste.bin.command import check_device
+from espnet_taste.bin.command import run_command
 from espnet_taste.bin.progress import progress
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.checks import TranscriptError
@@ -104,15 +103,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        check_device(args)
-        align(args)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"align: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(align, get_parser(), "align", argv)
 
 
 def build_aligner(args: argparse.Namespace) -> AbsAligner:
@@ -120,7 +111,7 @@ def build_aligner(args: argparse.Namespace) -> AbsAligner:
 
     Raises:
         ValueError: If an option of it is missing.
-        RuntimeError: If its package is missing.
+        MissingPackageError: If its package is not installed.
     """
     if args.aligner == "pocketsphinx":
         from espnet_taste.align.pocketsphinx import PocketSphinxAligner

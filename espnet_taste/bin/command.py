@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from espnet_taste.eval.packages import MissingPackageError
+from espnet_taste.packages import MissingPackageError
 
 
 def utterance_parser(description: str) -> argparse.ArgumentParser:

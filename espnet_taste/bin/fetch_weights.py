@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_taste.packages import MissingPackageError
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Build the parser; importing this module must have no other effect."""
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name, cache_dir=args.cache_dir, offline=args.offline or None
             )
             digest = fingerprint(folder, cache_dir=args.cache_dir)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, MissingPackageError) as error:
             print(f"fetch_weights: {error}", file=sys.stderr)
             failures += 1
         else:

@@ -100,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     # It reports the length of every signal.
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
-    from espnet_taste.eval.packages import MissingPackageError
     from espnet_taste.eval.score_file import ScoreFile
+    from espnet_taste.packages import MissingPackageError
 
     try:
         texts = _read_texts(args)

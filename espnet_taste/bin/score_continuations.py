@@ -104,7 +104,7 @@ def score(args: argparse.Namespace) -> None:
 
 def choose_mos(args: argparse.Namespace) -> list[str]:
     """Return who estimates opinion scores: those named, else whoever is installed."""
-    from espnet_taste.eval.packages import INSTALL, is_installed
+    from espnet_taste.packages import INSTALL, is_installed
 
     if args.wav_scp is None:
         return []

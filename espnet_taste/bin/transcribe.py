@@ -7,13 +7,12 @@ on where it was.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_taste.bin.command import check_device
+from espnet_taste.bin.command import run_command
 from espnet_taste.bin.progress import progress
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.checks import Limits, TranscriptError, check_transcript
@@ -67,15 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        check_device(args)
-        transcribe(args)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"transcribe: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(transcribe, get_parser(), "transcribe", argv)
 
 
 def build_transcriber(args: argparse.Namespace) -> "Transcriber":

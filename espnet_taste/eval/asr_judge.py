@@ -24,7 +24,7 @@ import numpy as np
 
 from espnet_taste.eval.duration import TimedWord
 from espnet_taste.eval.json_lines import ResumableLines
-from espnet_taste.eval.packages import require
+from espnet_taste.packages import require
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 # Part of the judge's name: raise it when a decoding option below changes.

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from espnet_taste.eval.normalise import normalise
-from espnet_taste.eval.packages import require
+from espnet_taste.packages import require
 
 WINDOWS_MS = (25, 50, 100)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from espnet_taste.eval.normalise import normalise
-from espnet_taste.eval.packages import require
+from espnet_taste.packages import require
 from espnet_taste.words import space_signs
 
 

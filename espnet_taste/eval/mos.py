@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from espnet_taste.eval.packages import require
+from espnet_taste.packages import require
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 # DistillMOS looks at windows of 7.68 s; DNSMOS repeats what is shorter than 9.01 s.

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from espnet_taste.packages import MissingPackageError
+
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedTokenizerBase
 
@@ -52,12 +54,12 @@ def convert_llama_gguf(files: Mapping[str, Path], target: Path) -> None:
 
     Raises:
         ValueError: If it is not a Llama with a byte-level BPE tokenizer.
-        RuntimeError: If the ``gguf`` package is not installed.
+        MissingPackageError: If the ``gguf`` package is not installed.
     """
     try:
         from gguf import GGUFReader
     except ImportError as error:
-        raise RuntimeError("reading GGUF files needs: pip install gguf") from error
+        raise MissingPackageError("GGUF files need: pip install gguf") from error
     from transformers import GenerationConfig
 
     (path,) = [path for name, path in files.items() if name.endswith(".gguf")]

@@ -10,7 +10,7 @@ import soundfile
 from espnet_taste.eval import mos
 from espnet_taste.eval.continuations import summarise
 from espnet_taste.eval.mos import ESTIMATORS, load_estimators, rate_all
-from espnet_taste.eval.packages import MissingPackageError
+from espnet_taste.packages import MissingPackageError
 
 PACKAGES = {"distillmos": "distillmos", "dnsmos": "speechmos"}
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from espnet_taste.eval.packages import MissingPackageError, require
+from espnet_taste.packages import MissingPackageError, require
 
 
 def test_an_installed_package_is_imported():

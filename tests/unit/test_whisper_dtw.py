@@ -167,8 +167,7 @@ def test_the_prefix_of_multilingual_models_names_the_language():
 
 def test_a_task_is_passed_on_to_multilingual_models(tiny):
     options = {"language": "de", "task": "translate"}
-    english = transcripts.WhisperTranscriber("tiny", **options)
-    assert "task" not in english.options
+    assert "task" not in transcripts.WhisperTranscriber("tiny").options
     tiny.generation_config.is_multilingual = True
 
     transcriber = transcripts.WhisperTranscriber("tiny", **options)
@@ -176,6 +175,14 @@ def test_a_task_is_passed_on_to_multilingual_models(tiny):
 
     assert transcriber.options.items() >= options.items()
     assert aligner.prefix == [START, 92, 94, NO_TIMES]
+
+
+@pytest.mark.parametrize("options", [{"language": "de"}, {"task": "translate"}])
+def test_english_only_models_refuse_what_they_would_pass_over(tiny, options):
+    """Transcribing or aligning in English what is German went on without a word."""
+    for user in (transcripts.WhisperTranscriber, WhisperAligner):
+        with pytest.raises(ValueError, match="is English-only, for .*whisper-base"):
+            user("tiny", **options)
 
 
 def test_transcripts_hold_no_line_breaks_and_come_one_an_audio(tiny):

@@ -8,7 +8,7 @@ INSTALL = "pip install 'espnet-taste[eval]'"
 
 
 class MissingPackageError(RuntimeError):
-    """A package of the ``eval`` extra is not installed."""
+    """A package that is not always there is not installed."""
 
 
 def is_installed(name: str) -> bool:
