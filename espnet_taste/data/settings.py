@@ -1,7 +1,9 @@
 """A YAML file that a person wrote: names and values, or one line on what is wrong."""
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -26,3 +28,44 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a YAML mapping of names to values")
     return values
+
+
+def build(target: type, conf: Any, where: str) -> Any:
+    """Build a dataclass from what a YAML file says of it.
+
+    Args:
+        target: The dataclass.
+        conf: Names and values of its fields.
+        where: Name of the file, for messages.
+
+    Raises:
+        ValueError: If it is no mapping, has unknown names, or a value of another type
+            than its field; they are named.
+    """
+    if not isinstance(conf, dict):
+        raise ValueError(
+            f"{where}: expected names and values for {target.__name__}, got {conf!r}"
+        )
+    known = {f.name for f in fields(target)}
+    unknown = sorted(set(conf) - known)
+    if unknown:
+        raise ValueError(
+            f"{where}: unknown {unknown} for {target.__name__}; known: {sorted(known)}"
+        )
+    hints = get_type_hints(target)
+    for name, value in conf.items():
+        if not _has_type(value, hints[name]):
+            raise ValueError(
+                f"{where}: {name} of {target.__name__} cannot be {value!r}, a "
+                f"{type(value).__name__}"
+            )
+    return target(**conf)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Tell whether a value fits a field of plain types; other fields take any."""
+    kinds = set(get_args(hint) or (hint,))
+    if not kinds <= {bool, int, float, str, NoneType}:
+        return True
+    # A bool is no number here, and YAML reads 1 for a float and "1e-3" for a string.
+    return type(value) in kinds or (type(value) is int and float in kinds)

@@ -5,7 +5,7 @@ Symbols: S units, N samples.
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from espnet_taste.data.kaldi import read_scp_arrays
-from espnet_taste.data.settings import read_settings
+from espnet_taste.data.settings import build, read_settings
 from espnet_taste.decoder.contracts import UnitSampling
 from espnet_taste.decoder.vocoder import MODEL_FILE, AbsVocoder, build_vocoder
 from espnet_taste.pipeline.devices import find_device
@@ -53,25 +53,6 @@ class DecodeOptions:
         completion = build(CompletionSettings, completion, where)
         nested = {"sampling": sampling, "completion": completion}
         return build(cls, conf | nested, where)
-
-
-def build(target: type, conf: Any, where: str) -> Any:
-    """Build a dataclass from YAML.
-
-    Raises:
-        ValueError: If it is no mapping, or has unknown keys; they are named.
-    """
-    if not isinstance(conf, dict):
-        raise ValueError(
-            f"{where}: expected names and values for {target.__name__}, got {conf!r}"
-        )
-    known = {f.name for f in fields(target)}
-    unknown = sorted(set(conf) - known)
-    if unknown:
-        raise ValueError(
-            f"{where}: unknown {unknown} for {target.__name__}; known: {sorted(known)}"
-        )
-    return target(**conf)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,38 @@ def test_a_value_in_the_place_of_names_is_refused(write, text, message):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_size: '8'", "batch_size of DecodeOptions cannot be '8', a str"),
+        ("batch_size: 8.5", "batch_size of DecodeOptions cannot be 8.5, a float"),
+        ("max_prompts: true", "max_prompts of DecodeOptions cannot be True, a bool"),
+        ("sampling: {top_k: ten}", "top_k of UnitSampling cannot be 'ten'"),
+        (
+            "completion: {max_words: []}",
+            r"max_words of CompletionSettings .* \[\], a l",
+        ),
+        (
+            "completion: {text: {top_p: 9e-1}}",
+            "top_p of Sampler cannot be '9e-1', a str",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_name(write, text, message):
+    """It ended in a TypeError of torch or Python; YAML reads 9e-1 as a text."""
+    with pytest.raises(ValueError, match=message):
+        DecodeOptions.read(write(text))
+
+
+def test_whole_numbers_and_nothing_stand_where_they_may(write):
+    text = "sampling: {temperature: 1}\ncompletion: {max_words: null, codes: null}"
+
+    options = DecodeOptions.read(write(text))
+
+    assert options.sampling.temperature == 1
+    assert options.completion.max_words is None
+
+
+@pytest.mark.parametrize(
     ("command", "options"),
     [
         (train_units, ("--data_dir", ".", "--output_dir", "out")),
