@@ -37,6 +37,7 @@ _ARK_SOUNDS = (b"RIFF", b"fLaC", b"AUDIO")
 
 # The length of an mp3 file without a header of lengths is estimated, to about 2 frames.
 MP3_SLACK = 2 * 1152  # samples
+MIN_RATE_HZ = 1000  # speech is never below; kilohertz are often meant
 
 
 class AudioError(ExclusionError):
@@ -116,15 +117,16 @@ def prepare_samples(
 
 
 def _check_rate(rate_hz: float, where: str) -> float:
-    """Refuse what is no rate; soxr does not return from NaN."""
+    """Refuse what is no rate of speech; soxr does not return from NaN."""
     try:
         rate = float(rate_hz)
     except (TypeError, ValueError):
         rate = math.nan
-    if not 0 < rate < math.inf:
+    if not MIN_RATE_HZ <= rate < math.inf:
         raise AudioError(
             "unreadable",
-            f"{where} has a rate of {rate_hz!r}, expected samples a second",
+            f"{where} has a rate of {rate_hz!r}, expected samples a second "
+            f"({MIN_RATE_HZ} or more)",
         )
     return rate
 

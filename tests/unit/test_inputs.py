@@ -60,7 +60,9 @@ def test_the_rate_of_an_array_is_the_callers():
     assert len(read_any(WAVE, torch.tensor(8000))) == 3200
 
 
-@pytest.mark.parametrize("rate", [None, "high", 0, -8000, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "rate", [None, "high", 0, -8000, 16, float("nan"), float("inf")]
+)
 def test_what_is_no_rate_is_refused(rate):
     """The resampler does not return from NaN."""
     with pytest.raises(AudioError, match="x has a rate of .*, expected samples a sec"):
