@@ -16,6 +16,7 @@ from espnet_taste.words import spelling
 
 WINDOW_S = 30.0
 CONTEXT_S = 3.0
+MIN_WORD_S = 0.05  # less than this no word lasts
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,10 @@ def carry_times(
 ) -> np.ndarray:
     """Give words of a transcript the times of what a recogniser heard.
 
-    Words that both have in common keep the recogniser's times; those between share
-    the time between their neighbours evenly.
+    Words that both have in common keep the recogniser's times. Those between share
+    evenly the time of what was heard in their place, so that a misheard word does not
+    last through the pause beside it; where nothing was, the time between their
+    neighbours, and where there is none, that of a neighbour.
 
     Args:
         words: Words of the transcript, W > 0.
@@ -99,13 +102,30 @@ def carry_times(
     plain = [spelling(word) for word in words]
     matcher = SequenceMatcher(None, plain, [spelling(w) for w in heard], autojunk=False)
     known = np.full((len(words), 2), np.nan)
-    for block in matcher.get_matching_blocks():
-        known[block.a : block.a + block.size] = times[block.b : block.b + block.size]
-    anchors = np.flatnonzero(~np.isnan(known[:, 0]))
-    edges = [-1, *anchors.tolist(), len(words)]
-    for left, right in zip(edges, edges[1:]):
-        begin_s = 0.0 if left < 0 else known[left, 1]
-        end_s = duration_s if right == len(words) else known[right, 0]
-        steps = np.linspace(begin_s, end_s, right - left)
-        known[left + 1 : right] = np.stack([steps[:-1], steps[1:]], axis=1)
+    for kind, start, stop, first, last in matcher.get_opcodes():
+        if kind == "equal":
+            known[start:stop] = times[first:last]
+        elif kind == "replace":
+            _share(known[start:stop], times[first, 0], times[last - 1, 1])
+    for start, stop in _gaps(known):
+        begin_s = known[start - 1, 1] if start else 0.0
+        end_s = known[stop, 0] if stop < len(words) else duration_s
+        if start and end_s - begin_s < MIN_WORD_S * (stop - start):
+            start, begin_s = start - 1, known[start - 1, 0]
+        elif stop < len(words) and end_s - begin_s < MIN_WORD_S * (stop - start):
+            stop, end_s = stop + 1, known[stop, 1]
+        _share(known[start:stop], begin_s, end_s)
     return known.astype(np.float32)
+
+
+def _gaps(known: np.ndarray) -> list[tuple[int, int]]:
+    """Return the stretches of words without times, as start and stop."""
+    is_unknown = np.isnan(known[:, 0]).astype(int)
+    edges = np.flatnonzero(np.diff(is_unknown, prepend=0, append=0))
+    return [(start, stop) for start, stop in edges.reshape(-1, 2).tolist()]
+
+
+def _share(times: np.ndarray, begin_s: float, end_s: float) -> None:
+    """Give words, (W, 2), equal parts of a stretch, in place."""
+    steps = np.linspace(begin_s, end_s, len(times) + 1)
+    times[:] = np.stack([steps[:-1], steps[1:]], axis=1)

@@ -128,20 +128,54 @@ def test_a_transcript_takes_the_times_of_what_was_heard():
 
     np.testing.assert_allclose(found[[0, 1, 4]], times[[0, 1, 3]])
     np.testing.assert_allclose(found[2:4], [[2.0, 2.5], [2.5, 3.0]])
-    np.testing.assert_allclose(found[5:], [[4.0, 5.0], [5.0, 6.0]])
+    np.testing.assert_allclose(found[5:], [[4.0, 4.5], [4.5, 5.0]])
     assert found.dtype == np.float32
 
 
-def test_vowels_that_are_marks_tell_words_apart():
-    heard, times = ["\u0915\u0940", "x"], spread([1.0, 1.0])
+def test_a_misheard_word_does_not_last_through_the_pause_beside_it():
+    """Over a pause longer than a window, it ended the encoding."""
+    times = np.array([[0.0, 1.0], [1.0, 1.5], [41.0, 41.5]])
 
-    found = carry_times(["a", "\u0915\u093e", "\u0915\u0940"], heard, times, 2.0)
+    found = carry_times(["so", "Ellis", "sat"], ["so", "Alice", "sat"], times, 42.0)
+
+    np.testing.assert_allclose(found, times)
+
+
+@pytest.mark.parametrize(
+    ("words", "heard", "wanted"),
+    [
+        ("a x y b", "a b", [[0.0, 1 / 3], [1 / 3, 2 / 3], [2 / 3, 1], [1, 2]]),
+        ("x a b", "a b", [[0, 0.5], [0.5, 1], [1, 2]]),
+        ("a b x", "a b", [[0, 1], [1, 1.5], [1.5, 2]]),
+    ],
+)
+def test_words_that_were_not_heard_where_there_is_no_time_take_some(
+    words, heard, wanted
+):
+    """They lasted no time, which no later step can show."""
+    times = spread([1.0, 1.0])
+
+    found = carry_times(words.split(), heard.split(), times, 2.0)
+
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_vowels_that_are_marks_tell_words_apart():
+    heard, times = ["\u0915\u0940", "x"], spread([1.0, 1.0]) + 1
+
+    found = carry_times(["a", "\u0915\u093e", "\u0915\u0940"], heard, times, 3.0)
 
     np.testing.assert_allclose(found[2], times[0])
 
 
-def test_a_transcript_with_nothing_in_common_is_spread_evenly():
+def test_a_transcript_with_nothing_in_common_is_spread_over_what_was_heard():
     found = carry_times(["x", "y"], ["a"], spread([1.0]), 4.0)
+
+    np.testing.assert_allclose(found, [[0, 0.5], [0.5, 1]])
+
+
+def test_a_transcript_of_which_nothing_was_heard_is_spread_evenly():
+    found = carry_times(["x", "y"], [], np.zeros((0, 2)), 4.0)
 
     np.testing.assert_allclose(found, [[0, 2], [2, 4]])
 
