@@ -32,7 +32,7 @@ ONCE = """
 set -euo pipefail
 expdir=exp; tag=t; corpus=c; datadir=data; dumpdir=dump; at_once=1
 train_set=tr; valid_set=cv; test_sets=te
-train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
+cmd_backend=local; train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
 language=en; spell_numbers=true; inference_model=valid.loss.best.pth
 fail() { echo "fail: $*" >&2; exit 2; }
 log() { echo "$*"; }

@@ -222,6 +222,7 @@ split_jobs() {
     shift 3
     local parts=${output}/.parts.${module}
     begin "${parts}" "$(find "${parts}" -mindepth 2 -type f -print -quit 2> /dev/null)"
+    await_queue "${parts}"
     ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
         --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
     local num_jobs
@@ -232,6 +233,32 @@ split_jobs() {
         --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "$@" \
         || { show_error "${parts}"/log.*; return 1; }
     ${python} -m espnet_taste.bin.merge_jobs --parts_dir "${parts}" --output_dir "${output}"
+}
+
+# await_queue <folder of logs>: what a run has submitted goes on without it, holds no lock,
+# and would write to the same files as what is submitted next.
+await_queue() {
+    local id told
+    local -a ids=()
+    mapfile -t ids < <(sed -n -E \
+        's/.*(Submitted batch job|Your job(-array)?) ([0-9]+).*/\3/p' "$1"/q/* 2> /dev/null)
+    for id in "${ids[@]}"; do
+        told=false
+        while is_queued "${id}"; do
+            "${told}" || log "$1: waiting for job ${id}, which an earlier run submitted;" \
+                "it may be cancelled (scancel or qdel)"
+            told=true
+            sleep 10
+        done
+    done
+}
+
+is_queued() { # is_queued <job of the cluster>
+    case ${cmd_backend} in
+        slurm) [ -n "$(squeue --noheader --jobs "$1" 2> /dev/null)" ] ;;
+        sge) qstat -j "$1" > /dev/null 2>&1 ;;
+        *) false ;;
+    esac
 }
 
 show_error() { # show_error <logs...>: the last lines of the first whose command failed
@@ -263,6 +290,7 @@ launch() {
     local dir=$1 module=$2
     shift 2
     begin "${dir}" "$(find "${dir}" -maxdepth 1 -name checkpoint.pth 2> /dev/null)"
+    await_queue "${dir}"
     ${python} -m espnet2.bin.launch --cmd "${cuda_cmd} --name $(basename "${dir}")" \
         --log "${dir}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
         --init_file_prefix "${dir}/.dist_init_" --multiprocessing_distributed true -- \
