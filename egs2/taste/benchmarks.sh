@@ -11,7 +11,8 @@ score_continuations_of() { # score_continuations_of <set>
     local dir=${exp}/slm/continuations/$1
     # shellcheck disable=SC2086  # options are words
     once "${dir}/scores/.done" "${dir}" "${judge_opts[@]}" ${continuation_opts} -- \
-        ${python} -m espnet_taste.bin.score_continuations --wav_scp "${dir}/wav.scp" \
+        alone "${job_cmd}" "${dir}/scores/score.log" ${python} \
+        -m espnet_taste.bin.score_continuations --wav_scp "${dir}/wav.scp" \
         --prompts "${dir}/report.jsonl" --output_dir "${dir}/scores" \
         --device "${device}" "${judge_opts[@]}" ${continuation_opts}
 }
@@ -44,12 +45,14 @@ score_benchmark_halves() { # score_benchmark_halves <set>
         [ ! -f "${made}/${name}" ] || around+=("--${name}" "${made}/${name}")
     done
     once "${dir}/tokens/.done.encode" "${made}" "${words}" "${exp}/taste" "${chosen[@]}" -- \
-        ${python} -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
+        alone "${job_cmd}" "${dir}/tokens/encode.log" ${python} \
+        -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
         --output_dir "${dir}/tokens" --device "${device}" --transcripts "${words}" \
         --max_excluded "${max_excluded}"
     once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" \
         "${held[@]}" -- \
-        ${python} -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
+        alone "${job_cmd}" "${dir}/likelihood/likelihood.log" ${python} \
+        -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
         --tokens "${dir}/tokens/tokens.jsonl" "${around[@]}" \
         --transcripts "${heard_by}" --output_dir "${dir}/likelihood" \
         --max_excluded "${max_excluded}"

@@ -235,6 +235,19 @@ split_jobs() {
     ${python} -m espnet_taste.bin.merge_jobs --parts_dir "${parts}" --output_dir "${output}"
 }
 
+# alone <launcher> <log> <command...>: one process where jobs run, which may have the GPU
+# or the memory that this machine lacks, from which they are submitted
+alone() {
+    local launcher=$1
+    shift
+    if [ "${launcher%% *}" = run.pl ]; then
+        "${@:2}"
+        return
+    fi
+    await_queue "$(dirname "$1")"
+    ${launcher} "$@" || { show_error "$1"; return 1; }
+}
+
 # await_queue <folder of logs>: what a run has submitted goes on without it, holds no lock,
 # and would write to the same files as what is submitted next.
 await_queue() {
@@ -254,7 +267,7 @@ await_queue() {
 }
 
 is_queued() { # is_queued <job of the cluster>
-    case ${cmd_backend} in
+    case ${cmd_backend:-local} in
         slurm) [ -n "$(squeue --noheader --jobs "$1" 2> /dev/null)" ] ;;
         sge) qstat -j "$1" > /dev/null 2>&1 ;;
         *) false ;;

@@ -77,8 +77,8 @@ score() { # score <system> <set> <kind> <options...>
     [ "${kind}" != audio ] || held=("holds:$(audio_keys "${system}" "${dset}")")
     # The cache of what the judge heard is no input: it only spares work.
     once "${dir}/.done.${kind}" "$@" "${aligned}/${dset}/wav.scp" "${held[@]}" -- \
-        "${behind[@]}" ${python} -m espnet_taste.bin.score --kind "${kind}" --system "${system}" \
-        --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" \
+        alone "${train_cmd}" "${dir}/${kind}.log" "${behind[@]}" ${python} \
+        -m espnet_taste.bin.score --kind "${kind}" --system "${system}" --set "${dset}" --data_dir "${aligned}/${dset}" --output_dir "${dir}" \
         --reference_cache "${exp}/original/eval/${dset}/judge.jsonl" "$@"
 }
 
@@ -147,10 +147,12 @@ score_pairs_of() { # score_pairs_of <set>
         --output_dir "${made}" --kinds ${pair_kinds} --num_pairs "${num_pairs}" \
         "${genders[@]}" ${pair_opts}
     once "${dir}/tokens/.done.encode" "${made}" "${exp}/taste" "${chosen[@]}" -- \
-        ${python} -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
+        alone "${job_cmd}" "${dir}/tokens/encode.log" ${python} \
+        -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
         --output_dir "${dir}/tokens" --device "${device}" --max_excluded "${max_excluded}"
     once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" -- \
-        ${python} -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
+        alone "${job_cmd}" "${dir}/likelihood/likelihood.log" ${python} \
+        -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
         --tokens "${dir}/tokens/tokens.jsonl" --moments "${made}/moments" \
         --transcripts given --output_dir "${dir}/likelihood" --max_excluded "${max_excluded}"
     once "${dir}/.done.score_pairs" "${dir}/likelihood" "${made}" -- \

@@ -148,7 +148,8 @@ extract_features() { # extract_features <set>
 stage_train_units() {
     if [ "$(units_kind)" != whisper_vq ]; then # clustered, or opened (s3)
         once "${exp}/units/.done" "${config_dir}/${units_config}" "${aligned}/${train_set}" -- \
-            ${python} -m espnet_taste.bin.train_units --config "${config_dir}/${units_config}" \
+            alone "${train_cmd}" "${exp}/units/train.log" ${python} \
+            -m espnet_taste.bin.train_units --config "${config_dir}/${units_config}" \
             --data_dir "${aligned}/${train_set}" --output_dir "${exp}/units"
     else
         each extract_unit_states "${train_set}" "${valid_set}"
@@ -272,8 +273,9 @@ stage_train_taste() {
             --output_dir "${exp}/speaker"
     once "${exp}/quantizer_start/.done" "${config_dir}/${taste_config}" "${exp}/without_vq" \
         "${chosen[@]}" -- \
-        ${python} -m espnet_taste.bin.start_quantizer --config "${config_dir}/${taste_config}" \
-        --model_file "${exp}/without_vq/${inference_model}" \
+        alone "${job_cmd}" "${exp}/quantizer_start/start.log" ${python} \
+        -m espnet_taste.bin.start_quantizer --config "${config_dir}/${taste_config}" \
+        --model_file "${exp}/without_vq/${inference_model}" --device "${device}" \
         --data_dir "${aligned}/${train_set}" --features_dir "${features}/${train_set}" \
         --output "${exp}/quantizer_start/model.pth"
     train_tokenizer taste "${taste_config}" quantizer_start/model.pth

@@ -113,7 +113,7 @@ def collect_features(
     rows, count = [], 0
     for batch_keys in in_batches(keys, args.batch_size):
         features = before.word_features([(k, utterances[k]) for k in batch_keys])
-        rows += features
+        rows += [row.cpu() for row in features]  # where the model is built
         count += sum(map(len, features))
         if count >= args.max_words:
             break

@@ -233,3 +233,21 @@ def test_later_stages_notice_them_too_unless_they_are_done(tmp_path, run, stage,
     write(tmp_path / mark, "")
     result = run(LATER + "jobs() { :; }; " + stage)
     assert result.returncode == 0 and "ed" in result.stdout
+
+
+def test_models_run_where_jobs_run(tmp_path, run):
+    """--device cuda would be refused on a login node, which has no GPU."""
+    cluster = """
+train_cmd=cluster; cuda_cmd="cluster --big"; gpu_inference=true
+cluster() { echo "$*" | sed 's/ true -m espnet_taste.bin./ /' >> submitted; }
+"""
+    audio = "choose_audio_keys() { :; }; score_audio taste te\n"
+
+    result = run(BENCHMARKS + PAIRS + CONTINUATIONS + audio, cluster)
+
+    assert result.returncode == 0, result.stderr
+    lines = [line.split() for line in (tmp_path / "submitted").read_text().splitlines()]
+    with_gpu = [line[4] for line in lines if line[:3] == ["--big", "--gpu", "1"]]
+    assert with_gpu == ["encode", "likelihood"] * 2 + ["score_continuations"]
+    assert lines[-1][:2] == ["exp/taste/eval/te/audio.log", "score"]
+    assert len(lines) == 6

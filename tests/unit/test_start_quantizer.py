@@ -98,3 +98,26 @@ def test_projections_keep_what_varies_and_codebooks_lie_in_the_features(
     nearest = torch.cdist(rvq.codebooks[0].embed, latents).min(1).values
     assert float(nearest.mean()) < float(latents.std())
     assert all(float(codebook.count.sum()) == 90 for codebook in rvq.codebooks)
+
+
+class OnDevice(list):
+    """Features as a GPU's: of use only after a copy."""
+
+    def cpu(self):
+        return torch.tensor(self)
+
+
+def test_features_leave_the_device_they_are_made_on(tmp_path):
+    """The model that they start is built on the CPU."""
+    (tmp_path / "wav.scp").write_text("a a.wav\nb b.wav\n")
+    fake = argparse.Namespace(
+        open=lambda *folders: {"a": 1.0, "b": 2.0},
+        word_features=lambda items: [OnDevice([[value]]) for _, value in items],
+    )
+    args = argparse.Namespace(
+        data_dir=tmp_path, features_dir=tmp_path, seed=0, batch_size=1, max_words=9
+    )
+
+    features = command.collect_features(fake, args)
+
+    assert sorted(features.flatten().tolist()) == [1.0, 2.0]
