@@ -351,7 +351,7 @@ def test_what_a_lost_run_submitted_is_waited_for(tmp_path, backend, step, made):
 cmd_backend={backend}; python=ran; nj=1; ngpu=0; num_nodes=1; polls=0
 sleep() {{ polls=$((polls + 1)); }}
 ran() {{ echo 1 > {made}/num_jobs; echo "after ${{polls}}" > log; }}
-squeue() {{ [ "$*" != "--noheader --jobs 4711" ] || [ "${{polls}}" = 2 ] || echo 4711 R; }}
+squeue() {{ [ "$*${{polls}}" = "--noheader --jobs 47112" ] || echo 4711 R; }}
 qstat() {{ [ "$*" = "-j 4711" ] && [ "${{polls}}" -lt 2 ]; }}
 """
 

@@ -120,7 +120,8 @@ def test_jobs_and_scores_give_way_to_trainings_that_run_beside_them(at_once):
     out = dry("--at_once", str(at_once), *stage).stdout
 
     (score,) = [line for line in out.splitlines() if "bin.score --kind slm" in line]
-    assert score.startswith("nice -n 10 python3" if at_once > 1 else "python3")
+    assert ("slm.log nice -n 10 python3 -m" in score) == (at_once > 1)
+    assert ("slm.log python3 -m" in score) == (at_once == 1)
 
 
 def test_each_training_starts_from_the_one_before():
