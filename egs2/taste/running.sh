@@ -29,7 +29,7 @@ once() {
         run "$@"
         return
     fi
-    local signature lock told
+    local signature lock told locked=0
     signature=$(signature_of "${identity[@]}")
     # Without the lock, which a folder that may only be read cannot hold.
     if [ -f "${marker}" ] && [ "${signature}" = "$(cat "${marker}")" ]; then
@@ -37,9 +37,12 @@ once() {
     fi
     mkdir -p "$(dirname "${marker}")"
     exec {lock}> "$(dirname "${marker}")/.lock$(basename "${marker}")"
-    if ! flock --nonblock "${lock}"; then
+    flock --nonblock "${lock}" || locked=$?
+    if [ "${locked}" = 1 ]; then
         log "$(dirname "${marker}"): waiting for another run that works on it"
         flock "${lock}"
+    elif [ "${locked}" != 0 ]; then # as on Lustre that is mounted without flock
+        log "$(dirname "${marker}"): files cannot be locked here; let no other run work on it"
     fi
     signature=$(signature_of "${identity[@]}")
     if [ -f "${marker}" ]; then

@@ -30,6 +30,16 @@ def test_a_finished_step_is_skipped_where_nothing_may_be_written(tmp_path):
     assert once(tmp_path, step.replace("a b", "a c")).returncode != 0
 
 
+@pytest.mark.parametrize("status", [65, 71])
+def test_a_file_system_without_locks_is_told_and_used(tmp_path, status):
+    flock = f"flock() {{ return {status}; }}\n"
+
+    result = once(tmp_path, f"{flock}once out/.done a b -- touch ran\n")
+
+    assert result.returncode == 0 and (tmp_path / "ran").exists()
+    assert "out: files cannot be locked here; let no other run" in result.stdout
+
+
 LOGS = {
     "log.1": "# run\n#\nextract: no such file: a.wav; mend it\n# Ended (code 1) at\n",
     "log.2": "error: ignored, all went well\n# Ended (code 0) at noon, elapsed 1\n",
