@@ -47,3 +47,8 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-33554432}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-17179869184}
 export NCCL_SOCKET_IFNAME="^lo,docker,virbr,vmnet,vboxnet"
+# Of what sbatch was asked for, srun takes the CPUs of a task from nowhere else (SLURM 22.05
+# and later): the workers of a training on several nodes would share one.
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
+    export SRUN_CPUS_PER_TASK=${SRUN_CPUS_PER_TASK:-${SLURM_CPUS_PER_TASK}}
+fi

@@ -277,6 +277,16 @@ def test_only_launchers_that_espnet_has_are_offered():
     assert refused.returncode != 0 and "local, slurm, sge or pbs" in refused.stderr
 
 
+def test_srun_gives_a_training_the_cpus_that_were_asked_for():
+    def cpus(**env):
+        result = bash("-c", ". ./path.sh && echo ${SRUN_CPUS_PER_TASK-none}", **env)
+        return result.stdout.strip()
+
+    assert cpus() == "none"
+    assert cpus(SLURM_CPUS_PER_TASK="4") == "4"
+    assert cpus(SLURM_CPUS_PER_TASK="4", SRUN_CPUS_PER_TASK="2") == "2"
+
+
 OPTIONS = ("--name", "taste", "--gpu", "2", "--num_threads", "2", "--num_nodes", "3")
 
 
