@@ -15,8 +15,9 @@ if [ ! -d "${espnet}/egs2/TEMPLATE/asr1/utils" ]; then
         "for an unpacked sdist run tools/espnet_tree.py relink ${espnet} first" >&2
     exit 1
 fi
-if [ ! -f "${root}/conf/corpora/${corpus}.opts" ]; then
-    echo "$0: no conf/corpora/${corpus}.opts; there are:" "$(ls "${root}/conf/corpora")" >&2
+if [ ! -f "${root}/conf/corpora/${corpus}.opts" ] && [ ! -d "${espnet}/egs2/${corpus}" ]; then
+    echo "$0: ${corpus} is neither a recipe of ${espnet}/egs2 nor one of:" \
+        "$(cd "${root}/conf/corpora" && echo *.opts | sed 's/\.opts//g')" >&2
     exit 1
 fi
 recipe=${espnet}/egs2/${corpus}/taste1

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run the TASTE recipe on a corpus: ./run.sh [--corpus NAME] [options of taste.sh]
 # The settings of a corpus are the lines of conf/corpora/NAME.opts. Linked into an
-# ESPnet tree as egs2/<corpus>/taste1, the folder names the corpus.
+# ESPnet tree as egs2/<corpus>/taste1, the folder names the corpus, or is kaldi_dir: the
+# folders that the corpus's own recipe prepares.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -9,6 +10,9 @@ corpus=mini_an4
 named=false
 if [ -f "conf/corpora/$(basename "$(dirname "${PWD}")").opts" ]; then
     corpus=$(basename "$(dirname "${PWD}")")
+    named=true
+elif [ "$(basename "${PWD}")" = taste1 ]; then
+    corpus=kaldi_dir
     named=true
 fi
 rest=()

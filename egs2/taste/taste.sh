@@ -135,6 +135,9 @@ for name in num_nodes nj at_once num_pairs; do
     need_count "${name}" 1
 done
 need_count ngpu 0
+[ "${num_nodes}" -eq 1 ] || [ "${cuda_cmd%% *}" != run.pl ] \
+    || fail "--num_nodes ${num_nodes}: run.pl starts jobs on this machine only; set" \
+        "cmd_backend to that of your cluster, see cmd.sh"
 for name in max_audio_utts max_topline_utts; do
     [ "${!name}" != 1 ] || fail "--${name} must be at least 2: intervals need two utterances"
     need_count "${name}" 2

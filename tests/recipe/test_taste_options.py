@@ -267,6 +267,38 @@ def test_the_recipe_runs_where_it_is_linked_into_an_espnet_tree(tmp_path):
     assert (place / "utils").readlink() == Path("../../TEMPLATE/asr1/utils")  # kept
 
 
+def test_a_recipe_of_espnet_prepares_the_folders_of_its_corpus(tmp_path):
+    template = tmp_path / "egs2" / "TEMPLATE" / "asr1"
+    template.mkdir(parents=True)
+    (template / "utils").symlink_to(UTILS)
+    link = (str(ROOT / "tools/link_recipe.sh"), str(tmp_path), "swbd")
+    unknown = bash(*link)
+    assert unknown.returncode == 1
+    assert "egs2 nor one of: emilia kaldi_dir libri" in unknown.stderr
+    (tmp_path / "egs2" / "swbd").mkdir()
+    assert bash(*link).returncode == 0
+
+    result = bash(
+        "run.sh", "--dry_run", "true", "--stop_stage", "1", "--train_set", "tr",
+        "--local_data_opts", "--set tr=../asr1/data/tr",
+        cwd=tmp_path / "egs2" / "swbd" / "taste1", ESPNET_ROOT=str(tmp_path),
+    )  # fmt: skip
+
+    assert result.returncode == 0, result.stderr
+    assert "local/data.sh --corpus kaldi_dir" in result.stdout
+    assert "--set tr=../asr1/data/tr" in result.stdout
+
+
+def test_several_nodes_need_a_cluster():
+    def run(**env):
+        options = ("--dry_run", "true", "--stop_stage", "1", "--num_nodes", "2")
+        return bash("run.sh", *options, **env)
+
+    refused = run(cmd_backend="local")
+    assert refused.returncode == 2 and "set cmd_backend to that" in refused.stderr
+    assert run(cmd_backend="slurm").returncode == 0
+
+
 def test_only_launchers_that_espnet_has_are_offered():
     def choose(name):
         return bash("-c", ". ./cmd.sh && echo ${train_cmd}", cmd_backend=name)
