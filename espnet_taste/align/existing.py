@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,21 @@ class ExistingAligner(AbsAligner):
         source: A ``.ctm`` file (``utterance channel start duration word``) or a
             folder in which ``<utterance>.TextGrid`` lies at any depth.
         tier: TextGrid tier of the words; any case. "<speaker> - words" also fits.
+        keys: Utterances that will be asked for, the only ones kept of a CTM file;
+            None for all.
 
     Raises:
         FileNotFoundError: If ``source`` is neither.
         ValueError: If the CTM file is broken.
     """
 
-    def __init__(self, source: str | Path, *, tier: str = "words"):
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        tier: str = "words",
+        keys: Iterable[str] | None = None,
+    ):
         self.source = Path(source)
         self.tier = tier
         self.intervals: dict[str, list[Interval]] = {}
@@ -46,7 +54,7 @@ class ExistingAligner(AbsAligner):
             if not self.grids:
                 raise FileNotFoundError(f"no *.TextGrid in {self.source}")
         else:
-            self.intervals = read_ctm(self.source)
+            self.intervals = read_ctm(self.source, keys)
 
     def align(
         self, audio: np.ndarray, words: Sequence[str], *, key: str = ""
@@ -136,18 +144,31 @@ def _letters(word: str) -> str:
     return "".join(character for character in folded if character.isalnum())
 
 
-def read_ctm(path: str | Path) -> dict[str, list[Interval]]:
+def read_ctm(
+    path: str | Path, keys: Iterable[str] | None = None
+) -> dict[str, list[Interval]]:
     """Read ``utterance channel start duration word [confidence]`` lines.
+
+    Args:
+        path: CTM file, UTF-8.
+        keys: Utterances to keep; None for all. Of 1,000 hours, all take some 2 GB,
+            which would be wanted by each of many jobs.
+
+    Returns:
+        Utterance to its words in time order.
 
     Raises:
         ValueError: If a line has another form; it is named.
     """
     path = Path(path)
     table: dict[str, list[Interval]] = {}
+    wanted = None if keys is None else frozenset(keys)
     with path.open(encoding="utf-8", newline="\n") as lines:
         for number, line in enumerate(lines, start=1):
             fields = line.split()
             if not fields or line.startswith(";;"):
+                continue
+            if wanted is not None and fields[0] not in wanted:
                 continue
             try:
                 start, duration = float(fields[2]), float(fields[3])

@@ -106,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(align, get_parser(), "align", argv)
 
 
-def build_aligner(args: argparse.Namespace) -> AbsAligner:
-    """Make the aligner that the options name.
+def build_aligner(args: argparse.Namespace, keys: Sequence[str]) -> AbsAligner:
+    """Make the aligner that the options name, for the utterances of the job.
 
     Raises:
         ValueError: If an option of it is missing.
@@ -126,7 +126,7 @@ def build_aligner(args: argparse.Namespace) -> AbsAligner:
 
         if args.alignments is None:
             raise ValueError("--aligner existing needs --alignments")
-        return ExistingAligner(args.alignments, tier=args.tier)
+        return ExistingAligner(args.alignments, tier=args.tier, keys=keys)
     from espnet_taste.align.ctc import CtcAligner
     from espnet_taste.data.espnet_asr import load_espnet_asr
 
@@ -151,7 +151,7 @@ def align(args: argparse.Namespace) -> None:
     writer = ArkWriter(args.output_dir, "word_times")
     left = [k for k in keys if not _is_done(k, journal.rows, writer.done)]
     if left:
-        aligner = build_aligner(args)
+        aligner = build_aligner(args, left)
         for key in progress(left, "align"):
             try:
                 row, times = _align_one(key, data, aligner, args.on_failure)

@@ -78,7 +78,7 @@ def test_a_run_goes_on_with_another_number_of_jobs(tmp_path, numbers):
 
 @pytest.mark.parametrize("number", [1, 3, 4])
 def test_jobs_end_as_one_job_does(tmp_path, monkeypatch, number):
-    monkeypatch.setattr(align, "build_aligner", lambda args: EvenAligner())
+    monkeypatch.setattr(align, "build_aligner", lambda args, keys: EvenAligner())
     data = folder_of(tmp_path / "data")
     run(format_audio.main, data, tmp_path / "raw")
     run(align.main, tmp_path / "raw", tmp_path / "aligned")

@@ -39,7 +39,7 @@ class EvenAligner(AbsAligner):
 @pytest.fixture
 def aligner(monkeypatch):
     made = EvenAligner()
-    monkeypatch.setattr(align, "build_aligner", lambda args: made)
+    monkeypatch.setattr(align, "build_aligner", lambda args, keys: made)
     return made
 
 

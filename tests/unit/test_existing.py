@@ -151,6 +151,14 @@ def test_a_ctm_is_read_in_time_order(tmp_path):
         read_ctm(path)
 
 
+def test_of_a_large_ctm_only_the_utterances_of_the_job_are_kept(tmp_path):
+    path = tmp_path / "all.ctm"
+    path.write_text("u 1 0 0.5 one\nv 1 0 0.5 two\nw 1 0 0.5 three\n")
+
+    assert read_ctm(path, ["v"]) == {"v": [(0.0, 0.5, "two")]}
+    assert set(ExistingAligner(path, keys=["u", "w"]).intervals) == {"u", "w"}
+
+
 def audio(seconds):
     return np.zeros(round(16000 * seconds), dtype=np.float32)
 
