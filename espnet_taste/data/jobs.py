@@ -140,12 +140,18 @@ def merge_jobs(parts_dir: Path, output_dir: Path) -> list[str]:
         Names of the files written.
 
     Raises:
-        FileNotFoundError: If a job's folder lacks a file that another one has.
+        FileNotFoundError: If a job's folder lacks a file that another one has, or all
+            are empty, as a shared file system may show them for some seconds.
         ValueError: If two jobs wrote the same utterance.
     """
     num_jobs = int((parts_dir / "num_jobs").read_text())
     folders = [parts_dir / str(job + 1) for job in range(num_jobs)]
     names = sorted({p.name for f in folders for p in f.glob("*") if _is_merged(p)})
+    if not names:
+        raise FileNotFoundError(
+            f"no job has left anything in {parts_dir}; run the same command again, and "
+            f"if that does not help, see {parts_dir}/log.*"
+        )
     for name in names:
         paths = [folder / name for folder in folders]
         for path in paths:

@@ -118,3 +118,14 @@ def test_a_job_that_lacks_a_table_is_not_joined_as_if_it_had_none(tmp_path):
 
     with pytest.raises(FileNotFoundError, match="no .*parts/2/text, which another"):
         merge_jobs(parts, tmp_path / "out")
+
+
+def test_jobs_that_seem_to_have_left_nothing_are_not_joined(tmp_path):
+    """A shared file system may list them late; the step would be marked done."""
+    parts = tmp_path / "parts"
+    (parts / "1").mkdir(parents=True)
+    (parts / "1" / "units.chunk1.ark").touch()
+    (parts / "num_jobs").write_text("1\n")
+
+    with pytest.raises(FileNotFoundError, match="no job has left anything in .*parts"):
+        merge_jobs(parts, tmp_path / "out")
