@@ -188,6 +188,12 @@ check_inputs() { # check_inputs <stage>
             done
             return
             ;;
+        pack)
+            [[ "$(realpath -m "${exp}")" == "$(pwd -P)"/* ]] || fail "stage pack: ${exp}" \
+                "is, or leads, outside this folder, and a pack holds relative paths; leave" \
+                "it out by --skip_stages pack, or keep --expdir in this folder"
+            return
+            ;;
         *) return ;;
     esac
     [ -f "${config_dir}/${!config}" ] || fail "no ${config_dir}/${!config}, which stage $1" \

@@ -289,6 +289,16 @@ def test_a_recipe_of_espnet_prepares_the_folders_of_its_corpus(tmp_path):
     assert "--set tr=../asr1/data/tr" in result.stdout
 
 
+def test_an_experiment_that_cannot_be_packed_is_told_before_it_is_made(tmp_path):
+    def run(*options):
+        return bash("run.sh", "--dry_run", "true", "--expdir", str(tmp_path), *options)
+
+    refused = run()
+    assert refused.returncode == 2 and "stage 1:" not in refused.stdout
+    assert f"stage pack: {tmp_path}/mini_an4 is, or leads, outside" in refused.stderr
+    assert run("--skip_stages", "pack").returncode == 0
+
+
 def test_several_nodes_need_a_cluster():
     def run(**env):
         options = ("--dry_run", "true", "--stop_stage", "1", "--num_nodes", "2")
