@@ -228,10 +228,12 @@ split_jobs() {
     await_queue "${parts}"
     ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
         --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
-    local num_jobs
+    # Only what takes a device is given one: of GPUs there are fewer than of CPUs.
+    local num_jobs launcher=${train_cmd}
+    [[ " $* " != *" --device "* ]] || launcher=${job_cmd}
     num_jobs=$(cat "${parts}/num_jobs")
     rm -f "${parts}"/log.* # of more jobs, in an earlier run
-    "${behind[@]}" ${job_cmd} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
+    "${behind[@]}" ${launcher} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
         ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \
         --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "$@" \
         || { show_error "${parts}"/log.*; return 1; }

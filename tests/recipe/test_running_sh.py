@@ -202,7 +202,7 @@ case ${module} in
     *) [ -n "${leaves-x}" ] && touch "$2/chunk1.ark"; exit 1 ;;
 esac
 """
-JOBS = 'job_cmd=here; here() { shift 2; "${@//JOB/1}"; }; jobs data out extract --b '
+JOBS = 'train_cmd=here; here() { shift 2; "${@//JOB/1}"; }; jobs data out extract --b '
 TRAINING = "config_dir=.; sets() { :; }; train taste tokenizer_train c.yaml sets --b "
 
 
@@ -388,3 +388,17 @@ alone "cluster --gpu 1" out.log work there
     failed = once(tmp_path, "fails=yes\n" + lines + "echo on")
     assert failed.returncode == 1 and failed.stdout == "worked here\n"
     assert "--- out.log\nworked there\n" in failed.stderr
+
+
+def test_only_jobs_that_take_a_device_are_given_one(tmp_path):
+    lines = """
+python=split; nj=1; train_cmd="cluster cpu"; job_cmd="cluster gpu"
+split() { for parts in out/.parts.*; do echo 1 > "${parts}/num_jobs"; done; }
+cluster() { echo "$1 $5" >> log; }
+jobs data out mel; jobs data out states --device cuda
+"""
+    result = once(tmp_path, lines)
+
+    assert result.returncode == 0, result.stderr
+    launched = (tmp_path / "log").read_text().split("\n")
+    assert launched == ["cpu -m", "gpu -m", ""]
