@@ -329,6 +329,24 @@ def test_srun_gives_a_training_the_cpus_that_were_asked_for():
     assert cpus(SLURM_CPUS_PER_TASK="4", SRUN_CPUS_PER_TASK="2") == "2"
 
 
+def test_a_training_on_one_node_has_a_cpu_a_gpu(tmp_path):
+    """ESPnet's launcher asks for CPUs on several nodes only."""
+    write_script(
+        tmp_path / "bin" / "sbatch", '#!/bin/sh\necho "$@" >> called\nexit 1\n'
+    )
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    (tmp_path / "q").mkdir()
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+
+    subprocess.run(
+        [shutil.which("perl"), UTILS / "slurm.pl", "--gpu", "4", "train.log", "true"],
+        cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True,
+    )  # fmt: skip
+
+    call = (tmp_path / "called").read_text().split()
+    assert {"--gres=gpu:4", "--cpus-per-task=4"} <= set(call)
+
+
 OPTIONS = ("--name", "taste", "--gpu", "2", "--num_threads", "2", "--num_nodes", "3")
 
 
