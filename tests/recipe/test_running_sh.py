@@ -370,35 +370,3 @@ qstat() {{ [ "$*" = "-j 4711" ] && [ "${{polls}}" -lt 2 ]; }}
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("waiting for job 4711, which an earlier run sub") == 1
     assert (tmp_path / "log").read_text() == "after 2\n"
-
-
-def test_single_processes_go_where_jobs_go(tmp_path):
-    """The machine that submits jobs may have no GPU, and is not for work."""
-    lines = """
-cluster() { echo "submitted $*" >> log; "${@:4}" > $3; [ "${fails:-no}" = no ]; }
-work() { echo "worked $*"; }
-alone run.pl out.log work here
-alone "cluster --gpu 1" out.log work there
-"""
-    result = once(tmp_path, lines)
-
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "worked here\n"
-    assert (tmp_path / "log").read_text() == "submitted --gpu 1 out.log work there\n"
-    failed = once(tmp_path, "fails=yes\n" + lines + "echo on")
-    assert failed.returncode == 1 and failed.stdout == "worked here\n"
-    assert "--- out.log\nworked there\n" in failed.stderr
-
-
-def test_only_jobs_that_take_a_device_are_given_one(tmp_path):
-    lines = """
-python=split; nj=1; train_cmd="cluster cpu"; job_cmd="cluster gpu"
-split() { for parts in out/.parts.*; do echo 1 > "${parts}/num_jobs"; done; }
-cluster() { echo "$1 $5" >> log; }
-jobs data out mel; jobs data out states --device cuda
-"""
-    result = once(tmp_path, lines)
-
-    assert result.returncode == 0, result.stderr
-    launched = (tmp_path / "log").read_text().split("\n")
-    assert launched == ["cpu -m", "gpu -m", ""]
