@@ -6,6 +6,7 @@ import math
 import torch
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
 from espnet2.tasks.abs_task import AbsTask, optim_classes, scheduler_classes
+from espnet2.train.distributed_utils import get_rank
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 from torch.optim.lr_scheduler import LambdaLR
@@ -123,8 +124,25 @@ class TasteTask(ModelBuilder, AbsTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """Train, with saves that survive a kill at any moment."""
-        if args.resume:
+        """Train, with saves that survive a kill at any moment.
+
+        Raises:
+            ValueError: If one process is to train on several GPUs.
+        """
+        if args.ngpu > 1:
+            # DataParallel: codebooks and step counts would move in copies of the model.
+            raise ValueError(
+                f"--ngpu {args.ngpu} needs a process for every GPU; give "
+                "--multiprocessing_distributed true"
+            )
+        if args.resume and _is_first_rank(args):
             repair_after_kill(args.output_dir, args.best_model_criterion)
         with atomic_torch_save():
             super().main_worker(args)
+
+
+def _is_first_rank(args: argparse.Namespace) -> bool:
+    """Tell whether this process writes the files of a training."""
+    if not args.distributed:
+        return True
+    return get_rank(args.dist_rank, args.dist_launcher) == 0

@@ -1,0 +1,51 @@
+"""How a training starts in its processes."""
+
+from types import SimpleNamespace
+
+import pytest
+from espnet2.tasks.abs_task import AbsTask
+
+from espnet_taste.tasks import base
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """What happens, in order, without a training."""
+    events = []
+    monkeypatch.setattr(base, "repair_after_kill", lambda *_: events.append("repair"))
+    train = classmethod(lambda cls, args: events.append("train"))
+    monkeypatch.setattr(AbsTask, "main_worker", train)
+    return events
+
+
+def start(ngpu=1, rank=None):
+    base.TasteTask.main_worker(
+        SimpleNamespace(
+            ngpu=ngpu,
+            resume=True,
+            output_dir="exp",
+            best_model_criterion=[],
+            distributed=rank is not None,
+            dist_rank=rank,
+            dist_launcher=None,
+        )
+    )
+
+
+@pytest.mark.parametrize("rank", [None, 0])
+def test_a_resumed_training_is_repaired_first(begun, rank):
+    start(rank=rank)
+    assert begun == ["repair", "train"]
+
+
+def test_other_ranks_leave_the_repair_to_the_first(begun):
+    """Two that make the same links at once get in each other's way."""
+    start(rank=1)
+    assert begun == ["train"]
+
+
+def test_several_gpus_in_one_process_are_refused(begun):
+    """ESPnet would train copies, whose codebooks nobody keeps."""
+    with pytest.raises(ValueError, match="--ngpu 2 .*--multiprocessing_distributed"):
+        start(ngpu=2)
+    assert begun == []
