@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 
 import torch
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
@@ -97,7 +98,8 @@ class TasteTask(ModelBuilder, AbsTask):
 
         Raises:
             ValueError: If an option of optimizer or scheduler is unknown, a name of
-                ``lr_scale`` matches no trained parameter, or nothing is trained.
+                ``freeze_param`` matches no parameter or one of ``lr_scale`` none that
+                is trained, or nothing is trained.
         """
         optim_class = optim_classes[args.optim]
         check_options("optim_conf", args.optim_conf, optim_class, given=("params",))
@@ -105,6 +107,7 @@ class TasteTask(ModelBuilder, AbsTask):
             scheduler = scheduler_classes[args.scheduler]
             conf = args.scheduler_conf
             check_options("scheduler_conf", conf, scheduler, given=("optimizer",))
+        _check_freeze_param(args.freeze_param, model)
         groups: dict[str, list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -115,12 +118,12 @@ class TasteTask(ModelBuilder, AbsTask):
             raise ValueError(f"lr_scale: no trained parameter is under {idle}")
         if not groups:
             raise ValueError("no parameter is trained; look at freeze_param")
-        base = float(args.optim_conf.get("lr", 1e-3))
-        param_groups = [
-            {"params": params, "lr": base * float(args.lr_scale.get(part, 1.0))}
-            for part, params in groups.items()
-        ]
-        return [optim_class(param_groups, **args.optim_conf)]
+        param_groups = [{"params": params} for params in groups.values()]
+        optimizer = optim_class(param_groups, **args.optim_conf)
+        # Afterwards: without lr in optim_conf, only the optimizer knows its own.
+        for group, part in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] *= float(args.lr_scale.get(part, 1.0))
+        return [optimizer]
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
@@ -139,6 +142,18 @@ class TasteTask(ModelBuilder, AbsTask):
             repair_after_kill(args.output_dir, args.best_model_criterion)
         with atomic_torch_save():
             super().main_worker(args)
+
+
+def _check_freeze_param(names: Sequence[str], model: torch.nn.Module) -> None:
+    """Refuse names that ESPnet passes over: what they mean would be trained."""
+    known = [name for name, _ in model.named_parameters()]
+    idle = [
+        name
+        for name in names
+        if not any(k == name or k.startswith(name + ".") for k in known)
+    ]
+    if idle:
+        raise ValueError(f"freeze_param: no parameter is under {idle}")
 
 
 def _is_first_rank(args: argparse.Namespace) -> bool:

@@ -16,9 +16,15 @@ def model():
     return nn.ModuleDict(parts)
 
 
-def build(model, **lr_scale):
-    args = SimpleNamespace(lr_scale=lr_scale, optim="adamw", optim_conf={"lr": 0.5})
+def training(**change):
+    args = SimpleNamespace(lr_scale={}, freeze_param=[], optim="adamw", optim_conf={})
     args.scheduler, args.scheduler_conf = "warmupcosine", {"total_steps": 9}
+    vars(args).update(change)
+    return args
+
+
+def build(model, **lr_scale):
+    args = training(lr_scale=lr_scale, optim_conf={"lr": 0.5})
     (optimizer,) = TasteTask.build_optimizers(args, model)
     return optimizer.param_groups
 
@@ -31,6 +37,13 @@ def test_a_scaled_part_is_trained_at_its_own_rate(model):
     assert rates[id(aggregator)] == pytest.approx(0.1)
     assert rates[id(decoder)] == pytest.approx(0.5)
     assert id(model["encoder"].weight) not in rates
+
+
+def test_without_a_rate_the_optimizer_has_its_own(model):
+    args = training(optim="adadelta", lr_scale={"aggregator": 0.2})
+    (optimizer,) = TasteTask.build_optimizers(args, model)
+
+    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 1.0]
 
 
 def test_a_scale_of_nothing_trained_is_refused(model):
@@ -50,15 +63,12 @@ def test_a_model_without_trained_parameters_is_refused(model):
         ({"optim_conf": {"params": []}}, r"optim_conf: unknown option \['params'\]"),
         ({"scheduler_conf": {"steps": 9}}, r"scheduler_conf: unknown option \['steps'"),
         ({"scheduler_conf": {}}, r"scheduler_conf: no value for \['total_steps'\]"),
+        ({"freeze_param": ["decoder", "decodr"]}, r"freeze_param: .* \['decodr'\]"),
     ],
 )
 def test_misspelt_options_are_named(model, change, message):
-    args = SimpleNamespace(lr_scale={}, optim="adamw", optim_conf={})
-    args.scheduler, args.scheduler_conf = "warmupcosine", {"total_steps": 9}
-    vars(args).update(change)
-
     with pytest.raises(ValueError, match=message):
-        TasteTask.build_optimizers(args, model)
+        TasteTask.build_optimizers(training(**change), model)
 
 
 def test_the_rate_grows_to_its_peak_and_falls_by_half_a_cosine_to_its_floor(model):
