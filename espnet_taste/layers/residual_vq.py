@@ -235,7 +235,9 @@ class ResidualVQ(nn.Module):
             step = latents.masked_fill(~valid, 0.0)
             total = step + (total - step).detach()
         if self.training and self.update_codebooks:
-            self._update(coded, mask)
+            # ESPnet skips the step of a loss that is not finite; codebooks would keep
+            # what made it so.
+            self._update(coded, mask & latents.detach().isfinite().all(-1))
         if self.training:
             self._num_steps += 1
             self.num_steps += 1
@@ -252,7 +254,7 @@ class ResidualVQ(nn.Module):
 
         Args:
             coded: Per active codebook the vectors (B, T, d) and indices (B, T).
-            mask: True on valid tokens, (B, T).
+            mask: True on tokens that count, (B, T).
         """
         flat_mask = mask.flatten()
         statistics = []

@@ -288,6 +288,23 @@ def test_statistics_are_summed_over_ranks(batch, monkeypatch):
         torch.testing.assert_close(dict(rank.named_buffers())[name], value)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_move_no_entry(batch, value):
+    """ESPnet skips the step of such a batch, but the codebooks are not its own."""
+    features, mask = batch
+    without = mask.clone()
+    without[0, 2] = False
+    expected, rvq = build().train(), build().train()
+    expected(features, without)
+    broken = features.clone()
+    broken[0, 2, 1] = value
+
+    rvq(broken, mask)
+
+    for name, buffer in buffers(expected).items():
+        torch.testing.assert_close(dict(rvq.named_buffers())[name], buffer)
+
+
 def test_autocast_changes_no_code(batch):
     rvq = build().eval()
     plain = rvq(*batch)
