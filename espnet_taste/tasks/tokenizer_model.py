@@ -81,7 +81,8 @@ class TasteTokenizerModel(TasteESPnetModel):
         quantizer: Residual quantizer or ``NoQuantizer``; None in text-only training.
         decoder: Unit LM.
         commitment_weight: Weight of the commitment loss (reference: 1).
-        commitment_warmup_steps: Steps over which that weight grows from 0.
+        commitment_warmup_steps: Steps over which that weight grows from 0; like all
+            steps here batches, of which ``accum_grad`` make an update.
         listening_weight: Weight with which the aggregator's heads are taught in
             training to listen to a token's own word (reference: 0).
         listening_every: Teach it at one of so many steps, which costs less on a CPU.
