@@ -138,8 +138,7 @@ class ScpArrays(Mapping[str, np.ndarray]):
     """The arrays of a script file, read one by one when asked for.
 
     Args:
-        scp: Script file with ``key ark:offset`` lines; relative paths of arks as in
-            ``find_file``.
+        scp: Lines ``key ark:offset``; relative paths of arks as in ``find_file``.
     """
 
     def __init__(self, scp: str | Path):
@@ -259,8 +258,7 @@ class ArkWriter:
             that start with this folder as given, as Kaldi's own tools do.
         name: Stem of the files. Two writers may share a folder, not a name.
         chunk: Arrays a file holds; at most so many are lost by a kill.
-        max_wait_s: Also write when the oldest array has waited so long, so that slow
-            extractors do not lose hours.
+        max_wait_s: Longest wait of an array, so that slow extractors lose no hours.
         keys: What the script file may list of what an earlier run left; None for all.
             A job among several gives its part: with another number of jobs, what it
             finds may be another one's to list.
@@ -312,6 +310,10 @@ class ArkWriter:
         is_late = now - self._waiting_since > self.max_wait_s
         if len(self._pending) >= self.chunk or is_late:
             self.flush()
+
+    def stored(self, key: str) -> np.ndarray:
+        """Return what an earlier run left of a key in ``done``."""
+        return _read_array(self._places[key], key, self.scp)
 
     def flush(self) -> None:
         """Write what is waiting as one chunk."""

@@ -26,12 +26,14 @@ def export_kaldi(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
     because ESPnet reads integers slowly or not at all. Codes are exact in it.
 
     Raises:
-        ValueError: If utterances are of several tokenizers, or only some have codes.
+        ValueError: If utterances are of several tokenizers, or only some have codes; if
+            the folder holds an export of other tokens.
     """
     first = tokens[keys[0]]
+    _begin(folder / "models.json", dict(first.models))
     names = ("codes" if first.codes is not None else "embeds", "times", "speaker")
     text = {}
-    writers = {name: ArkWriter(folder, name) for name in names}
+    writers = {name: ArkWriter(folder, name, keys=keys) for name in names}
     for key in keys:
         row = _like_first(tokens, key, first)
         text[key] = row.text
@@ -39,15 +41,37 @@ def export_kaldi(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
             array = getattr(row, name)
             if array is None and name != "times":
                 raise ValueError(f"'{key}' has no {name}, '{keys[0]}' has")
-            if array is not None and key not in writer.done:
-                writer(key, np.asarray(array, dtype=np.float32))
+            _add(writer, key, array)
     for writer in writers.values():
         writer.close()
     untimed = len(keys) - len(writers["times"].done)
     if untimed:
         logger.warning(f"{untimed} of {len(keys)} utterances have no word times")
     write_table(folder / "text", text)
-    _write_json(folder / "models.json", dict(first.models))
+
+
+def _begin(path: Path, models: dict[str, str]) -> None:
+    """Note the models of an export, which must be those of one that was begun."""
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != models:
+        raise ValueError(
+            f"{path.parent} holds an export of tokens that other models made; choose "
+            "another --output_dir"
+        )
+    _write_json(path, models)
+
+
+def _add(writer: ArkWriter, key: str, array: np.ndarray | None) -> None:
+    """Write an array unless an earlier run did, which must have written the same."""
+    if array is not None:
+        array = np.asarray(array, dtype=np.float32)
+    if key not in writer.done:
+        if array is not None:
+            writer(key, array)
+    elif array is None or not np.array_equal(writer.stored(key), array):
+        raise ValueError(
+            f"'{key}': an earlier export to {writer.directory} has other "
+            f"{writer.name} of it; choose another --output_dir"
+        )
 
 
 def export_speechlm(

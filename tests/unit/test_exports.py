@@ -1,6 +1,7 @@
 """Other forms of tokens: read as their own readers do."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +53,34 @@ def test_arks(path):
     assert read_table(out / "text")["u1"] == "w0 w1 w2"
     assert json.loads((out / "models.json").read_text()) == {"tokenizer": "me"}
     assert run(path, "kaldi")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": {"tokenizer": "other"}}, "other models made"),
+        ({"codes": np.ones((3, 2), int)}, "'u1': an earlier export to .* other codes"),
+        ({"times": None}, "'u1': .* other times of it"),
+    ],
+)
+def test_arks_of_other_tokens_are_not_taken_for_these(path, capsys, changes, words):
+    assert run(path, "kaldi")[0] == 0
+    write_tokens(path, {"u1": make(3, 1, **changes)})
+
+    assert run(path, "kaldi")[0] == 1
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_arks_of_a_subset_list_no_others(path, caplog):
+    assert run(path, "kaldi")[0] == 0
+    write_tokens(path, {"u1": make(3, 1)})
+
+    status, out = run(path, "kaldi")
+
+    tables = ("text", "codes.scp", "times.scp", "speaker.scp")
+    assert status == 0
+    assert all(list(read_table(out / name)) == ["u1"] for name in tables)
+    assert "-1 of" not in caplog.text
 
 
 def test_speechlm_reader_finds_text_and_codes(path):
