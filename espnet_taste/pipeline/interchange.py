@@ -133,6 +133,10 @@ def _key_of(row: Any, where: str) -> str:
     key, version = row.get("key"), row.get("version")
     if not isinstance(key, str):
         raise ValueError(f"{where}: the key must be a string, got {key!r:.60}")
+    try:
+        check_key(key)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise ValueError(
             f"{where}: '{key}' is of version {version!r}, this program knows 1 to "
@@ -158,9 +162,11 @@ def _numbers(values: Any, dtype: type, ndim: int, what: str) -> np.ndarray:
             f"{what}: expected {wanted} with {ndim} axes, got shape {array.shape} of "
             f"type {array.dtype}"
         )
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype)  # what float32 cannot hold becomes infinite
     if not np.isfinite(array).all():
         raise ValueError(f"{what}: not all numbers are finite")
-    return array.astype(dtype)
+    return array
 
 
 class TokenFile(Mapping[str, TasteTokens]):

@@ -82,6 +82,8 @@ class TasteTokens:
                 f"asr_words must number all {len(self.words)} words from 0, got "
                 f"{found.tolist()[:8]}"
             )
+        if np.any(np.diff(self.asr_words) < 0):
+            raise ValueError("asr_words must not fall: tokens stand in order of words")
         if self.codes is not None and self.codes.size and self.codes.min() < 0:
             raise ValueError(f"codes must be >= 0, found {int(self.codes.min())}")
 
