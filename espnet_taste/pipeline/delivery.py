@@ -33,7 +33,7 @@ from espnet_taste.pipeline.editing import (
     rows_taken,
 )
 from espnet_taste.pipeline.taste import TasteTokenizer
-from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
+from espnet_taste.pipeline.tokens import TasteTokens, listed, require_same_tokenizer
 
 # Fewer words say nothing about how codes and durations go together.
 MIN_EXAMPLES = 10
@@ -119,7 +119,7 @@ def retime(
     span: tuple[int, int],
     factor: float,
     tokenizer: TasteTokenizer,
-    examples: Sequence[TasteTokens] | None = None,
+    examples: Iterable[TasteTokens] | None = None,
 ) -> Edit:
     """Move the codes of a span towards those of words that last longer or shorter.
 
@@ -174,7 +174,7 @@ def retime(
     return edited(tokens, parts, _differing(tokens, parts), caveats)
 
 
-def learn_pace(examples: Sequence[TasteTokens], tokenizer: TasteTokenizer) -> Pace:
+def learn_pace(examples: Iterable[TasteTokens], tokenizer: TasteTokenizer) -> Pace:
     """Learn how codes and durations of words go together.
 
     Durations are taken as logarithms, after what the number of letters explains.
@@ -186,6 +186,7 @@ def learn_pace(examples: Sequence[TasteTokens], tokenizer: TasteTokenizer) -> Pa
     Raises:
         ValueError: As in ``retime``.
     """
+    examples, _ = listed(examples)  # read more than once
     for tokens in examples:
         require_same_tokenizer(tokens, tokenizer.models, "learn durations from")
         if tokens.times is None:

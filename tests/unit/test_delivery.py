@@ -140,7 +140,7 @@ def test_retimed_words_move_the_wanted_way_and_others_not_at_all(tokenizer, fact
     examples = [timed(tokenizer, seed) for seed in (3, 4)]
     tokens = make(tokenizer, " ".join(["word"] * 12), 9)
 
-    edit = retime(tokens, (2, 10), factor, tokenizer, examples)
+    edit = retime(tokens, (2, 10), factor, tokenizer, iter(examples))
 
     pace = learn_pace(examples, tokenizer)
     step = pace.place(vectors_of(edit.tokens, tokenizer))
