@@ -16,8 +16,8 @@ import torch
 from espnet_taste.convert.architecture import Backbone
 from espnet_taste.convert.checkpoint import Options, convert
 from espnet_taste.convert.load import load_tokenizer
-from espnet_taste.convert.names import SPEAKER, VOCODER
-from espnet_taste.convert.report import REPORT
+from espnet_taste.convert.names import SPEAKER, TASTE, VOCODER, WHISPER
+from espnet_taste.convert.report import REPORT, Report
 from espnet_taste.convert.tensors import SINGLE
 from espnet_taste.data.collate import TokenizerCollate
 from espnet_taste.data.preprocessor import TokenizerPreprocessor
@@ -152,6 +152,24 @@ def open_released_vocoder(folder: Path, device: str) -> AbsVocoder | None:
     if not part.is_dir():
         return None
     return open_cosyvoice(part, {"vocoder": "cosyvoice"}, SINGLE).to(device)
+
+
+def tokenizer_id(folder: Path) -> str:
+    """Return a sha256 of a converted folder that is its tokenizer's alone.
+
+    Vocoder, speaker encoder and LLM may have been converted along or not: codes of the
+    same encoder, aggregator, quantizer and unit LM mean the same.
+
+    Raises:
+        FileNotFoundError: If the folder was not converted.
+        CheckpointError: If its report is damaged.
+    """
+    parts = (f"{WHISPER}/", f"{TASTE}/")
+    digests = sorted(Report.read(folder).sha256.items())
+    lines = (
+        f"{digest}  {name}\n" for name, digest in digests if name.startswith(parts)
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def find_speaker_model(source: str | Path, folder: Path) -> str:

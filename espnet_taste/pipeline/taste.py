@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet_taste.convert.report import REPORT
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
 from espnet_taste.layers.precision import AMP_DTYPES, autocast
@@ -34,6 +33,7 @@ from espnet_taste.pipeline.released import (
     find_released,
     find_speaker_model,
     open_released_vocoder,
+    tokenizer_id,
 )
 from espnet_taste.pipeline.speech import DecodeOptions, Speech, UnitSynthesizer
 from espnet_taste.pipeline.tokenizer import TokenizerInference
@@ -131,12 +131,11 @@ class TasteTokenizer:
                 "its own from its training"
             )
         reconstructor = files.reconstructor(DecodeOptions(), device)
-        defaults = {"model_id": sha256_of(files.model_file)}
+        vocoder = reconstructor.synthesize.vocoder
+        defaults = {"model_id": sha256_of(files.model_file), "vocoder": vocoder}
         if (speaker := files.speaker_model()) is not None:
             defaults["speaker_model"] = speaker
-        options = {**defaults, **options}
-        vocoder = reconstructor.synthesize.vocoder
-        return TasteTokenizer(reconstructor.tokenizer, vocoder, **options)
+        return TasteTokenizer(reconstructor.tokenizer, **{**defaults, **options})
 
     def encode(
         self,
@@ -386,7 +385,7 @@ def _open_released(
     own = {name: options.pop(name) for name in RELEASED_OPTIONS & options.keys()}
     inference = ReleasedInference(folder, device=device, **own)
     options = {
-        "model_id": sha256_of(folder / REPORT),
+        "model_id": tokenizer_id(folder),
         "speaker_model": find_speaker_model(source, folder),
         "vocoder": open_released_vocoder(folder, device),
         **options,

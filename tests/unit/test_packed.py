@@ -147,6 +147,12 @@ def test_another_speaker_encoder_may_be_named(home, tmp_path, capsys):
     assert "5 values, this tokenizer was trained with 6" in excluded
 
 
+def test_a_vocoder_may_be_given_or_left_out():
+    tokenizer = TasteTokenizer.from_pretrained("exp/mini", vocoder=None)
+
+    assert tokenizer.synthesize is None
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("whisper", "w"), ("language", "de"), ("window", "trimmed")]
 )

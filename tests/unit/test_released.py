@@ -16,6 +16,7 @@ from espnet_taste.convert.architecture import PREFIX_IDS
 from espnet_taste.convert.checkpoint import Options, convert
 from espnet_taste.convert.errors import WrongDigest
 from espnet_taste.convert.load import load_released
+from espnet_taste.convert.report import Report
 from espnet_taste.layers.word_pooling import first_of_words
 from espnet_taste.pipeline import released, released_lm
 from espnet_taste.pipeline.interchange import write_tokens
@@ -24,6 +25,7 @@ from espnet_taste.pipeline.released import (
     ReleasedInference,
     find_released,
     find_speaker_model,
+    tokenizer_id,
 )
 from espnet_taste.pipeline.spoken_lm import TasteSpokenLM, open_inference
 from espnet_taste.pipeline.taste import TasteTokenizer
@@ -149,6 +151,22 @@ def test_a_changed_checkpoint_is_converted_again(official, tmp_path):
     write_checkpoint(copy, released_state(), num_shards=3)
 
     assert find_released(copy, tmp_path / "cache", BACKBONE) != first
+
+
+def test_a_tokenizer_is_the_same_with_other_parts_converted_along(
+    converted, tokenizer, tmp_path
+):
+    copy = write_checkpoint(tmp_path / "official", released_state(), num_shards=2)
+    (copy / "cosyvoice").mkdir()
+    (copy / "cosyvoice" / "speaker_embed.onnx").write_bytes(b"a network")
+    convert(copy, tmp_path / "ours", to="espnet_taste", options=Options(BACKBONE))
+
+    other = TasteTokenizer.from_pretrained(tmp_path / "ours", language="de")
+
+    assert Report.read(tmp_path / "ours") != Report.read(converted)
+    assert other.models["tokenizer"] == tokenizer.models["tokenizer"]
+    Report("espnet_taste", sha256={"taste/model.safetensors": "0"}).write(tmp_path)
+    assert tokenizer_id(tmp_path) != tokenizer.models["tokenizer"]
 
 
 @pytest.mark.parametrize("content", [None, "{}", "[1]", "no json"])
