@@ -106,10 +106,12 @@ def generate_units(
         The units.
 
     Raises:
-        ValueError: If the model is in train mode.
+        ValueError: If the model is in train mode, or a token or the width of the
+            embeddings is unknown to it.
     """
     if lm.training:
         raise ValueError("the unit LM is in train mode; call eval() before generating")
+    _refuse_unknown(lm, tokens, token_lengths, taste)
     sampling = sampling or UnitSampling()
     batch, num_tokens = tokens.shape
     least, most = unit_bounds(token_lengths, sampling)
@@ -136,6 +138,24 @@ def generate_units(
                 units = units[left]
         hidden = stepper.read_units(units)
     return rows.result()
+
+
+def _refuse_unknown(
+    lm: "UnitLM", tokens: Tensor, token_lengths: Tensor, taste: Tensor | None
+) -> None:
+    """Refuse what embedding and projection would fail on."""
+    valid = torch.arange(tokens.size(1), device=tokens.device) < token_lengths[:, None]
+    wrong = valid & (tokens >= lm.text_vocab_size)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"the text has token {int(tokens[wrong][0])}, this unit LM knows "
+            f"0..{lm.text_vocab_size - 1}; are the tokens of another Whisper?"
+        )
+    if taste is not None and taste.size(-1) != lm.taste_dim:
+        raise ValueError(
+            f"TASTE embeddings of {taste.size(-1)} values, this unit LM was trained "
+            f"with {lm.taste_dim}; are they of another tokenizer?"
+        )
 
 
 class _OpenRows:

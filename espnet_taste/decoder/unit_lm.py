@@ -85,6 +85,7 @@ class UnitLM(AbsUnitDecoder):
     ):
         super().__init__()
         self.num_units = num_units
+        self.text_vocab_size, self.taste_dim = text_vocab_size, taste_dim
         self.speaker_dim = speaker_dim
         if text_embedding is None:
             self.text_embedding = nn.Embedding(text_vocab_size, text_dim)

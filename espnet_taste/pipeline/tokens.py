@@ -84,8 +84,10 @@ class TasteTokens:
             )
         if np.any(np.diff(self.asr_words) < 0):
             raise ValueError("asr_words must not fall: tokens stand in order of words")
-        if self.codes is not None and self.codes.size and self.codes.min() < 0:
-            raise ValueError(f"codes must be >= 0, found {int(self.codes.min())}")
+        for name in ("codes", "asr_tokens"):
+            rows = getattr(self, name)
+            if rows is not None and rows.size and rows.min() < 0:
+                raise ValueError(f"{name} must be >= 0, found {int(rows.min())}")
 
     @property
     def text(self) -> str:

@@ -69,6 +69,20 @@ def test_a_voice_that_is_none_is_refused(tokenizer, tokens, speaker, shape):
         tokenizer.decode([tokens, replace(tokens, speaker=speaker)])
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"asr_tokens": 1000}, "the text has token 1000, this unit LM knows 0..99"),
+        ({"codes": None, "embeds": np.ones((2, 3), np.float32)}, "of 3 values, .* 16"),
+    ],
+)
+def test_text_and_embeddings_of_others_are_refused(tokenizer, tokens, changes, message):
+    if "asr_tokens" in changes:
+        changes = {"asr_tokens": np.full_like(tokens.asr_tokens, changes["asr_tokens"])}
+    with pytest.raises(ValueError, match=message):
+        tokenizer.decode(replace(tokens, **changes))
+
+
 def test_integers_of_numpy_are_seeds(tokenizer, tokens):
     by_numpy = tokenizer.decode(tokens, seed=np.int64(3))
 

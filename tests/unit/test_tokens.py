@@ -84,6 +84,7 @@ def test_unequal_values_are_unequal():
         ({"asr_words": np.array([0, 0, 2, 2, 2, 2])}, "number all 3 words"),
         ({"asr_words": np.array([0, 1, 2])}, "6 asr_tokens, but 3"),
         ({"asr_words": np.array([0, 1, 0, 1, 2, 2])}, "asr_words must not fall"),
+        ({"asr_tokens": np.full(6, -1)}, "asr_tokens must be >= 0, found -1"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change, words):
