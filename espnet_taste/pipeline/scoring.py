@@ -13,6 +13,7 @@ from espnet_taste.slm.conventions import (
     ItemLikelihood,
     localised,
     normalised,
+    words_within,
 )
 
 # What an item is scored by beside ``CONVENTIONS``, if it says what stands before.
@@ -90,8 +91,7 @@ class ScoredItem:
             return "no moment is given"
         if self.tokens.times is None:
             return "it is not known when its words were said"
-        since = self._starts() - self.from_s
-        if ((since >= 0) & (since < self.window_s)).any():
+        if len(words_within(self._starts(), self.from_s, self.window_s)):
             return None
         return f"no word begins within {self.window_s:g} s after {self.from_s:g} s"
 

@@ -95,6 +95,21 @@ CONVENTIONS: dict[str, Callable[[ItemLikelihood], float]] = {
 }
 
 
+def words_within(starts: np.ndarray, from_s: float, window_s: float) -> np.ndarray:
+    """Find the words that begin within a window: the one rule of who is in it.
+
+    Args:
+        starts: When every word begins, in s, (W,).
+        from_s: Where the window begins, in s.
+        window_s: Its length in s; its end is outside.
+
+    Returns:
+        Word indices, int64.
+    """
+    since = starts - from_s
+    return np.flatnonzero((since >= 0) & (since < window_s))
+
+
 def localised(
     item: ItemLikelihood,
     word_times: np.ndarray,
@@ -119,7 +134,7 @@ def localised(
             f"{len(item.codes)} words but times of shape {word_times.shape}"
         )
     starts = word_times[:, 0]
-    inside = np.flatnonzero((starts >= from_s) & (starts < from_s + window_s))
+    inside = words_within(starts, from_s, window_s)
     if len(inside) == 0:
         raise ValueError(
             f"no word begins within {window_s:g} s after {from_s:g} s; the last one "

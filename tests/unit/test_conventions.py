@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from espnet_taste.pipeline.scoring import ScoredItem
+from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.slm.conventions import (
     CONVENTIONS,
     ItemLikelihood,
@@ -83,3 +85,24 @@ def test_a_window_without_words_is_refused():
         localised(ITEM, TIMES[:2], 0.0)
     with pytest.raises(ValueError, match="not one text"):
         normalised(ITEM, ITEM.words(0, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_who_asks_whether_a_word_is_inside_is_told_what_is_scored(dtype):
+    """0.7 - 0.2 is below 0.5, and 0.7 is not below 0.2 + 0.5."""
+    window_s = 0.5
+    for hundredths in range(800):
+        from_s = hundredths / 100
+        times = np.array([[-1, 0], [-1, 0], [from_s + window_s, 9]], dtype).round(2)
+        tokens = TasteTokens(
+            words=("a", "b", "c"),
+            speaker=np.ones(1, np.float32),
+            asr_tokens=np.arange(3),
+            asr_words=np.arange(3),
+            codes=np.zeros((3, 2), int),
+            times=times,
+        )
+        item = ScoredItem(tokens, from_s=from_s, window_s=window_s)
+        is_inside = item.why_not_localised() is None
+
+        assert ("localised" in item.scores(ITEM)) is is_inside
