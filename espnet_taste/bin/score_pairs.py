@@ -59,6 +59,7 @@ def score(args: argparse.Namespace) -> None:
             f"{where}: words of several sources ({', '.join(transcripts)}); "
             "their scores cannot be compared"
         )
+    check_parts(pairs, rows, where)
     results = {}
     for name in args.conventions or conventions_of(rows):
         scores = scores_by(rows, name, where)
@@ -93,6 +94,25 @@ def read_all_pairs(paths: Sequence[Path]) -> "list[Pair]":
                     f"{path}: pair {pair.pair} of {pair.part} is in another table, too"
                 )
     return list(pairs.values())
+
+
+def check_parts(
+    pairs: "Iterable[Pair]", rows: Mapping[str, Mapping[str, Any]], where: str
+) -> None:
+    """Refuse parts of which nothing was scored, which no denominator would show.
+
+    Raises:
+        ValueError: It names them.
+    """
+    parts: dict[str, bool] = {}
+    for pair in pairs:
+        is_there = pair.positive in rows or pair.negative in rows
+        parts[pair.part] = parts.get(pair.part, False) or is_there
+    if missing := [part for part, is_there in parts.items() if not is_there]:
+        raise ValueError(
+            f"{where}: nothing of {', '.join(missing)}; give the likelihoods of these "
+            "pairs too, or leave their table out"
+        )
 
 
 def made_of(paths: Sequence[Path]) -> dict[str, dict[str, int]]:

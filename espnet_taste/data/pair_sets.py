@@ -78,6 +78,10 @@ def read_salmon(folder: Path, parts: Sequence[str] = SALMON_PARTS) -> PairSet:
             match = _match(_SALMON_FILE, path, "sample_<number>_<0 or 1>.wav")
             half = "positive" if match[2] == "0" else "negative"
             found.setdefault((part, f"{part}-{int(match[1]):04d}"), {})[half] = path
+    if empty := [name for name in parts if name not in {part for part, _ in found}]:
+        raise ValueError(
+            f"{folder}: no pairs in {', '.join(empty)}; the download is not complete"
+        )
     return _join(found)
 
 

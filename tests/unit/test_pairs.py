@@ -152,6 +152,13 @@ def test_a_download_that_is_not_complete_is_named(tmp_path, read, names, message
         read(touch(tmp_path, *names))
 
 
+def test_a_part_without_files_is_named(tmp_path):
+    (salmon(tmp_path) / "empty").mkdir()
+
+    with pytest.raises(ValueError, match="no pairs in empty; the download is not"):
+        read_salmon(tmp_path, [*SALMON_PARTS, "empty"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -311,6 +318,13 @@ def test_missing_halves_stop_the_command_unless_allowed(folder, capsys):
     assert "1 of 4 pairs have a half without 'sum' score" in capsys.readouterr().err
     assert run(folder, "--max_skipped", "0.3") == 0
     assert "of 3 pairs, 1 left out" in capsys.readouterr().out
+
+
+def test_a_part_of_which_nothing_was_scored_stops_the_command(folder, capsys):
+    write_pairs(folder / "pairs", [*PAIRS, Pair("x", "two", "xp", "xn")])
+
+    assert run(folder, "--max_skipped", "0.5") == 1
+    assert "l.jsonl: nothing of two; give the likelihoods" in capsys.readouterr().err
 
 
 def test_an_item_without_a_convention_is_left_out_of_that_one(folder, capsys):
