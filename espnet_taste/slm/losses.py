@@ -28,6 +28,15 @@ MAX_LOGITS = 2**24
 MAX_CPU_LOGITS = 2**22
 """The same on a CPU, where malloc takes larger blocks from the system every time."""
 
+# What Gemma, Cohere, Granite, Falcon-H1 and RecurrentGemma call it.
+_LOGIT_SETTINGS = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+    "logits_soft_cap",
+)
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -238,7 +247,7 @@ def refuse_scaled_logits(config: PretrainedConfig) -> None:
     Raises:
         ValueError: It names the setting.
     """
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+    for name in _LOGIT_SETTINGS:
         if getattr(config, name, None) not in (None, 1, 1.0):
             raise ValueError(
                 f"{config.model_type} changes its logits by '{name}', which the "

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from espnet_taste.layers.precision import usable_dtype
-from espnet_taste.slm.losses import text_losses
+from espnet_taste.slm.losses import refuse_scaled_logits, text_losses
 from espnet_taste.slm.text import LlmText, load_llm
 from espnet_taste.types import IGNORE
 
@@ -33,7 +33,8 @@ class TextLM:
 
     Raises:
         FileNotFoundError: If the weights cannot be had.
-        ValueError: If it has neither a start nor an end symbol to begin with.
+        ValueError: If it has neither a start nor an end symbol to begin with, or scales
+            its logits.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class TextLM:
 
     def _build(self, text: LlmText, llm: PreTrainedModel) -> None:
         config = llm.config.get_text_config()
+        refuse_scaled_logits(config)
         tokenizer = text.tokenizer
         starts = (config.bos_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         known = [index for index in starts if index is not None]

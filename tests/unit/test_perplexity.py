@@ -62,6 +62,17 @@ def test_the_tokenizer_may_name_the_start():
         make_lm(llm)
 
 
+@pytest.mark.parametrize(
+    "name", ["final_logit_softcapping", "logit_scale", "lm_head_multiplier"]
+)
+def test_an_llm_whose_logits_are_more_than_its_output_layer_is_refused(name):
+    llm = make_llm()
+    setattr(llm.config, name, 30.0)
+
+    with pytest.raises(ValueError, match=f"llama changes its logits by '{name}'"):
+        make_lm(llm)
+
+
 def test_a_text_that_does_not_fit_is_named():
     llm = make_llm()
     llm.config.max_position_embeddings = 4
