@@ -168,7 +168,8 @@ def complete_words(
         slm, [prompt], vocabulary.to(slm.pad_text.device), settings, source
     )
     drawn: list[list[int]] = []
-    num_heard = 0
+    heard: list[np.ndarray] = []
+    num_given = 0
     for _ in range(loop.num_steps):
         tokens, step, codes = loop.step()
         action = int(step.action[0])
@@ -177,10 +178,14 @@ def complete_words(
         if action in KEPT:
             drawn[-1].append(int(tokens[0]))
         if bool(step.take[0]):
-            word = np.asarray(drawn[num_heard], dtype=np.int64)
-            num_heard += 1
+            heard.append(codes[0].cpu().numpy())
+        # Codes that are delayed by tokens may come before their word is finished.
+        num_whole = len(drawn) - (action in KEPT)
+        for number in range(num_given, min(len(heard), num_whole)):
+            num_given += 1
+            word = np.asarray(drawn[number], dtype=np.int64)
             if not _is_blank(word, loop.vocabulary):
-                yield GeneratedWord(word, codes[0].cpu().numpy())
+                yield GeneratedWord(word, heard[number])
         if action == Action.TERMINATE:
             return
 

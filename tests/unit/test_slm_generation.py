@@ -186,10 +186,12 @@ def test_rows_of_a_batch_stop_each_on_their_own(slm):
     assert len(nothing.tokens) == 9 and nothing.was_cut
 
 
+@pytest.mark.parametrize("level", ["word", "token"])
 @pytest.mark.parametrize("delay", [1, 2, 3])
 @pytest.mark.parametrize("prompt", [SPEECH, Prompt(), Prompt([4, 9], [0, 1])])
-def test_word_by_word_is_the_same_completion(delay, prompt):
-    slm = make_slm(delay=delay)
+def test_word_by_word_is_the_same_completion(delay, prompt, level):
+    """Also where a word's codes come before its last token."""
+    slm = make_slm(delay=delay, delay_level=level)
     settings = CompletionSettings(text=GREEDY, max_tokens=12, extra_words=3)
     (whole,) = complete(slm, [prompt], EVEN, settings=settings)
 
