@@ -23,15 +23,19 @@ from espnet_taste.slm.prompt import Prompt
 from espnet_taste.slm.vocabulary import Vocabulary
 from espnet_taste.words import encode_words
 
+# What the bytes of a character decode to of which the last are not there.
+UNFINISHED = "\ufffd"
+
 
 @dataclass(frozen=True)
 class Continuation:
     """The generated part, without the prompt."""
 
-    text: str  # as the tokens decode
-    words: list[str]  # one string a word, without blanks around it
+    text: str  # as the tokens decode, but for a character that was cut at the end
+    words: list[str]  # one string a word, without blanks around it; none is empty
     codes: np.ndarray  # (W, Q) int64, one row a word
-    completion: Completion  # the same in token ids, and how it came about
+    # The same in token ids, and how it came about; cut characters are there.
+    completion: Completion
 
 
 class SpokenContinuer:
@@ -140,12 +144,22 @@ class SpokenContinuer:
             self.slm, prompt, self.vocabulary, settings=self.settings, source=source
         )
         for word in words:
-            yield self.decode(word.tokens.tolist()).strip(), word.codes
+            if text := self._spell(word.tokens):
+                yield text, word.codes
 
     def _speak(self, completion: Completion) -> Continuation:
         words = [
-            self.decode(completion.tokens[completion.words == word].tolist()).strip()
+            self._spell(completion.tokens[completion.words == word])
             for word in range(len(completion.codes))
         ]
-        text = self.decode(completion.tokens.tolist()).strip()
-        return Continuation(text, words, completion.codes, completion)
+        is_said = np.array([bool(word) for word in words], dtype=bool)
+        return Continuation(
+            self._spell(completion.tokens),
+            [word for word in words if word],
+            completion.codes[is_said],
+            completion,
+        )
+
+    def _spell(self, tokens: np.ndarray) -> str:
+        """Return a text without blanks around it, nor a character cut in its bytes."""
+        return self.decode(tokens.tolist()).rstrip(UNFINISHED + " ").strip()

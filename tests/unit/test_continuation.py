@@ -48,6 +48,40 @@ def test_every_word_has_codes_though_tokens_hold_blanks(continuer, seed):
     assert "".join(result.text.split()) == "".join("".join(result.words).split())
 
 
+def test_a_character_that_was_cut_in_its_bytes_is_not_said():
+    """The limit may fall between two tokens of one character."""
+    pieces = [b" a", "\u00e9".encode()[:1], b" ", "\u00e9".encode()[1:]]
+
+    def read(tokens):
+        text = b"".join(pieces[token % len(pieces)] for token in tokens)
+        return text.decode(errors="replace")
+
+    texts = [read([index]) for index in range(VOCAB_SIZE)]
+    cut = 0
+    for seed in range(8):
+        continuer = SpokenContinuer(
+            make_slm(),
+            encode,
+            read,
+            vocabulary=build_vocabulary(texts),
+            settings=CompletionSettings(
+                text=Sampler(temperature=9.0), extra_words=9, max_tokens=6
+            ),
+        )
+        source = torch.Generator().manual_seed(seed)
+        result = continuer.continue_prompt(source=source)
+        source.manual_seed(seed)
+        heard = list(
+            continuer.continue_words(continuer.make_prompt([], None), source=source)
+        )
+
+        assert [word for word, _ in heard] == result.words and all(result.words)
+        assert np.array_equal([codes for _, codes in heard], result.codes)
+        assert not any(word.endswith("\ufffd") for word in (*result.words, result.text))
+        cut += len(result.completion.codes) - len(result.codes)
+    assert cut
+
+
 def test_a_prompt_is_cut_word_by_word(continuer):
     prompt = continuer.make_prompt(["ab", "c"], np.zeros((2, NUM_CODEBOOKS)))
 
