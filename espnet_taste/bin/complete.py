@@ -150,7 +150,9 @@ def complete(args: argparse.Namespace) -> None:
     if left:
         complete_left(args, prompts, left, settings, store)
     summary = store.finish(keys, args.max_excluded)
-    write_prompt_text(args.output_dir, prompts, keys)
+    # Like tokens.jsonl, also of what earlier runs with other --key_file left here.
+    known = sorted(key for key in {*keys, *done} if key in tokens)
+    write_prompt_text(args.output_dir, prompts, known)
     print(f"{store.tokens}\n{summary_table(summary)}")
     check_share(summary, args.output_dir)
 

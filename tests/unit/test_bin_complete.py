@@ -120,6 +120,16 @@ def test_a_prompt_is_cut_at_the_nearest_word_end(folder, model):
     assert whole[1:].up_to(0.9).text == "two"
 
 
+def test_texts_of_prompts_stay_with_their_tokens(folder, model):
+    """A subset, then another one, into one folder."""
+    for keys in ("a b", "c"):
+        (folder / "keys").write_text("\n".join(keys.split()) + "\n")
+        assert run(folder, "--key_file", str(folder / "keys")) == 0
+
+    assert list(texts_of(folder)) == ["a", "b", "c"]
+    assert list(read_table(folder / "out" / "prompt_text")) == ["a", "b", "c"]
+
+
 def test_an_utterance_gets_the_same_in_any_batch_and_another_by_the_seed(folder, model):
     for out, options in {
         "one": ["--batch_size", "1"],
