@@ -151,7 +151,7 @@ def topic_switch(
     first = corpus.read(key).levelled()
     seconds = as_long(corpus.read(after), corpus.read(str(random.choice(different))))
     right, wrong = (join(first, second.levelled()) for second in seconds)
-    return MadePair(key, right, wrong, first.duration_s, "topic")
+    return MadePair(key, right, wrong, first.duration_s - FADE_S, "topic")
 
 
 def background_switch(
@@ -182,12 +182,15 @@ def reverb_switch(
     spoken = corpus.read(key).levelled()
     left, _ = spoken.cut(len(spoken.words) // 2)
     order = random.permutation(len(REVERB_S))
-    rooms = [_reverberate(spoken.wave, REVERB_S[n], random) for n in order]
+    rooms = [
+        replace(spoken, wave=_reverberate(spoken.wave, REVERB_S[n], random)).levelled()
+        for n in order
+    ]
     at = len(left.wave)
-    changed = np.concatenate([rooms[0][:at], rooms[1][at:]])
+    changed = np.concatenate([rooms[0].wave[:at], rooms[1].wave[at:]])
     return MadePair(
         key,
-        replace(spoken, wave=rooms[0]).levelled(),
+        rooms[0],
         replace(spoken, wave=changed).levelled(),
         left.duration_s,
         f"reverberation {REVERB_S[order[0]]:g} s to {REVERB_S[order[1]]:g} s",
@@ -210,7 +213,7 @@ def prosody_switch(
         join(first, change(right, value).levelled()) for value in (before, after)
     )
     about = f"{what} {before:g} to {after:g}"
-    return MadePair(key, same, other, first.duration_s, about)
+    return MadePair(key, same, other, first.duration_s - FADE_S, about)
 
 
 MAKERS: dict[str, Maker] = {
@@ -310,7 +313,7 @@ def _splice(
     first = halves[0][0].levelled()
     seconds = as_long(halves[1][1], halves[2][1])
     right, wrong = (join(first, second.levelled()) for second in seconds)
-    return MadePair(key, right, wrong, first.duration_s, about)
+    return MadePair(key, right, wrong, first.duration_s - FADE_S, about)
 
 
 def _at_snr(noise: np.ndarray) -> np.ndarray:
