@@ -7,6 +7,7 @@ be decoded is named with its reason in ``excluded.jsonl`` and counted in
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from espnet_taste.bin.token_work import (
 from espnet_taste.data.exclusions import ExclusionError, Journal
 
 if TYPE_CHECKING:
+    from espnet_taste.data.audio_output import AudioOutput
     from espnet_taste.pipeline.interchange import TokenFile
     from espnet_taste.pipeline.speech import Speech
     from espnet_taste.pipeline.taste import TasteTokenizer
@@ -63,11 +65,11 @@ def decode(args: argparse.Namespace) -> None:
     from espnet_taste.data.audio_output import AudioOutput
     from espnet_taste.data.exclusions import check_share, summary_table, write_outcome
 
-    _, keys = open_tokens(args)
+    tokens, keys = open_tokens(args)
     if args.batch_words < 1:
         raise ValueError(f"--batch_words must be at least 1, got {args.batch_words}")
     output = AudioOutput(args.output_dir)
-    done = output.done | excluded_rows(args).keys()
+    done = find_decoded(output, tokens, keys) | excluded_rows(args).keys()
     in_processes(decode_job, args, [key for key in keys if key not in done])
     rows = excluded_rows(args)
     output.close([key for key in keys if key not in rows])
@@ -75,6 +77,29 @@ def decode(args: argparse.Namespace) -> None:
     summary = write_outcome(args.output_dir, outcomes, {}, args.max_excluded)
     print(f"{args.output_dir}\n{summary_table(summary)}")
     check_share(summary, args.output_dir)
+
+
+def find_decoded(
+    output: "AudioOutput", tokens: "TokenFile", keys: Sequence[str]
+) -> set[str]:
+    """Return the utterances that earlier runs decoded from the tokens of today.
+
+    Of other tokens of the same id, as of a second transcript, the audio is made anew.
+    """
+    done = output.done.intersection(keys)
+    # Audio of older versions does not say what it was made of.
+    made_of = {key: output.facts(key).get("tokens_sha256") for key in done}
+    stale = {
+        key
+        for key, digest in made_of.items()
+        if digest is not None and digest != tokens.digest(key)
+    }
+    if stale:
+        logging.warning(
+            f"{tokens.path}: {len(stale)} utterances have other tokens than when they "
+            f"were decoded, e.g. '{min(stale)}'; they are decoded again"
+        )
+    return done - stale
 
 
 def excluded_rows(args: argparse.Namespace) -> dict[str, dict]:
@@ -123,7 +148,8 @@ def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
                 if isinstance(result, ExclusionError):
                     journal.exclude(key, result)
                 else:
-                    output.write(key, result.audio, result.sample_rate_hz, result.facts)
+                    facts = {**result.facts, "tokens_sha256": tokens.digest(key)}
+                    output.write(key, result.audio, result.sample_rate_hz, facts)
             bar.update(len(batch))
 
 

@@ -41,6 +41,10 @@ class AudioOutput:
         # What bears another name than ours for its key would not be found later.
         return {key for key, path in found if path == self._facts(key)}
 
+    def facts(self, key: str) -> dict[str, object]:
+        """Return what was told about an utterance that is done."""
+        return json.loads(self._facts(key).read_text(encoding="utf-8"))
+
     def write(
         self,
         key: str,

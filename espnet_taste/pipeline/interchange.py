@@ -7,6 +7,7 @@ is wrong with one is told as ``file:line`` with the utterance.
 Symbols: W words, Q codebooks, D TASTE width, Ta Whisper tokens.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -210,6 +211,10 @@ class TokenFile(Mapping[str, TasteTokens]):
         with self.path.open("rb") as stream:
             stream.seek(self.places[key].offset)
             return stream.readline()
+
+    def digest(self, key: str) -> str:
+        """Return what tells the tokens of an utterance from others of its id."""
+        return hashlib.sha256(self.line(key)).hexdigest()[:16]
 
     def __getitem__(self, key: str) -> TasteTokens:
         """Read one utterance.

@@ -320,6 +320,24 @@ def test_a_killed_decode_goes_on_and_does_nothing_twice(tokens, tmp_path, worker
     assert len(worker.opened) == opened
 
 
+def test_audio_of_other_tokens_of_the_same_id_is_made_anew(tokens, tmp_path, worker):
+    """As of a transcript that was mended; the old audio stayed, without a word."""
+    run_decode(tokens, tmp_path / "audio")
+    worker.decoded.clear()
+    lines = tokens.read_text().splitlines(keepends=True)
+    row = json.loads(lines[1])
+    row["codes"] = [[code ^ 1 for code in codes] for codes in row["codes"]]
+    tokens.write_text("".join([lines[0], json.dumps(row) + "\n", *lines[2:]]))
+
+    assert run_decode(tokens, tmp_path / "audio") == 0
+
+    assert worker.decoded == [TEXT["b"]]
+    facts = json.loads(
+        (tmp_path / "audio" / "report.jsonl").read_text().splitlines()[1]
+    )
+    assert facts["tokens_sha256"] == TokenFile(tokens).digest("b")
+
+
 def test_lines_that_cannot_be_decoded_are_counted(tokens, tmp_path, worker):
     lines = [json.loads(line) for line in tokens.read_text().splitlines()]
     lines[1]["codes"] = [[99, 0]]
