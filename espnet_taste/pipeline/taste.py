@@ -40,7 +40,7 @@ from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens, listed, require_same_tokenizer
 from espnet_taste.pipeline.windows import WINDOW_S
 from espnet_taste.types import SAMPLE_RATE_HZ
-from espnet_taste.weights.digests import sha256_of
+from espnet_taste.weights.digests import portable_name, sha256_of
 from espnet_taste.words import TokenizedWords
 
 # Tokenizers of the recipe have units of other rates than the released one.
@@ -91,7 +91,8 @@ class TasteTokenizer:
         self.device = inference.device
         self.amp_dtype = AMP_DTYPES.get(dtype)
         self.sampling = sampling or _default_sampling(self.args.unit_rate_hz)
-        self.models = {"whisper": self.args.whisper, "speaker": speaker_model}
+        names = {"whisper": self.args.whisper, "speaker": speaker_model}
+        self.models = {role: portable_name(name) for role, name in names.items()}
         if model_id:
             self.models["tokenizer"] = model_id
         self.encoder = TasteEncoder(

@@ -132,6 +132,22 @@ def fingerprint(path: str | Path, *, cache_dir: Path | None = None) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def portable_name(name: str) -> str:
+    """Name weights so that it means the same on every machine.
+
+    Args:
+        name: Name or path of weights.
+
+    Returns:
+        The sha256 of what lies at a path; a name as it is.
+
+    Raises:
+        FileNotFoundError: If there is a folder without weights.
+    """
+    path = Path(name)
+    return fingerprint(path) if path.exists() else str(name)
+
+
 def describe(path: str | Path, *, cache_dir: Path | None = None) -> dict[str, str]:
     """Say which weights a folder holds, for the config of a trained model.
 

@@ -12,6 +12,7 @@ from espnet_taste.weights.digests import (
     fingerprint,
     identify_model,
     model_files,
+    portable_name,
 )
 
 
@@ -32,6 +33,15 @@ def test_the_fingerprint_is_the_sha256_of_the_model_file(tmp_path):
     assert fingerprint(folder, cache_dir=tmp_path) == sha256(b"weights")
     file = folder / "model.safetensors"
     assert fingerprint(file, cache_dir=tmp_path) == sha256(b"weights")
+
+
+def test_what_tokens_say_of_their_models_names_no_path(tmp_path):
+    """Tokens get published, and those of two machines are put together."""
+    folder = write(tmp_path / "m", model__safetensors=b"weights")
+
+    assert portable_name(str(folder)) == sha256(b"weights")
+    assert portable_name(str(folder / "model.safetensors")) == sha256(b"weights")
+    assert portable_name("openai/whisper-tiny.en") == "openai/whisper-tiny.en"
 
 
 def test_shards_give_the_sha256_of_what_sha256sum_prints(tmp_path):
