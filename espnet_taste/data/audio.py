@@ -109,6 +109,13 @@ def prepare_samples(
             f"{where} has shape {samples.shape} and type {samples.dtype}, expected "
             "numbers of shape (samples,) or (channels, samples)",
         )
+    if samples.dtype.kind in "iu" and samples.dtype.itemsize == 8:
+        # As numpy makes of a list of 16-bit samples: their full scale is not its own.
+        raise AudioError(
+            "unreadable",
+            f"{where} is of type {samples.dtype}, which tells no full scale; give "
+            "int16, int32 or floats of -1..1",
+        )
     rate_hz = _check_rate(rate_hz, where)
     samples = _scale(samples)
     if samples.ndim == 2:

@@ -69,6 +69,14 @@ def test_what_is_no_rate_is_refused(rate):
         read_any(WAVE, rate, where="x")
 
 
+def test_integers_whose_full_scale_is_not_their_types_are_refused():
+    """A list of 16-bit samples became near silence, which was encoded."""
+    samples = np.asarray((WAVE * 32768).astype(int).tolist())
+
+    with pytest.raises(AudioError, match="x is of type int64, which tells no full sc"):
+        read_any(samples, 16000, where="x")
+
+
 def test_half_precision_is_read_too():
     wave = torch.from_numpy(WAVE).bfloat16()
 
