@@ -77,7 +77,7 @@ def find_files(
         FileNotFoundError: If a folder lacks a part, or there is nothing by that name.
         ValueError: If the file is no such pack.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return _files_of_experiment(path, need_slm)
     if path.suffix == ".zip" and "://" not in str(source):

@@ -174,7 +174,8 @@ def tokenizer_id(folder: Path) -> str:
 
 def find_speaker_model(source: str | Path, folder: Path) -> str:
     """Return where the speaker encoder of a released model lies, or should lie."""
-    places = [Path(source), Path(source) / ONNX_FOLDER]
+    home = Path(source).expanduser()
+    places = [home, home / ONNX_FOLDER]
     places += [folder / part for part in ("", SPEAKER, VOCODER)]
     files = [place / name for place in places for name in FILE_NAMES]
     return str(next((path for path in files if path.is_file()), files[0]))
@@ -186,7 +187,7 @@ def _locate(source: str | Path) -> Path:
     if not Path(source).exists() and is_name(source):
         if name == RELEASED or _is_official_on_hub(name):
             return _download(name)
-    return Path(source)
+    return Path(source).expanduser()
 
 
 def _is_official_on_hub(name: str) -> bool:

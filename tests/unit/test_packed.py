@@ -98,6 +98,13 @@ def test_a_spoken_lm_opens_from_any_folder(home, tmp_path, monkeypatch):
     assert found[0] == found[1]
 
 
+def test_a_path_may_begin_in_the_home_folder(home, monkeypatch):
+    monkeypatch.setenv("HOME", str(home))
+
+    for source in ("~/exp/mini", "~/exp/mini.zip"):
+        TasteTokenizer.from_pretrained(source)
+
+
 def test_folder_pack_and_hub_give_the_same(home, tmp_path, on_hub):
     folder = use(home / "exp" / "mini", tmp_path)
     packed = use("exp/mini.zip", tmp_path)
