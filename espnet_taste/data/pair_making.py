@@ -165,7 +165,7 @@ def background_switch(
     first, second = (kinds[n] for n in random.choice(len(kinds), 2, replace=False))
     noises = [_at_snr(kind(count, random)) for kind in (first, second)]
     at = len(left.wave)
-    changed = np.concatenate([noises[0][:at], noises[1][at:]])
+    changed = go_over(noises[0], noises[1], at)
     return MadePair(
         key,
         replace(spoken, wave=spoken.wave + noises[0]),
@@ -187,7 +187,7 @@ def reverb_switch(
         for n in order
     ]
     at = len(left.wave)
-    changed = np.concatenate([rooms[0].wave[:at], rooms[1].wave[at:]])
+    changed = go_over(rooms[0].wave, rooms[1].wave, at)
     return MadePair(
         key,
         rooms[0],
@@ -270,6 +270,13 @@ def join(left: Spoken, right: Spoken) -> Spoken:
     shift = left.duration_s - fade / SAMPLE_RATE_HZ
     times = np.concatenate([left.times, right.times + shift])
     return Spoken(np.concatenate([head, tail]), left.words + right.words, times)
+
+
+def go_over(first: np.ndarray, second: np.ndarray, at: int) -> np.ndarray:
+    """Change from a sound to another, both (N,), over ``FADE_S`` from a sample on."""
+    since = np.arange(len(first)) - at
+    share = np.clip(since / (FADE_S * SAMPLE_RATE_HZ), 0, 1).astype(np.float32)
+    return first * (1 - share) + second * share
 
 
 def hiss(count: int, random: np.random.Generator) -> np.ndarray:

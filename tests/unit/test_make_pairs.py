@@ -17,6 +17,7 @@ from espnet_taste.data.pair_making import (
     Corpus,
     Spoken,
     as_long,
+    go_over,
     join,
     make_pairs,
 )
@@ -137,6 +138,17 @@ def test_a_switch_of_what_surrounds_the_voice(corpus, kind):
         assert not np.allclose(wrong[at:], scale * right[at:], atol=1e-4)
         clean = speak(pair.anchor).levelled().wave
         assert not np.allclose(right, clean, atol=1e-3)
+
+
+def test_what_surrounds_the_voice_changes_without_a_click():
+    """A jump that one half alone has would tell it, whatever surrounds the voice."""
+    first, second = np.ones(RATE, "f4"), -np.ones(RATE, "f4")
+
+    changed = go_over(first, second, RATE // 2)
+
+    assert np.array_equal(changed[: RATE // 2], first[: RATE // 2])
+    assert changed[RATE // 2 + 1] < 1 and changed[-1] == -1
+    assert np.abs(np.diff(changed)).max() == pytest.approx(2 / 160, rel=1e-3)
 
 
 def test_another_room_is_not_louder():
