@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet_taste import packages
 from espnet_taste.bin import score_continuations as command
-from espnet_taste.eval import asr_judge, mos, packages
+from espnet_taste.eval import asr_judge, mos
 from espnet_taste.eval.asr_judge import Transcript
 from espnet_taste.slm import perplexity
 from espnet_taste.slm.perplexity import TextNats
