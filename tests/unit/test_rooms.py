@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "espnet_taste"
 # rooms of one line are siblings, which meet only further down.
 FLOORS = [
     {"registry"},
+    {"packages"},
     {"types"},
     {"words"},
     {"sampling"},
@@ -43,7 +44,7 @@ ONLY_IN = {
     },
 }
 # These load without torch, so that commands answer --help at once.
-WITHOUT_TORCH = {"registry", "types", "words", "run"}
+WITHOUT_TORCH = {"registry", "packages", "types", "words", "run"}
 # Parts of an extra: imported inside the function that needs them, or the package
 # could not be imported without the extra.
 OPTIONAL = {
