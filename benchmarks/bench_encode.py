@@ -11,7 +11,11 @@ With random weights of the released size or of the recipe's default (Whisper tin
   ("trimmed").
 
 With --model and --wav_scp, the share of equal codes of the two windows on real speech:
-a trained model (an experiment folder), the transcripts of --text.
+a trained model (an experiment folder), the transcripts of --text. Of the model of
+docs/results, trained on trimmed windows, 60 % of the codes are equal on its held-out
+tenth (192 recordings, 2,792 words; by codebook 86, 64, 50 and 40 %) and 68 % on unseen
+speakers (50, 872); 35 and 46 % of the words have all of them equal. So the window is a
+part of a model, and codes are compared within one.
 
 Measured on one core of a busy machine with AMX, default size: the encoder reaches 62 %
 of 132 GFLOP/s in float32 and 21 % of 757 in bfloat16. In bfloat16, 8 recordings of 3 s
