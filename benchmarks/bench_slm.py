@@ -97,9 +97,10 @@ class Bench:
         starts = torch.arange(size) % 2 == 0
         nothing = torch.zeros(size, dtype=torch.bool)
         self.vocabulary = Vocabulary(starts, *[nothing] * 5)
-        codes = np.zeros((10, NUM_CODEBOOKS), dtype=np.int64)
-        tokens = torch.randint(100, 4000, (20,)).tolist()
-        self.prompt = Prompt(tokens, np.arange(20) // 2, codes)
+        num_words = args.prompt_words
+        codes = np.zeros((num_words, NUM_CODEBOOKS), dtype=np.int64)
+        tokens = torch.randint(100, 4000, (2 * num_words,)).tolist()
+        self.prompt = Prompt(tokens, np.arange(2 * num_words) // 2, codes)
 
     def settings(self, num_tokens: int) -> CompletionSettings:
         """Return settings that stop at a number of tokens and nowhere else."""
@@ -208,6 +209,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lengths", type=int, nargs=2, default=[20, 400])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument(
+        "--prompt_words", type=int, default=10, help="each of two tokens"
+    )
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--only", choices=TESTS, nargs="+", default=list(TESTS))
     add_machine_options(parser, ("bfloat16", "float32"))

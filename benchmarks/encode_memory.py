@@ -7,8 +7,9 @@ holds results until its end grows with the set. The recordings are taken in the 
 their table, again and again, so both runs see the same lengths if the smaller count is
 a multiple of what the table holds.
 
-It needs a trained model and its recordings, so `make bench` leaves it out. With the model
-and the held-out tenth of docs/results: 1,476 MiB for 192 utterances, 1,482 for 768.
+It needs a trained model and its recordings, so `make bench` leaves it out. With the
+model and the held-out tenth of docs/results: 1,476 MiB for 192 utterances, 1,482 for
+768.
 
     python benchmarks/encode_memory.py --model egs2/taste/exp/TAG --wav_scp W --text T
 """
