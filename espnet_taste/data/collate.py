@@ -7,12 +7,13 @@ defects of the reference implementation, C1 and C2).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_taste.data.settings import build
 from espnet_taste.data.spans import SPAN_SIZES, random_spans, random_unit_mask
 from espnet_taste.decoder.layout import Row, UnitLMLayout, pack_rows
 from espnet_taste.slm.delay import DelayBatch, DelayLevel
@@ -45,17 +46,10 @@ class SpanOptions:
 
     @classmethod
     def from_conf(cls, conf: dict) -> "SpanOptions":
-        """Build from a YAML dictionary; an unknown key is an error."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(conf) - known)
-        if unknown:
-            raise ValueError(
-                f"span_conf: unknown key {unknown}; known are {sorted(known)}"
-            )
-        conf = dict(conf)
+        """Build from a YAML dictionary; errors as ``build``."""
         if "sizes" in conf:
-            conf["sizes"] = tuple(conf["sizes"])
-        return cls(**conf)
+            conf = {**conf, "sizes": tuple(conf["sizes"])}
+        return build(cls, conf, "span_conf")
 
 
 class TokenizerCollate:

@@ -117,7 +117,7 @@ def test_a_bad_utterance_is_named(change, message):
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"wohle": True}, r"unknown key \['wohle'\]"),
+        ({"wohle": True}, r"span_conf: unknown \['wohle'\] for SpanOptions"),
         ({"max_masked_units": 1.0}, r"must be in \[0, 1\)"),
         ({"sizes": []}, "sizes must be >= 0"),
     ],
