@@ -122,6 +122,20 @@ class AbsUnitDecoder(nn.Module, ABC):
             The units; never more than the bounds allow.
         """
 
+    def start_units(self, vectors: Tensor) -> None:
+        """Start what is learned of every unit from vectors instead of at random.
+
+        Args:
+            vectors: One a unit, close where units sound alike, (num_units, V), float.
+
+        Raises:
+            ValueError: If this decoder cannot, or the vectors do not fit.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot start from unit vectors; set unit_start: "
+            "random"
+        )
+
 
 class AbsVocoder(nn.Module, ABC):
     """Turn units into waveforms; frozen, and in eval mode whatever happens.

@@ -143,6 +143,20 @@ class UnitLM(AbsUnitDecoder):
         inputs = self.gather_inputs(condition, speaker, layout)
         return self.output(self.encode_units(inputs, layout, guide))
 
+    @torch.no_grad()
+    def start_units(self, vectors: Tensor) -> None:
+        """Start embeddings and classes of the units from vectors.
+
+        Both tables keep the spread that they were drawn with; only which rows lie
+        close together is new. See ``AbsUnitDecoder.start_units``.
+        """
+        if len(vectors) != self.num_units:
+            raise ValueError(
+                f"{len(vectors)} unit vectors do not fit {self.num_units} units"
+            )
+        for table in (self.unit_embedding.weight, self.output.weight[:-1]):
+            table.copy_(spread_like(table, vectors))
+
     def guide(self, layout: UnitLMLayout) -> AttentionGuide | None:
         """Return a guide of the middle layers to the words of a layout, if known.
 
@@ -265,3 +279,28 @@ class UnitLM(AbsUnitDecoder):
             inputs.flatten(0, 1), rows, layout.lm_blocks, guide=guide
         )
         return hidden.unflatten(0, layout.lm_rows.shape)
+
+
+def spread_like(table: Tensor, vectors: Tensor) -> Tensor:
+    """Turn vectors at random into the width and the spread of a table.
+
+    Args:
+        table: (N, D), float.
+        vectors: (N, V), float, not all the same.
+
+    Returns:
+        (N, D), float32: centred, of the same root mean square as ``table``. Where V is
+        at most D, angles and relative distances are those of ``vectors``.
+
+    Raises:
+        ValueError: If the vectors are all the same, or not finite.
+    """
+    centred = vectors.float() - vectors.float().mean(0)
+    size = centred.square().mean().sqrt()
+    if not (torch.isfinite(size) and size > 0):
+        raise ValueError("unit vectors must be finite and differ from each other")
+    width, dim = table.size(1), vectors.size(1)
+    drawn = torch.randn(max(width, dim), min(width, dim), device=vectors.device)
+    turn = torch.linalg.qr(drawn).Q
+    turned = centred @ (turn.T if dim <= width else turn)
+    return turned * (table.square().mean().sqrt() / turned.square().mean().sqrt())

@@ -34,6 +34,14 @@ class TasteTokenizerTask(TokenizerBuilder, TasteTask):
             help="Folder of the trained units, which gives number and rate of units",
         )
         group.add_argument(
+            "--unit_start",
+            choices=["random", "codebook"],
+            default="random",
+            help="Where the decoder's vectors of the units start: codebook takes them "
+            "from units_dir, so that units that sound alike start alike. Of no effect "
+            "with --init_from",
+        )
+        group.add_argument(
             "--unit_rate_hz", type=float, default=50.0, help="Speech units a second"
         )
         group.add_argument(
@@ -58,3 +66,17 @@ class TasteTokenizerTask(TokenizerBuilder, TasteTask):
     ) -> tuple[str, ...]:
         """Return the names of the data that may be given."""
         return ("speech", "encoder_states", "word_times", "units")
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Train.
+
+        Raises:
+            ValueError: If units are to start as a codebook that is not given.
+        """
+        starts = args.unit_start == "codebook" and args.init_from is None
+        if starts and args.units_dir is None:
+            raise ValueError(
+                "unit_start: codebook needs --units_dir, the folder that has it"
+            )
+        super().main_worker(args)

@@ -23,7 +23,7 @@ from espnet_taste.tasks.choices import (
 from espnet_taste.tasks.tokenizer_model import TasteTokenizerModel
 from espnet_taste.tokenizer.contracts import AbsEncoder
 from espnet_taste.tokenizer.text import WhisperText
-from espnet_taste.units.build import read_units_info
+from espnet_taste.units.build import load_units, read_units_info
 
 
 class TokenizerBuilder(ModelBuilder):
@@ -57,8 +57,9 @@ class TokenizerBuilder(ModelBuilder):
         Raises:
             ValueError: If a needed option is absent or parts do not fit.
         """
-        if args.units_dir is not None:
-            info = read_units_info(Path(args.units_dir))
+        units_dir = args.units_dir
+        if units_dir is not None:
+            info = read_units_info(Path(units_dir))
             args.decoder_conf["num_units"] = info.num_units
             args.unit_rate_hz = info.unit_rate_hz
             args.units_dir = None  # noted in the config; the folder is not needed again
@@ -81,6 +82,10 @@ class TokenizerBuilder(ModelBuilder):
             for choices in cls.class_choices_list
         }
         model = TasteTokenizerModel(**parts, **args.model_conf)
+        # Folders of older versions do not know the option.
+        from_codebook = getattr(args, "unit_start", "random") == "codebook"
+        if from_codebook and units_dir is not None and args.init_from is None:
+            model.decoder.start_units(load_units(Path(units_dir)).unit_vectors())
         cls.start_from(model, args.init_from, new_parts=("aggregator", "quantizer"))
         return model
 

@@ -42,6 +42,19 @@ class AbsUnitExtractor(ABC):
             ValueError: If an utterance is too short for a single unit.
         """
 
+    def unit_vectors(self) -> Tensor:
+        """Return a vector for every unit, close where units sound alike.
+
+        Returns:
+            (num_units, V), float32, with any V.
+
+        Raises:
+            ValueError: If units of this kind have none.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no vectors of its units; set unit_start: random"
+        )
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write everything ``load`` needs, atomically, into ``folder``."""

@@ -110,6 +110,10 @@ class S3Units(AbsUnitExtractor):
         units, lengths = self.network.quantize(mel, torch.tensor([mel.size(2)]))
         return units[0, : int(lengths[0])].long().numpy()
 
+    def unit_vectors(self) -> Tensor:
+        """Return the codebook; see ``AbsUnitExtractor``."""
+        return self.network.quantizer.codebook.detach().float().clone()
+
     def save(self, folder: Path) -> None:
         """Write what ``load`` needs; see ``AbsUnitExtractor``."""
         facts = {

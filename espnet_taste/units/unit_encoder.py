@@ -107,6 +107,10 @@ class UnitEncoder(nn.Module):
             output.codes[..., 0], output.quantized, lengths, output.commitment.sum()
         )
 
+    def codebook(self) -> Tensor:
+        """Return the vectors that classes stand for, (num_units, code_dim), float32."""
+        return self.quantizer.codebooks[0].embed.detach().clone()
+
     @torch.no_grad()
     def unit_embedding(self) -> Tensor:
         """Return what the decoder sees of every class, (num_units, D), float32."""

@@ -126,6 +126,10 @@ class WhisperKMeans(AbsUnitExtractor):
         vectors = (frames - self.codebook["mean"]) @ self.codebook["components"]
         return nearest_means(vectors, self.codebook["means"]).numpy()
 
+    def unit_vectors(self) -> Tensor:
+        """Return the means of the classes; see ``AbsUnitExtractor``."""
+        return self.codebook["means"].clone()
+
     def save(self, folder: Path) -> None:
         """Write what ``load`` needs; see ``AbsUnitExtractor``."""
         facts = {

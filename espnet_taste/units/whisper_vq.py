@@ -126,6 +126,10 @@ class WhisperVQ(AbsUnitExtractor):
         lengths = torch.tensor([len(states)])
         return self.unit_encoder(centre_states(states)[None], lengths).units[0].numpy()
 
+    def unit_vectors(self) -> Tensor:
+        """Return the codebook; see ``AbsUnitExtractor``."""
+        return self.unit_encoder.codebook()
+
     def _encode(self, speech: Tensor) -> Tensor:
         """Return the packed states of the audio itself, (N,) -> (T, E)."""
         packed = self.encoder(speech[None], torch.tensor([len(speech)])).pack()[0]

@@ -103,6 +103,7 @@ def test_units_of_speech(weights):
     for row, waveform in zip(together, speech, strict=True):
         np.testing.assert_array_equal(units.extract([waveform])[0], row)
     assert (units.num_units, units.unit_rate_hz) == (10, 50.0)
+    assert units.unit_vectors().shape == (10, 8)
 
 
 def test_the_released_kind_of_file_gives_the_same_network(tmp_path, network, weights):

@@ -231,6 +231,8 @@ def test_save_and_load(extractor, tmp_path):
 
     info = read_units_info(tmp_path)
     assert (info.num_units, info.unit_rate_hz) == (6, 25.0)
+    assert loaded.unit_vectors().shape == (6, 4)
+    torch.testing.assert_close(loaded.unit_vectors(), extractor.unit_vectors())
     np.testing.assert_array_equal(
         loaded.extract([noise(1)])[0], extractor.extract([noise(1)])[0]
     )
