@@ -150,11 +150,11 @@ def read_parquet(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
 
 def _require_columns(row: dict, args: argparse.Namespace, where: str) -> None:
     wanted = (args.question_column, args.answer_column, args.audio_column)
-    missing = [name for name in wanted if name not in row]
+    # Where a line has too few fields, the last ones are None; None: [...] where too many.
+    missing = [name for name in wanted if row.get(name) is None]
     if missing:
-        raise ValueError(
-            f"{where}: no column {missing}, there are {sorted(row)}{NAMING}"
-        )
+        there = sorted(name for name, value in row.items() if name and value)
+        raise ValueError(f"{where}: no column {missing}, there are {there}{NAMING}")
 
 
 def _accepted(value: object, where: str) -> tuple[str, ...]:

@@ -268,6 +268,8 @@ def test_parquet_files_become_a_data_folder(tmp_path, prepare, capsys):
     [
         ("question,answer\nwho?,x\n", "no column ['audio']"),
         ("question,answer,audio\nwho?,x,none.wav\n", "no audio 'none.wav'"),
+        ("question,answer,audio\nwho?,x\n", "no column ['audio'], there are ['answer"),
+        ("question,sound\nwho?,x,y\n", "no column ['answer', 'audio']"),
         ("question,answer,audio\nwho?,,q.wav\n", "no answer"),
         ("question,answer,audio\nwho?,x,w.wav\n", "several audio 'w.wav'"),
         ("question,answer,audio\nwho?,[x,q.wav\n", "no list of answers: [x"),
