@@ -150,7 +150,7 @@ def read_parquet(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
 
 def _require_columns(row: dict, args: argparse.Namespace, where: str) -> None:
     wanted = (args.question_column, args.answer_column, args.audio_column)
-    # Where a line has too few fields, the last ones are None; None: [...] where too many.
+    # A line with too few fields has None in the last ones, with too many a key None.
     missing = [name for name in wanted if row.get(name) is None]
     if missing:
         there = sorted(name for name, value in row.items() if name and value)
