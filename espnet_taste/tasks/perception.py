@@ -15,6 +15,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from espnet_taste.decoder.mel import LogMel, MelConfig, resample
 from espnet_taste.decoder.unit_to_mel import step_mask
@@ -31,18 +32,28 @@ CALIBRATION_S = 10
 
 
 class WhisperPerception(nn.Module):
-    """Squared distance of Whisper's last states; frozen, gradients pass through.
+    """Squared distance of Whisper's states; frozen, gradients pass through.
 
     Args:
-        encoder: Frozen encoder.
+        encoder: Frozen encoder; its last states are compared.
         config: The mel frames that are compared; as many channels as Whisper's.
+        with_values: Compare the states of its value layer, too, each normalised over
+            its channels as the last ones are. They know more of the sound and cost
+            nothing: the last ones are made of them.
 
     Raises:
         ValueError: If the numbers of channels differ.
     """
 
-    def __init__(self, encoder: WhisperEncoder, config: MelConfig = MelConfig()):
+    def __init__(
+        self,
+        encoder: WhisperEncoder,
+        config: MelConfig = MelConfig(),
+        *,
+        with_values: bool = False,
+    ):
         super().__init__()
+        self.with_values = with_values
         num_bins = encoder.mel_filters.size(1)
         if num_bins != config.num_mels:
             raise ValueError(
@@ -63,7 +74,8 @@ class WhisperPerception(nn.Module):
             lengths: Valid frames, (B,), int64, at least 1.
 
         Returns:
-            Mean squared distance over valid frames and channels, (), float32.
+            Mean squared distance over valid frames and channels, with values the sum
+            of both, (), float32.
         """
         size = int(self._count_states(torch.tensor(mel.size(1))))
         num_states = self._count_states(lengths).clamp(max=size)
@@ -77,12 +89,17 @@ class WhisperPerception(nn.Module):
         own_mel = self._on_whisper_grid(predicted.float(), lengths, size)
         heard = self._hear(own_mel, floor, num_states)
         mask = step_mask(num_states, size)
-        error = (heard - wanted).square().mean(-1, keepdim=True)
+        pairs = zip(heard, wanted, strict=True)
+        error = sum((own - true).square().mean(-1, keepdim=True) for own, true in pairs)
         return (error * mask).sum() / mask.sum()
 
-    def _hear(self, mel: Tensor, floor: Tensor, num_states: Tensor) -> Tensor:
+    def _hear(self, mel: Tensor, floor: Tensor, num_states: Tensor) -> list[Tensor]:
         scaled = (torch.maximum(mel, floor) + WHISPER_SHIFT) / WHISPER_SHIFT
-        return self.encoder.perceive(scaled, num_states).float()
+        states = self.encoder.perceive(scaled, num_states)
+        if not self.with_values:
+            return [states.keys.float()]
+        values = states.values.float()
+        return [states.keys.float(), layer_norm(values, values.shape[-1:])]
 
     def _count_states(self, lengths: Tensor) -> Tensor:
         """Return the states that mel frames cover: two steps of 10 ms each."""

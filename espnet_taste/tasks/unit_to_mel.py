@@ -225,6 +225,13 @@ def add_mel_arguments(group: argparse._ArgumentGroup) -> None:
         help="Whisper weights of the perceptual loss (model_conf: perceptual_weight)",
     )
     group.add_argument(
+        "--perceptual_layer",
+        type=int_or_none,
+        default=None,
+        help="Layer of that Whisper whose input is compared as well, as the last "
+        "states are; none for the last states alone",
+    )
+    group.add_argument(
         "--crop_units",
         type=int_or_none,
         default=96,
@@ -236,13 +243,20 @@ def build_perception(args: argparse.Namespace) -> WhisperPerception | None:
     """Open the frozen encoder of the perceptual loss, if its weight asks for one.
 
     Raises:
-        ValueError: If its mel channels are not the vocoder's.
+        ValueError: If its mel channels are not the vocoder's, or it has no such layer.
         FileNotFoundError: If its weights cannot be had.
     """
     if not args.model_conf.get("perceptual_weight"):
         return None
     record_frozen_weights(args, [args.perceptual_whisper])
-    return WhisperPerception(WhisperEncoder(args.perceptual_whisper))
+    layer = getattr(args, "perceptual_layer", None)  # absent in older configs
+    if layer is None:
+        return WhisperPerception(WhisperEncoder(args.perceptual_whisper))
+    try:
+        encoder = WhisperEncoder(args.perceptual_whisper, layer)
+    except ValueError as error:
+        raise ValueError(f"perceptual_layer: {error}") from error
+    return WhisperPerception(encoder, with_values=True)
 
 
 def complete_units(args: argparse.Namespace) -> None:

@@ -169,8 +169,8 @@ class WhisperEncoder(AbsEncoder):
         """
         return self._attend(self._embed(mel))
 
-    def perceive(self, mel: Tensor, lengths: Tensor) -> Tensor:
-        """Return the last states of log-mel spectrograms; gradients reach ``mel``.
+    def perceive(self, mel: Tensor, lengths: Tensor) -> EncoderStates:
+        """Return the states of log-mel spectrograms; gradients reach ``mel``.
 
         For losses that compare what Whisper hears; the weights stay frozen.
 
@@ -179,12 +179,12 @@ class WhisperEncoder(AbsEncoder):
             lengths: Frames of the states, (B,), int64, 1..T.
 
         Returns:
-            (B, T, D), float; zeros on padding.
+            Keys and values of T frames; zeros on padding.
         """
         positions = torch.arange(mel.size(1), device=mel.device)
         is_padding = positions >= 2 * lengths[:, None]
         mel = mel.masked_fill(is_padding[..., None], 0.0)
-        return self._attend(self._embed(mel), lengths).keys
+        return self._attend(self._embed(mel), lengths)
 
     def _embed(self, mel: Tensor) -> Tensor:
         """Run the convolutions and add the positions, (B, 2T, bins) -> (B, T, D)."""

@@ -48,7 +48,33 @@ def test_one_frame_is_enough(perception):
     assert perception(predicted, mel, torch.tensor([1, 1])) > 0
 
 
-def test_gradients_reach_the_prediction_and_nothing_else(perception):
+def test_values_are_compared_beside_the_last_states(perception):
+    """Normalised: their scale is not that of the last states."""
+    predicted, mel = mels(60, 60)
+    lengths = torch.tensor([60, 31])
+    encoder = perception.encoder
+    both = WhisperPerception(encoder, with_values=True)
+    floor = torch.full((), -20.0)
+
+    added = both(predicted, mel, lengths) - perception(predicted, mel, lengths)
+
+    frames = torch.tensor([34, 17])
+    own, true = (
+        encoder.perceive(
+            (torch.maximum(both._on_whisper_grid(x, lengths, 34), floor) + 4) / 4,
+            frames,
+        ).values
+        for x in (predicted, mel)
+    )
+    normalised = [torch.nn.functional.layer_norm(v, v.shape[-1:]) for v in (own, true)]
+    error = (normalised[0] - normalised[1]).square().mean(-1)
+    wanted = (error[0, :34].sum() + error[1, :17].sum()) / 51
+    torch.testing.assert_close(added, wanted)
+
+
+@pytest.mark.parametrize("with_values", [False, True])
+def test_gradients_reach_the_prediction_and_nothing_else(perception, with_values):
+    perception = WhisperPerception(perception.encoder, with_values=with_values)
     predicted, mel = mels(60, 60)
     predicted.requires_grad_()
     mel.requires_grad_()
