@@ -150,10 +150,14 @@ def read_parquet(folder: Path, args: argparse.Namespace) -> Iterator[Question]:
 
 def _require_columns(row: dict, args: argparse.Namespace, where: str) -> None:
     wanted = (args.question_column, args.answer_column, args.audio_column)
-    # A line with too few fields has None in the last ones, with too many a key None.
+    if None in row:
+        raise ValueError(
+            f"{where}: more fields than columns; a comma in a field needs quotes"
+        )
+    # A line with too few fields has None in the last ones.
     missing = [name for name in wanted if row.get(name) is None]
     if missing:
-        there = sorted(name for name, value in row.items() if name and value)
+        there = sorted(name for name, value in row.items() if value is not None)
         raise ValueError(f"{where}: no column {missing}, there are {there}{NAMING}")
 
 

@@ -24,10 +24,23 @@ for tool in utils scripts pyscripts steps; do
     fi
 done
 
+# A checkout's own Python, if what this project needs is installed there, else ours.
+has_packages() {
+    python3 -c 'from importlib.util import find_spec
+names = "espnet2", "peft", "transformers", "sentencepiece", "kaldiio"
+raise SystemExit(None in map(find_spec, names))' 2>/dev/null
+}
+python_of=
 if [ -f "${ESPNET_ROOT}/tools/activate_python.sh" ]; then
     . "${ESPNET_ROOT}/tools/activate_python.sh"
-elif [ -f "${taste_root}/.venv/bin/activate" ]; then
+    if has_packages; then python_of=${ESPNET_ROOT}; fi
+fi
+if [ -z "${python_of}" ] && [ -f "${taste_root}/.venv/bin/activate" ]; then
     . "${taste_root}/.venv/bin/activate"
+elif [ -z "${python_of}" ] && [ -f "${ESPNET_ROOT}/tools/activate_python.sh" ]; then
+    echo "path.sh: the Python of ${ESPNET_ROOT} lacks packages of espnet-taste; run there" \
+        "pip install -e '${taste_root}[train,eval,demo]', or 'make setup' in ${taste_root}" >&2
+    return 1
 fi
 
 export PATH=${PWD}/utils:${PATH}

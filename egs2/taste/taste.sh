@@ -67,7 +67,8 @@ speaker_model=resemblyzer/ge2e          # or an ONNX file of CAM++
 encoder_states=true  # cache the frozen encoder's states instead of recomputing
 config_dir=conf      # folder of the following files
 units_config=train_units.yaml   # or units.yaml: k-means classes; released/units.yaml: S3
-vocoder_config=train_unit_to_mel.yaml # or released/vocoder.yaml: CosyVoice's
+vocoder_config=train_unit_to_mel.yaml # with k-means classes kmeans/train_unit_to_mel.yaml;
+                                      # or released/vocoder.yaml: CosyVoice's
 text_only_config=train_text_only.yaml
 without_vq_config=train_without_vq.yaml
 taste_config=train_taste.yaml
@@ -198,6 +199,12 @@ check_inputs() { # check_inputs <stage>
     esac
     [ -f "${config_dir}/${!config}" ] || fail "no ${config_dir}/${!config}, which stage $1" \
         "reads; see --config_dir and --${config}"
+    if [ "$1 ${vocoder_config}" = "train_vocoder train_unit_to_mel.yaml" ] \
+        && [ -f "${config_dir}/${units_config}" ] && [ "$(units_kind)" != whisper_vq ] \
+        && [ -f "${config_dir}/kmeans/train_unit_to_mel.yaml" ]; then
+        fail "the units of ${units_config} come without a decoder, and ${vocoder_config} only" \
+            "polishes one; add --vocoder_config kmeans/train_unit_to_mel.yaml"
+    fi
 }
 
 run_stages() {

@@ -125,7 +125,10 @@ def build_aligner(args: argparse.Namespace, keys: Sequence[str]) -> AbsAligner:
         from espnet_taste.align.existing import ExistingAligner
 
         if args.alignments is None:
-            raise ValueError("--aligner existing needs --alignments")
+            raise ValueError(
+                "--aligner existing needs --alignments (in the recipe: --aligner_opts "
+                "'--alignments FILE_OR_FOLDER')"
+            )
         return ExistingAligner(args.alignments, tier=args.tier, keys=keys)
     from espnet_taste.align.ctc import CtcAligner
     from espnet_taste.data.espnet_asr import load_espnet_asr

@@ -121,11 +121,12 @@ def _check_tables(data: DataDir, args: argparse.Namespace) -> None:
     if args.need_text and data.text is None:
         raise FileNotFoundError(
             f"no text in {data.folder}; give --need_text false and make transcripts "
-            "with espnet_taste.bin.transcribe"
+            "with espnet_taste.bin.transcribe (in the recipe: --transcripts asr)"
         )
     if args.speaker_from != "utterance" and data.utt2spk is None:
         raise FileNotFoundError(
-            f"no utt2spk in {data.folder}; give --speaker_from utterance"
+            f"no utt2spk in {data.folder}; give --speaker_from utterance (in the "
+            "recipe: --format_opts '--speaker_from utterance')"
         )
     if args.output_dir.resolve() == data.folder.resolve():
         raise ValueError("--output_dir must not be --data_dir: its tables are kept")

@@ -103,7 +103,7 @@ class UnitToMel(nn.Module):
         unit_centre: float = 0.0,
     ):
         super().__init__()
-        self.num_units = num_units
+        self.num_units, self.speaker_dim = num_units, speaker_dim
         self.units_per_frame = unit_rate_hz / frame_rate_hz
         self.unit_centre = unit_centre
         self.embed = nn.Embedding(num_units, width)

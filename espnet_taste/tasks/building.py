@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from espnet_taste.data.settings import read_settings
 from espnet_taste.tasks.checkpointing import TasteESPnetModel, load_weights
 
@@ -126,6 +128,25 @@ def check_options(
     needed = [name for name, p in known.items() if p.default is p.empty]
     if missing := [name for name in needed if name not in conf]:
         raise ValueError(f"{where}: no value for {missing}")
+
+
+def check_speaker_dim(where: str, spembs: Tensor, wanted: int | None) -> None:
+    """Refuse speaker embeddings of another encoder than the YAML file was written for.
+
+    Args:
+        where: Name of the options that have ``speaker_dim``.
+        spembs: Of a batch, (U, width), float.
+        wanted: ``speaker_dim``; None if any width will do.
+
+    Raises:
+        ValueError: If the widths differ.
+    """
+    width = spembs.size(-1)
+    if wanted is not None and width != wanted:
+        raise ValueError(
+            f"{where}: speaker_dim is {wanted}, the speaker embeddings are {width} wide; "
+            f"set speaker_dim: {width} in the YAML files of units, vocoder and tokenizer"
+        )
 
 
 def record_frozen_weights(args: Any, names: list[str]) -> None:

@@ -29,6 +29,7 @@ from espnet_taste.layers.attention_guide import (
 from espnet_taste.layers.exchange import exchange, word_by_word
 from espnet_taste.layers.precision import amp_dtype_of, autocast
 from espnet_taste.tasks.attention_tap import AttentionTap
+from espnet_taste.tasks.building import check_speaker_dim
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tokenizer.contracts import AbsAggregator, AbsEncoder, AbsQuantizer
 from espnet_taste.tokenizer.encoder import EncoderStates
@@ -174,7 +175,11 @@ class TasteTokenizerModel(TasteESPnetModel):
 
         Returns:
             Loss, statistics and weight (number of units and ends predicted).
+
+        Raises:
+            ValueError: If the speaker embeddings are of another width.
         """
+        check_speaker_dim("decoder_conf", spembs, self.decoder.speaker_dim)
         batch = TokenBatch(
             asr_tokens.clamp(min=0), asr_tokens_lengths, asr_words, spembs
         )

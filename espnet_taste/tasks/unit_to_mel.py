@@ -14,7 +14,11 @@ from espnet_taste.data.mel_crops import MelCropCollate, UnitMelPreprocessor
 from espnet_taste.decoder.unit_to_mel import UnitToMel, step_mask
 from espnet_taste.layers.precision import amp_dtype_of, autocast
 from espnet_taste.tasks.base import TasteTask
-from espnet_taste.tasks.building import check_options, record_frozen_weights
+from espnet_taste.tasks.building import (
+    check_options,
+    check_speaker_dim,
+    record_frozen_weights,
+)
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
 from espnet_taste.tasks.perception import WhisperPerception
 from espnet_taste.tokenizer.encoder import WhisperEncoder
@@ -112,6 +116,7 @@ class UnitToMelESPnetModel(TasteESPnetModel):
 
     def _varied(self, spembs: Tensor) -> Tensor:
         """Move speaker embeddings a little in training, (B, D)."""
+        check_speaker_dim("unit_to_mel_conf", spembs, self.unit_to_mel.speaker_dim)
         if not self.training or self.speaker_noise == 0:
             return spembs
         noise = self.speaker_noise * torch.randn_like(spembs)
@@ -243,13 +248,16 @@ def build_perception(args: argparse.Namespace) -> WhisperPerception | None:
     """Open the frozen encoder of the perceptual loss, if its weight asks for one.
 
     Raises:
-        ValueError: If its mel channels are not the vocoder's, or it has no such layer.
+        ValueError: If its mel channels are not the vocoder's, it has no such layer, or
+            a layer is given without the weight.
         FileNotFoundError: If its weights cannot be had.
     """
+    layer = getattr(args, "perceptual_layer", None)  # absent in older configs
     if not args.model_conf.get("perceptual_weight"):
+        if layer is not None:
+            raise ValueError("perceptual_layer needs model_conf: perceptual_weight")
         return None
     record_frozen_weights(args, [args.perceptual_whisper])
-    layer = getattr(args, "perceptual_layer", None)  # absent in older configs
     if layer is None:
         return WhisperPerception(WhisperEncoder(args.perceptual_whisper))
     try:

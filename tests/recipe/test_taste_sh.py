@@ -158,6 +158,19 @@ def test_released_units_and_vocoder_are_chosen_in_yaml():
     assert "unit_to_mel_train" in ours.stdout
 
 
+def test_units_without_a_decoder_are_not_given_a_polish_alone():
+    """The default training of the vocoder goes on from the decoder of learned units."""
+    units = ("--units_config", "units.yaml", *CONF, "--stage", "train_vocoder")
+    vocoder = ("--vocoder_config", "kmeans/train_unit_to_mel.yaml")
+
+    alone = dry(*units)
+
+    assert alone.returncode == 2 and "without a decoder" in alone.stderr
+    assert "add --vocoder_config kmeans/train_unit_to_mel.yaml" in alone.stderr
+    assert dry(*units, *vocoder).returncode == 0
+    assert dry(*CONF, "--stage", "train_vocoder").returncode == 0
+
+
 def test_units_of_what_they_were_learned_from_are_made_of_the_kept_states():
     stage = ("--stage", "train_units", "--stop_stage", "train_units")
 

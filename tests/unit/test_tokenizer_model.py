@@ -300,6 +300,16 @@ def test_a_batch_without_speech_is_named():
         build()(**data)
 
 
+def test_speaker_embeddings_of_another_encoder_are_named():
+    """It was an error of a matrix product, after all features had been made."""
+    data = batch()
+    data["spembs"] = torch.zeros(len(data["spembs"]), 6)
+    with pytest.raises(
+        ValueError, match="decoder_conf: .* is 4, .* are 6 wide; set sp"
+    ):
+        build("text")(**data)
+
+
 def test_an_aggregator_without_quantizer_is_refused():
     decoder = build("text").decoder
     with pytest.raises(ValueError, match="use quantizer: no_quantizer"):

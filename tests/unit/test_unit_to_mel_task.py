@@ -12,6 +12,7 @@ from espnet_taste.decoder.vocoder import TRAINED_PART
 from espnet_taste.tasks.unit_to_mel import (
     UnitToMelESPnetModel,
     UnitToMelTask,
+    build_perception,
     complete_units,
     unit_centre,
 )
@@ -69,6 +70,12 @@ def test_bfloat16_changes_the_loss_little(model, batch, with_bfloat16):
     assert full != half and abs(full - half) < 0.05 * full
 
 
+def test_speaker_embeddings_of_another_encoder_are_named(model, batch):
+    batch["spembs"] = batch["spembs"][:, :-1]
+    with pytest.raises(ValueError, match="unit_to_mel_conf: speaker_dim is"):
+        model(**batch)
+
+
 def test_an_unknown_amp_dtype_is_refused(model):
     with pytest.raises(ValueError, match="bfloat16.*got 'bf16'"):
         UnitToMelESPnetModel(model.unit_to_mel, amp_dtype="bf16")
@@ -108,5 +115,19 @@ def test_configs_build(name):
     model = UnitToMelTask.build_model(args)
 
     assert model.amp_dtype == torch.bfloat16
+    assert model.perception.with_values and model.perception.encoder.value_layer == 2
     assert UnitToMelTask.build_collate_fn(args, train=True).crop_units > 0
     assert UnitToMelTask.build_collate_fn(args, train=False).crop_units is None
+
+
+def test_a_layer_that_would_not_be_compared_is_refused():
+    argv = ["--config", str(CONF / "train_unit_to_mel.yaml"), "--output_dir", "unused"]
+    args = UnitToMelTask.get_parser().parse_args(argv)
+
+    args.perceptual_layer = 9
+    with pytest.raises(ValueError, match="perceptual_layer: value_layer must be in"):
+        build_perception(args)
+
+    args.model_conf = {"perceptual_weight": 0.0}
+    with pytest.raises(ValueError, match="needs model_conf: perceptual_weight"):
+        build_perception(args)
