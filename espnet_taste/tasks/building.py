@@ -144,8 +144,8 @@ def check_speaker_dim(where: str, spembs: Tensor, wanted: int | None) -> None:
     width = spembs.size(-1)
     if wanted is not None and width != wanted:
         raise ValueError(
-            f"{where}: speaker_dim is {wanted}, speaker embeddings are {width} wide; set "
-            f"speaker_dim: {width} in the YAML files of units, vocoder and tokenizer"
+            f"{where}: speaker_dim is {wanted}, speaker embeddings are {width} wide; "
+            f"set speaker_dim: {width} in the YAML files of units, vocoder and tokenizer"
         )
 
 
