@@ -57,6 +57,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompt_text", type=Path, help="what was said before; complete writes it"
     )
+    parser.add_argument(
+        "--excluded",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="excluded.jsonl of the commands before: prompts without a continuation, "
+        "which are counted beside the scores",
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="texts at once")
     parser.add_argument("--device", default="cpu")
     return parser
@@ -91,6 +99,7 @@ def score(args: argparse.Namespace) -> None:
         "mos": args.mos,
         "rater": args.rater_model,
         **summarise(items, ratings),
+        "num_absent": count_absent(args.excluded),
         "published": beside("continuations", PUBLISHED),
     }
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -100,6 +109,18 @@ def score(args: argparse.Namespace) -> None:
     with atomic_write(args.output_dir / "continuations.json") as stream:
         stream.write(json.dumps(facts, indent=2) + "\n")
     print("\n".join(table_of(facts)))
+
+
+def count_absent(files: Sequence[Path]) -> int:
+    """Return how many prompts have no continuation, by what left them out.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        ValueError: If a line is none of such a file.
+    """
+    from espnet_taste.eval.json_lines import read_rows
+
+    return len({row["key"] for file in files for _, row in read_rows(file, ("key",))})
 
 
 def choose_mos(args: argparse.Namespace) -> list[str]:
@@ -258,6 +279,8 @@ def table_of(facts: Mapping[str, Any]) -> list[str]:
     if facts.get("num_unrated"):
         lines.append(f"{facts['num_unrated']} have a rating too few")
     lines.append(f"of {facts['num_items']}, {facts['num_empty']} without a word")
+    if facts["num_absent"]:
+        lines.append(f"{facts['num_absent']} more have no continuation (--excluded)")
     return lines + published.lines(facts["published"])
 
 

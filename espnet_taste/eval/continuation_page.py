@@ -41,6 +41,11 @@ def render_continuations(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name, facts in scores.items()
         if facts.get("num_unrated")
     ]
+    notes += [
+        f"`{name}`: {facts['num_absent']} more prompts have no continuation."
+        for name, facts in scores.items()
+        if facts.get("num_absent")
+    ]
     if any(facts.get("prompts_cut_off") for facts in scores.values()):
         notes.append(
             "The recordings begin with their prompts: these words are cut off what was "

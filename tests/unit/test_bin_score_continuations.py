@@ -81,6 +81,23 @@ def test_given_texts_are_scored_without_a_judge(tmp_path, capsys):
     }  # fmt: skip
 
 
+def test_prompts_without_a_continuation_are_told(tmp_path, capsys):
+    """Scores are of those that spoke; how many did not is no secret."""
+    (tmp_path / "text").write_text("u one two\n")
+    rows = [{"key": key, "reason": "nothing_said"} for key in "vw"]
+    for name, some in (("complete", rows), ("decode", rows[1:]), ("none", [])):
+        (tmp_path / name).write_text("".join(json.dumps(r) + "\n" for r in some))
+    files = [str(tmp_path / name) for name in ("complete", "decode", "none")]
+    source = ("--text", str(tmp_path / "text"))
+
+    assert run(tmp_path / "out", *source, "--excluded", *files) == 0
+
+    facts = json.loads((tmp_path / "out" / "continuations.json").read_text())
+    assert (facts["num_items"], facts["num_absent"]) == (1, 2)
+    assert "2 more have no continuation" in capsys.readouterr().out
+    assert run(tmp_path / "out", *source, "--excluded", str(tmp_path / "no")) != 0
+
+
 def test_audio_is_heard_once_and_rated(tmp_path, capsys):
     for key, count in {"u": 3000, "v": 1000}.items():
         wave = np.full(count, 0.1, dtype=np.float32)
