@@ -145,7 +145,7 @@ def check_speaker_dim(where: str, spembs: Tensor, wanted: int | None) -> None:
     if wanted is not None and width != wanted:
         raise ValueError(
             f"{where}: speaker_dim is {wanted}, speaker embeddings are {width} wide; "
-            f"set speaker_dim: {width} in the YAML files of units, vocoder and tokenizer"
+            f"set speaker_dim: {width} in the YAML files of units, vocoder, tokenizer"
         )
 
 

@@ -115,6 +115,19 @@ def test_decoding_options_fit(name):
     assert DecodeOptions.read(CONF / name).sampling.bounds == "tokens"
 
 
+def test_controls_train_as_long_as_what_they_are_compared_with():
+    def steps(name):
+        conf = yaml.safe_load((CONF / f"train_{name}.yaml").read_text())
+        total = conf["max_epoch"] * conf["num_iters_per_epoch"]
+        assert conf["scheduler_conf"]["total_steps"] == total
+        return total
+
+    assert steps("text_only_control") == steps("without_vq") + steps("taste")
+    assert steps("without_vq_control") == steps("taste")
+    for name in ("units", "unit_to_mel", "text_only", "slm"):
+        steps(name)
+
+
 def test_a_misspelt_key_stops_the_program(tmp_path, capsys):
     """Reference defect C32: such a key is ignored."""
     from espnet_taste.tasks.tokenizer import TasteTokenizerTask

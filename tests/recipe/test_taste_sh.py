@@ -56,6 +56,9 @@ def test_pairs_are_made_encoded_scored_and_counted_where_they_are_wanted():
     assert names == ["make_pairs", "encode", "likelihood", "score_pairs"]
     made = " ".join(commands[0])
     assert "--kinds speaker_switch topic_switch --num_pairs 7" in made
+    scored = " ".join(commands[2])
+    assert "--moments dump/pairs/test/moments" in scored
+    assert "--transcripts given" in scored
     assert commands_of("score_pairs") == []
 
 
@@ -124,11 +127,25 @@ def test_jobs_and_scores_give_way_to_trainings_that_run_beside_them(at_once):
     assert ("slm.log python3 -m" in score) == (at_once == 1)
 
 
-def test_each_training_starts_from_the_one_before():
-    out = dry("--stage", "train_taste", "--stop_stage", "train_taste").stdout
+@pytest.mark.parametrize(
+    ("stage", "start"),
+    [
+        ("text_only", None),
+        ("without_vq", "text_only/valid.loss.best.pth"),
+        ("taste", "quantizer_start/model.pth"),
+        ("text_only_control", "text_only/valid.loss.best.pth"),
+        ("without_vq_control", "without_vq/valid.loss.best.pth"),
+    ],
+)
+def test_each_training_starts_from_the_one_before(stage, start):
+    stage = f"train_{stage}"
+    out = dry("--stage", stage, "--stop_stage", stage, "--at_once", "1").stdout
 
-    assert "--model_file exp/mini_an4/without_vq/valid.loss.best.pth" in out
-    assert "--init_from exp/mini_an4/quantizer_start/model.pth" in out
+    words = out[out.index("tokenizer_train") :].split()
+    found = words[words.index("--init_from") + 1] if "--init_from" in words else None
+    assert found == (start and f"exp/mini_an4/{start}")
+    if stage == "train_taste":
+        assert "--model_file exp/mini_an4/without_vq/valid.loss.best.pth" in out
 
 
 def test_a_speaker_encoder_that_is_no_default_is_recorded_and_packed():

@@ -1,6 +1,7 @@
 """Free-running scores: nothing heard is a result, unreadable audio is not."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ class LevelJudge:
 
 
 def embed(audio):
-    return np.array([1.0, float(len(audio))])
+    return np.array([1.0, 10 * float(audio[0])])
 
 
 def make_set(folder, **levels):
@@ -95,6 +96,8 @@ def test_outputs_are_compared_with_text_and_original(tmp_path, listener):
     assert (items["b"]["words"], items["b"]["word_errors"]) == (2, 1)
     assert (items["b"]["reference_words"], items["b"]["matched_words"]) == (2, 1)
     assert items["a"]["similarity"] == pytest.approx(1.0)
+    cosine = (1 + 2 * 3) / math.sqrt((1 + 2**2) * (1 + 3**2))  # of [1, 2] and [1, 3]
+    assert items["b"]["similarity"] == pytest.approx(cosine) < 1
     assert not any(skipped.values())
 
 

@@ -28,6 +28,9 @@ def test_words_tokens_and_units_of_an_utterance():
     assert out["asr_words"].tolist() == [0, 0, 0, 1, 1]
     assert out["units"].tolist() == [3, 1, 2] and out["units"].dtype == np.int64
     assert out["word_bounds"].tolist() == [0, 2, 3]
+    first, second = [0.0, 0.02], [0.04, 0.06]
+    expected = np.float32([first, first, first, second, second])
+    np.testing.assert_array_equal(out["token_times"], expected)
     assert "text" not in out and "word_times" not in out
 
 

@@ -25,6 +25,22 @@ def test_sizes_and_codes(rvq):
     assert rvq.quantize_latent(rvq.sum_codes(out.codes)).shape == (1, 3, 2)
 
 
+def test_options_reach_the_residual_quantizer():
+    options = {
+        "quantizer_dropout": False,
+        "dead_code_threshold": 0.25,
+        "update_codebooks": False,
+        "straight_through": "single",
+    }
+
+    quantizer = RvqQuantizer(6, 3, 4, 2, decay=0.5, seed=7, **options)
+
+    for name, value in options.items():
+        assert getattr(quantizer.rvq, name) == value, name
+    assert [book.decay for book in quantizer.rvq.codebooks] == [0.5, 0.5]
+    assert RvqQuantizer(6, 3, 4, 2).rvq.quantizer_dropout  # as released
+
+
 def test_statistics_count_the_entries_in_use(rvq):
     out = rvq.eval()(torch.randn(1, 3, 6), torch.ones(1, 3, dtype=torch.bool))
     rvq.rvq.codebooks[0].count.copy_(torch.tensor([5.0, 5.0, 0.0, 0.0]))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_experiment import write_experiment, write_spoken_lm, write_whisper
 from tiny_slm import NUM_CODEBOOKS, make_batch, make_slm
 
@@ -71,4 +72,35 @@ def test_a_start_from_another_tokenizers_spoken_lm_is_refused(tmp_path):
     torch.save(state | {name: state[name] + 1}, args.tokenizer_file)
 
     with pytest.raises(ValueError, match=f"of another tokenizer than .*{name[10:]}"):
+        SpokenLMBuilder.build_model(args)
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    """Arguments of a training that begins, and its text LLM's folder."""
+    tokenizer = write_experiment(tmp_path / "exp", write_whisper(tmp_path / "whisper"))
+    experiment = write_spoken_lm(tokenizer, tmp_path / "llm")
+    args = read_config(experiment / "slm" / "config.yaml")
+    args.tokenizer_file = str(experiment / "taste" / TRAINED_FILE)
+    args.frozen_weights = {}
+    return args, tmp_path / "llm"
+
+
+def test_the_end_of_a_text_is_modelled_where_it_is_asked_for(untrained):
+    args, _ = untrained
+
+    assert SpokenLMBuilder.build_model(args).slm.end_id is None
+    args.slm_conf["end_of_text"] = True
+    assert SpokenLMBuilder.build_model(args).slm.end_id == 0  # "<end>"
+
+
+def test_a_text_llm_that_lacks_a_tensor_is_refused(untrained):
+    """transformers would draw it at random, with a warning."""
+    args, folder = untrained
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in sorted(tensors) if "q_proj" in name)
+    save_file({k: v for k, v in tensors.items() if k != name}, path, {"format": "pt"})
+
+    with pytest.raises(ValueError, match=f"not a complete .* 1 tensors .*{name}"):
         SpokenLMBuilder.build_model(args)

@@ -79,6 +79,28 @@ def test_prompt_and_continuation_become_audio_with_facts(folder, tokenizer):
     assert second.facts["prompt"] == "four five"
 
 
+def test_what_is_spoken_is_the_prompt_and_then_its_continuation(
+    folder, tokenizer, monkeypatch
+):
+    slm, go_on = make(folder, tokenizer)
+    spoken = {}
+
+    def record(texts, codes, speakers, sampling, seeds):
+        spoken.update(texts=texts, codes=codes, speakers=speakers)
+        raise InterruptedError
+
+    monkeypatch.setattr(go_on.parts.tokenizer, "generate_from_codes", record)
+    with pytest.raises(InterruptedError):
+        go_on(["b", "a"])
+
+    assert spoken["texts"] == ["four five and more", "one two and more"]
+    for codes, (_, prompt) in zip(spoken["codes"], slm.prompts, strict=True):
+        assert codes.shape == (4, prompt["codes"].shape[1])
+        np.testing.assert_array_equal(codes[:2], prompt["codes"])
+        np.testing.assert_array_equal(codes[2:], prompt["codes"][[-1, -1]])
+    assert [key for key, _ in slm.prompts] == ["b", "a"]
+
+
 def test_a_prompt_is_heard_up_to_its_last_word_and_no_further(folder, tokenizer):
     """Codes of the whole utterance know how it goes on."""
     slm, go_on = make(folder, tokenizer)

@@ -30,6 +30,20 @@ def test_the_loss_is_the_log_share_of_attention():
     assert guide.loss().item() == pytest.approx(math.log(3 / 2))
 
 
+def test_a_guide_aims_at_the_frames_of_the_word_behind_the_prefix():
+    """At 50 frames a second; the prefix listens to nothing in particular."""
+    width = tiny_config().d_model
+    aggregator = WhisperAggregator.from_module(tiny_decoder(), [1, 2])
+    states = EncoderStates(
+        torch.zeros(1, 40, width), torch.zeros(1, 40, width), torch.tensor([40])
+    )
+
+    guide = aggregator.guide(torch.tensor([[[0.0, 0.2], [0.3, 0.6]]]), states)
+
+    frames = [row.nonzero().flatten().tolist() for row in guide.target[0, 0]]
+    assert frames == [[], [], list(range(10)), list(range(15, 30))]
+
+
 def test_a_guided_aggregator_learns_where_words_are():
     width = tiny_config().d_model
     aggregator = WhisperAggregator.from_module(tiny_decoder(), [1, 2])

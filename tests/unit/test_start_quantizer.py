@@ -121,3 +121,24 @@ def test_features_leave_the_device_they_are_made_on(tmp_path):
     features = command.collect_features(fake, args)
 
     assert sorted(features.flatten().tolist()) == [1.0, 2.0]
+
+
+def test_features_are_of_a_random_part_of_the_training_set(tmp_path):
+    """Corpora are sorted: their first utterances are one speaker's."""
+    keys = [f"u{number:02d}" for number in range(30)]
+    (tmp_path / "wav.scp").write_text("".join(f"{key} {key}.wav\n" for key in keys))
+    fake = argparse.Namespace(
+        open=lambda *folders: {key: float(key[1:]) for key in keys},
+        word_features=lambda items: [torch.tensor([[value]]) for _, value in items],
+    )
+
+    def chosen(seed):
+        args = argparse.Namespace(
+            data_dir=tmp_path, features_dir=tmp_path, seed=seed, batch_size=2
+        )
+        args.max_words = 6
+        return command.collect_features(fake, args).flatten().tolist()
+
+    assert len(chosen(0)) == 6 == len(set(chosen(0)))
+    assert chosen(0) == chosen(0) != chosen(1)
+    assert max(chosen(0)) > 6

@@ -1,5 +1,6 @@
 """The joint tokenizer model: losses, gradients, reliance, small batches of truth."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from espnet_taste.decoder.unit_lm import UnitLM
 from espnet_taste.tasks.checkpointing import load_weights
 from espnet_taste.tasks.tokenizer_model import (
     TasteTokenizerModel,
+    TokenBatch,
     unit_hits,
     unit_statistics,
 )
@@ -276,12 +278,66 @@ def test_padding_of_packed_rows_is_that_of_their_blocks():
 
 
 def test_validation_reports_how_much_the_condition_matters():
-    model = build().eval()
-    _, stats, _ = model(**batch())
+    """By how much the loss rises with the text, or the codes, of the other one."""
+    model, data = build().eval(), batch()
+    _, stats, _ = model(**data)
 
-    assert {"reliance_text", "reliance_codes"} <= stats.keys()
-    _, stats, _ = build("text").eval()(**batch())
+    def loss(**changes):
+        return model(**data | changes)[1]["loss_units"]
+
+    # The first has three tokens in two words, the second one token.
+    other_text = torch.tensor([[6, 6, 6], [3, IGNORE, IGNORE]])
+    with pytest.MonkeyPatch.context() as patch:
+        taste = model.tokenize(
+            TokenBatch.from_padded(data),
+            speech=data["speech"],
+            speech_lengths=data["speech_lengths"],
+        )
+        patch.setattr(model, "_listen", lambda *_, **__: (taste, None))
+        with_text = loss(asr_tokens=other_text)
+        swapped = taste.quantized[[1, 0], 0][:, None].expand(-1, 3, -1)
+        other = replace(taste, quantized=swapped)
+        patch.setattr(model, "_listen", lambda *_, **__: (other, None))
+        with_codes = loss()
+    rises = {"reliance_text": with_text, "reliance_codes": with_codes}
+    for name, found in rises.items():
+        rise = found - stats["loss_units"]
+        torch.testing.assert_close(stats[name], rise, atol=1e-6, rtol=1e-4)
+        assert rise.abs() > 1e-4
+    _, stats, _ = build("text").eval()(**data)
     assert "reliance_codes" not in stats
+
+
+def test_a_lone_utterance_has_no_other_to_tell_by():
+    data = {name: value[:1] for name, value in batch().items()}
+    _, stats, _ = build().eval()(**data)
+    assert torch.isnan(stats["reliance_text"]) and torch.isnan(stats["reliance_codes"])
+
+
+def test_the_decoder_is_taught_which_word_it_speaks():
+    units, words = np.array([1, 2, 3, 4, 5, 6]), np.array([0, 0, 0, 1, 1, 1])
+    of_first = {"token_words": np.array([0, 0, 1]), "unit_words": words}
+    of_second = {"token_words": words[:1], "unit_words": words[:3]}
+    layout = pack_rows(
+        [
+            Row(0, 0, 3, units, ends=True, **of_first),
+            Row(1, 0, 1, units[:3], ends=True, **of_second),
+        ],
+        num_tokens=3,
+        num_units=NUM_UNITS,
+        max_positions=64,
+    )
+    model = build(alignment_weight=0.5).train()
+
+    loss, stats, _ = model(**batch(), layout=layout)
+
+    taught = 0.5 * stats["loss_alignment"]
+    assert taught > 0
+    torch.testing.assert_close(loss.detach(), stats["loss_units"] + taught)
+    _, stats, _ = model.eval()(**batch(), layout=layout)
+    assert "loss_alignment" not in stats
+    with pytest.raises(ValueError, match="alignment_weight: Linear cannot be guided"):
+        TasteTokenizerModel(None, None, None, nn.Linear(1, 1), alignment_weight=0.5)
 
 
 def test_autocast_runs_on_the_cpu_and_stays_close(with_bfloat16):

@@ -14,6 +14,11 @@ from espnet_taste.units.contracts import AbsUnitExtractor
 from tests.unit.test_whisper_kmeans import learn, whisper  # noqa: F401  (fixture)
 
 NUM_UNITS = 8
+CONF = {
+    **{"text_dim": 8, "taste_input_dim": 8, "width": 16, "heads": 2},
+    **{"text_layers": 1, "taste_layers": 1, "lm_layers": 1},
+    **{"taste_dim": 16, "speaker_dim": 6, "feedforward": 16},
+}
 
 
 def decoder():
@@ -102,12 +107,10 @@ def build(tmp_path):
 
     def build(**changes):
         args = TasteTokenizerTask.get_parser().parse_args(["--output_dir", "unused"])
-        sizes = {"text_dim": 8, "taste_input_dim": 8, "width": 16, "heads": 2}
-        layers = {"text_layers": 1, "taste_layers": 1, "lm_layers": 1}
-        more = {"taste_dim": 16, "speaker_dim": 6, "feedforward": 16}
-        conf = {**sizes, **layers, **more}
+        conf, frozen = dict(CONF), {}  # both are written to
         parts = dict.fromkeys(("encoder", "aggregator", "quantizer"), "none")
-        values = {**vars(args), **parts, "whisper": str(words), "decoder_conf": conf}
+        values = {**vars(args), **parts, "whisper": str(words)}
+        values |= {"decoder_conf": conf, "frozen_weights": frozen}
         args = argparse.Namespace(**{**values, **changes})
         torch.manual_seed(0)
         return TasteTokenizerTask.build_model(args), args
@@ -147,6 +150,15 @@ def test_weights_of_the_stage_before_win(units_dir, build, tmp_path, monkeypatch
 
     table = model.decoder.unit_embedding.weight
     assert torch.equal(table, before.decoder.unit_embedding.weight)
+
+
+def test_other_frozen_weights_than_those_of_the_training_are_refused(build):
+    """They are not in checkpoints: nothing else would notice."""
+    _, args = build(decoder_conf=CONF | {"num_units": NUM_UNITS})
+    (name,) = args.frozen_weights
+    noted = {name: "0" * 64}
+    with pytest.raises(ValueError, match="trained on 000000000000.*fetch the right"):
+        build(decoder_conf=CONF | {"num_units": NUM_UNITS}, frozen_weights=noted)
 
 
 def test_a_codebook_that_is_not_given_is_asked_for():

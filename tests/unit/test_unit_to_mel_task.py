@@ -76,6 +76,17 @@ def test_speaker_embeddings_of_another_encoder_are_named(model, batch):
         model(**batch)
 
 
+def test_speakers_vary_in_training_only(model, batch):
+    spembs = batch["spembs"]
+
+    first, second = model.train()._varied(spembs), model._varied(spembs)
+
+    assert not torch.equal(first, second) and not torch.equal(first, spembs)
+    torch.testing.assert_close(first.norm(dim=-1), torch.ones(2))
+    assert (first * spembs).sum(-1).min() > 0.9  # a little
+    assert model.eval()._varied(spembs) is spembs
+
+
 def test_an_unknown_amp_dtype_is_refused(model):
     with pytest.raises(ValueError, match="bfloat16.*got 'bf16'"):
         UnitToMelESPnetModel(model.unit_to_mel, amp_dtype="bf16")
