@@ -74,6 +74,14 @@ def autocast(
     return torch.autocast(torch.device(device).type, dtype)
 
 
+def is_float16(device: torch.device) -> bool:
+    """Return whether products on a device are just now computed in float16."""
+    kind = device.type
+    return torch.is_autocast_enabled(kind) and (
+        torch.get_autocast_dtype(kind) is torch.float16
+    )
+
+
 @functools.cache
 def _tell_of_float32(device_type: str) -> None:
     logger.info(

@@ -92,6 +92,9 @@ class ReleasedInference(TokenizerInference):
                 f"whisper: '{whisper}' has {text.vocab_size} text tokens, {folder} "
                 f"{vocab_size}; give the Whisper that the tokenizer was cut from"
             )
+        table = parts.aggregator.decoder.embed_positions.weight
+        if torch.equal(table, table.bfloat16().to(table.dtype)):  # was stored so
+            parts.aggregator.embedding_dtype = torch.bfloat16
         if (language, task) != ("en", "transcribe"):
             prefix = torch.tensor(text.prefix_ids, device=self.device)
             parts.aggregator.prefix_ids = prefix

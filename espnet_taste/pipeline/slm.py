@@ -24,7 +24,7 @@ from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.likelihood import SpokenLMScores, log_likelihoods, score
 from espnet_taste.slm.prompt import Prompt, TextPrompt
 from espnet_taste.slm.text import LlmText, load_llm
-from espnet_taste.slm.vocabulary import Vocabulary, read_vocabulary
+from espnet_taste.slm.vocabulary import RELEASED_END, Vocabulary, read_vocabulary
 from espnet_taste.tasks.slm_builder import SpokenLMBuilder
 from espnet_taste.types import IGNORE
 from espnet_taste.words import space_signs, split_words
@@ -97,11 +97,19 @@ class SpokenLMInference:
         """
         if not settings.compat:
             return self.turn_vocabulary if is_turn else self.vocabulary
+        tokenizer = self.text.tokenizer
+        turn = {}
+        if is_turn and getattr(tokenizer, "eos_token", None) not in (
+            None,
+            RELEASED_END,
+        ):
+            turn["end_id"] = tokenizer.eos_token_id  # the released stop_id
         return read_vocabulary(
-            self.text.tokenizer,
+            tokenizer,
             self.slm.output_layer.weight.size(0),
             ban="released",
             sentence_end=".",
+            **turn,
         )
 
     @cached_property

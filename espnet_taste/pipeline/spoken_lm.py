@@ -138,8 +138,8 @@ class TasteSpokenLM(SpokenLikelihood):
             batch_size: Chats at once.
 
         Returns:
-            The answer; a list for a list. It ends with the LLM's turn, too (not with
-            ``compat``, whose rules ban that symbol).
+            The answer; a list for a list. It ends with the LLM's turn, too (with
+            ``compat`` unless that is Llama's end of text, which its rules ban).
 
         Raises:
             TypeError: If these are no messages.

@@ -59,8 +59,8 @@ class TasteTokenizer:
             the training.
         sampling: How ``decode`` draws units; None for the released way at 50 units a
             second, and for ``bounds="tokens"`` at other rates.
-        dtype: "float32", or "float16" (as the released model was trained) or
-            "bfloat16" to run under autocast (bfloat16 where the device has it).
+        dtype: "float32"; "bfloat16" to run under autocast where the device has it; or
+            "float16" to encode so, as the released training did, and decode in float32.
         transcriber: What writes transcripts that are not given, e.g. an ``EspnetAsr``;
             None for the tokenizer's Whisper, which needs no second encoder pass.
         model_id: Name of the tokenizer in what it makes.
@@ -86,10 +86,10 @@ class TasteTokenizer:
             raise ValueError(
                 f"dtype must be float32 or one of {sorted(AMP_DTYPES)}, got '{dtype}'"
             )
-        self.inference = inference
+        self.inference, self.device = inference, inference.device
         self.model, self.args = inference.model, inference.args
-        self.device = inference.device
         self.amp_dtype = AMP_DTYPES.get(dtype)
+        self.decode_dtype = self.amp_dtype if dtype == "bfloat16" else None
         self.sampling = sampling or _default_sampling(self.args.unit_rate_hz)
         names = {"whisper": self.args.whisper, "speaker": speaker_model}
         self.models = {role: portable_name(name) for role, name in names.items()}
@@ -247,7 +247,7 @@ class TasteTokenizer:
             for row, values in zip(rows, embeds, strict=True)
         ]
         embeds = pad_arrays(items)["embeds"].to(self.device)
-        with autocast(self.device, self.amp_dtype):
+        with autocast(self.device, self.decode_dtype):
             results = self.inference.generate_from_embeds(
                 batch, embeds, sampling, [seed] * len(rows)
             )

@@ -15,8 +15,8 @@ that stands in every result:
 
 Symbols: T tokens, W words, S streams of codes.
 
-Source: SALMon (arXiv:2409.07437) adds up; TASTE (arXiv:2504.07053) and its released
-script take means of streams.
+Source: SALMon (arXiv:2409.07437) adds up; the released script of TASTE
+(arXiv:2504.07053) takes means of streams.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def by_speech(item: ItemLikelihood) -> float:
 
 
 def by_streams(item: ItemLikelihood) -> float:
-    """Add up the means of all streams, as the released script does."""
+    """Add up the means of all streams, which the released script prints one by one."""
     return by_text(item) + by_speech(item)
 
 

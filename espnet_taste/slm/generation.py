@@ -315,7 +315,11 @@ class CompletionLoop:
         size = len(self.vocabulary.banned)
         seen = torch.zeros(len(prompts), size, dtype=torch.bool)
         for row, prompt in zip(seen, prompts):
-            row[prompt.said or [self.slm.sos_id]] = True
+            said = prompt.said
+            if prompt.is_instruction and self.settings.text.rule == "released":
+                # The released code leaves out the first token inside.
+                said = [*prompt.before, *prompt.tokens[1:], *prompt.after]
+            row[said or [self.slm.sos_id]] = True
         return seen.to(self.vocabulary.banned.device)
 
 

@@ -26,6 +26,8 @@ BanRule = Literal["released", "unspeakable"]
 # Full stop, question and exclamation mark; then those of Chinese and Japanese, Arabic,
 # Urdu, Hindi, Amharic, Khmer and Myanmar.
 SENTENCE_ENDS = ".?!\u3002\uff0e\uff61\uff1f\uff01\u061f\u06d4\u0964\u1362\u17d4\u104b"
+# Banned by the released code under its number 128001, whatever the tokenizer ends with.
+RELEASED_END = "<|end_of_text|>"
 # The released ban list allows only what has one of these.
 RELEASED_ALLOWED = re.compile(r"[A-Za-z0-9.,']")
 
@@ -60,7 +62,8 @@ def build_vocabulary(
     """Classify the tokens of an LLM.
 
     A token starts a word if it begins with a blank or is special, or with a sign of a
-    script that is written without blanks (see ``words.space_signs``).
+    script that is written without blanks (see ``words.space_signs``); by the released
+    rule the former alone.
 
     Args:
         texts: Text of every id as it reads behind another token, V of them.
@@ -106,12 +109,17 @@ def build_vocabulary(
         banned, blank = banned | blank, torch.zeros_like(blank)
     return Vocabulary(
         word_start=starts_word,
-        sign=_as_mask([starts_with_sign(text) for text in texts], size),
+        sign=_as_mask([_is_sign(text, ban) for text in texts], size),
         blank=blank,
         sentence_end=_as_mask([ends.search(text) is not None for text in texts], size),
         banned=banned,
         stop=stop,
     )
+
+
+def _is_sign(text: str, ban: BanRule) -> bool:
+    """Tell whether a token starts a word without a blank in front."""
+    return ban != "released" and starts_with_sign(text)
 
 
 def _as_mask(flags: list[bool], size: int) -> Tensor:
@@ -152,12 +160,16 @@ def read_vocabulary(
         sentence_end: Characters that end a sentence.
         end_id: Token that the LLM has learned to predict behind a text, which ends a
             completion, see ``SpokenLM``; None for the released way, which never
-            learns one. The tokenizer's own end symbol is banned if it is another.
+            learns one. The tokenizer's own end symbol is banned if it is another, and
+            by the released rule so is Llama's end of text.
 
     Returns:
         The masks, on the CPU.
     """
     eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    if ban == "released":  # by its number: instruction-tuned LLMs end in another one
+        texts_end = tokenizer.get_vocab().get(RELEASED_END)
+        eos += [] if texts_end is None else [texts_end]
     added = tokenizer.added_tokens_decoder
     special = {index for index, token in added.items() if token.special}
     return build_vocabulary(

@@ -27,6 +27,7 @@ from transformers.models.whisper.modeling_whisper import (
 
 from espnet_taste.layers.attention_guide import SpeechGuide, frames_of_times
 from espnet_taste.layers.attention_kernel import attention_kernel
+from espnet_taste.layers.precision import is_float16
 from espnet_taste.layers.word_pooling import pool_words
 from espnet_taste.tokenizer.contracts import AbsAggregator
 from espnet_taste.tokenizer.encoder import FRAME_SAMPLES
@@ -183,6 +184,9 @@ class WhisperAggregator(AbsAggregator):
             # The released model trains without dropout.
             layer.dropout = layer.activation_dropout = layer.self_attn.dropout = 0.0
         self.decoder = decoder
+        # Under float16, released weights add tokens and positions in the type that
+        # they are stored in; autocast leaves a sum alone.
+        self.embedding_dtype: torch.dtype | None = None
         self.register_buffer("prefix_ids", torch.tensor(prefix_ids), persistent=False)
         self.max_tokens = decoder.config.max_target_positions - len(prefix_ids)
         if freeze_embeddings:
@@ -273,6 +277,8 @@ class WhisperAggregator(AbsAggregator):
             )
         table = self.decoder.embed_positions.weight
         hidden = self.decoder.embed_tokens(inputs) + table[:num_inputs]
+        if self.embedding_dtype is not None and is_float16(hidden.device):
+            hidden = hidden.to(self.embedding_dtype).to(hidden.dtype)
         mask = states.mask[:, None, None]  # (B, 1, 1, T)
         # Layer by layer: the decoder's own forward has no mask for the speech. The
         # layers' self-attention is causal by itself; what stands behind a row's

@@ -188,3 +188,24 @@ def test_too_many_tokens_are_refused(states):
 def test_batches_that_differ_are_refused(states):
     with pytest.raises(ValueError, match="1 rows of tokens but encoder states of 2"):
         tiny_aggregator()(TOKENS[:1], LENGTHS[:1], WORDS[:1], states)
+
+
+def test_released_weights_add_tokens_and_positions_in_their_stored_type(states):
+    """Spec 2.4: under float16, bfloat16 weights add up in bfloat16."""
+    aggregator, read = tiny_aggregator(), []
+    aggregator.decoder.layers[0].register_forward_pre_hook(
+        lambda module, given: read.append(given[0])
+    )
+
+    def run(stored):
+        aggregator.embedding_dtype = stored
+        aggregator(TOKENS, LENGTHS, WORDS, states)
+        with torch.autocast("cpu", torch.float16):
+            aggregator(TOKENS, LENGTHS, WORDS, states)
+
+    run(None)
+    run(torch.bfloat16)
+
+    exact, plain_half, alone, half = read
+    assert torch.equal(exact, plain_half) and torch.equal(exact, alone)
+    assert torch.equal(half, exact.bfloat16().float()) and not torch.equal(half, exact)

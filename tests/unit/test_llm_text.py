@@ -128,3 +128,19 @@ def test_what_looks_special_is_spelled_out():
     assert text.tokenizer.eos_token_id is not None
     assert text.tokenizer.eos_token_id not in text.encode(" <end>")
     assert text.decode(text.encode(" <end>")) == " <end>"
+
+
+def test_the_released_rule_bans_llamas_end_of_text_by_name():
+    """Its text would be allowed, and an instruction-tuned LLM ends in another token."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level()._tokenizer,
+        eos_token="<|eot_id|>",
+        additional_special_tokens=["<|end_of_text|>"],
+    )
+    end, turn = tokenizer.convert_tokens_to_ids(["<|end_of_text|>", "<|eot_id|>"])
+
+    released = read_vocabulary(tokenizer, ban="released", end_id=turn)
+    plain = read_vocabulary(tokenizer, ban="released")
+
+    assert released.banned[end] and not released.banned[turn] and released.stop[turn]
+    assert plain.banned[end] and plain.banned[turn] and not plain.stop.any()

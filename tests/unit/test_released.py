@@ -124,10 +124,13 @@ def test_it_runs_in_the_precision_of_its_training(tokenizer, converted):
     assert set(products) == {torch.float16}
     same = [a.codes == b.codes for a, b in zip(exact, tokens, strict=True)]
     assert np.mean(same) >= 0.9
-    units = []
+    units, scores = [], []
     half.synthesize = lambda rows, speakers, facts: units.extend(rows) or rows
+    output = half.model.decoder.output
+    output.register_forward_hook(lambda *call: scores.append(call[2].dtype))
     half.decode(tokens)
     assert len(units) == len(waves) and all(len(row) for row in units)
+    assert set(scores) == {torch.float32}  # the released decoder is not autocast
 
 
 def test_without_a_vocoder_it_only_encodes(tokenizer):

@@ -1,5 +1,7 @@
 """Completion: settings, stops, prompts, randomness."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,12 @@ from tiny_slm import (
 )
 
 from espnet_taste.sampling import Sampler
-from espnet_taste.slm.generation import CompletionSettings, complete, complete_words
+from espnet_taste.slm.generation import (
+    CompletionLoop,
+    CompletionSettings,
+    complete,
+    complete_words,
+)
 from espnet_taste.slm.prompt import Prompt
 from espnet_taste.slm.state_machine import Action
 from espnet_taste.types import IGNORE
@@ -285,6 +292,20 @@ def test_repetition_is_penalised_over_prompt_and_draws(slm):
 
     said = [*SPEECH.tokens, *result.trace.tokens.tolist()]
     assert len(set(said)) == len(said)
+
+
+def test_what_an_instruction_says_counts_but_for_the_released_first_token(slm):
+    prompt = replace(SPEECH, before=[5, 6], after=[7])
+
+    def counted(rule):
+        settings = CompletionSettings(text=Sampler(rule=rule))
+        loop = CompletionLoop(slm, [prompt], make_vocabulary(), settings, None)
+        return set(loop.seen[0].nonzero().flatten().tolist())
+
+    everything = {5, 6, 7, *SPEECH.tokens}
+    assert SPEECH.tokens[0] not in [5, 6, 7, *SPEECH.tokens[1:]]
+    assert counted("standard") == everything
+    assert counted("released") == everything - {SPEECH.tokens[0]}
 
 
 @torch.no_grad()

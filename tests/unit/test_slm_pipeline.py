@@ -1,9 +1,15 @@
-"""Scores of a spoken LM: what every condition reads."""
+"""The spoken LM behind its commands: what every condition reads, how turns end."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from tiny_spoken_lm import tiny_spoken_lm
+
+from espnet_taste.pipeline import slm as slm_module
+from espnet_taste.slm.generation import CompletionSettings
+from espnet_taste.slm.vocabulary import RELEASED_END
 
 TEXTS = {"a": "one two", "b": "on"}
 CODES = {"a": [[0, 1], [2, 0]], "b": [[1, 1]]}
@@ -75,3 +81,22 @@ def test_the_text_llm_is_without_adapters_and_text_alone_with_them(inference):
         assert text_losses(silent, condition) == pytest.approx(
             text_losses(after, condition)
         )
+
+
+def test_a_released_answer_ends_with_its_turn_unless_that_is_banned(
+    inference, monkeypatch
+):
+    """Reference behaviour: the end of the turn stops, and 128001 is never drawn."""
+    asked = []
+    monkeypatch.setattr(
+        slm_module, "read_vocabulary", lambda *_, **options: asked.append(options)
+    )
+    settings = CompletionSettings(compat=True)
+    for end, is_turn in (("<|eot_id|>", True), ("<|eot_id|>", False),
+                         (RELEASED_END, True), (None, True)):  # fmt: skip
+        tokenizer = SimpleNamespace(eos_token=end, eos_token_id=9)
+        inference.text = SimpleNamespace(tokenizer=tokenizer)
+        inference.vocabulary_for(settings, is_turn)
+
+    assert [options.get("end_id") for options in asked] == [9, None, None, None]
+    assert all(options["ban"] == "released" for options in asked)

@@ -60,6 +60,7 @@ def test_signs_of_unspaced_scripts_are_words_and_none_is_hidden():
         return [texts[i] for i in mask.nonzero().flatten()]
 
     assert named(vocabulary.sign) == ["世", "世界"]
+    assert not build_vocabulary([*texts, "a1"], ban="released").sign.any()
     assert named(vocabulary.word_start) == [" 世", " ひー", " "]
     assert named(vocabulary.banned) == ["世界", "a世"]
 
