@@ -82,7 +82,7 @@ def by_speech(item: ItemLikelihood) -> float:
 
 
 def by_streams(item: ItemLikelihood) -> float:
-    """Add up the means of all streams, as StreamAlign does with the released script's."""
+    """Add up the means of all streams, as StreamAlign does."""
     return by_text(item) + by_speech(item)
 
 

@@ -11,6 +11,7 @@ from espnet_taste.tokenizer.log_mel import log_mel
 
 @pytest.mark.parametrize("value_layer", [0, 1, 2])
 def test_full_window_equals_transformers(value_layer):
+    """Reference defect C34: it is speech that is padded, and with silence."""
     encoder = tiny_encoder(value_layer)
     speech, lengths = random_speech(9000, 12345)
 
@@ -95,7 +96,7 @@ def test_speech_beyond_the_window_is_refused(window):
 
 @pytest.mark.parametrize("window", ["full", "trimmed"])
 def test_padding_beyond_the_window_is_no_speech(window):
-    """Reference defect C34: what pads a spectrogram is louder than silence."""
+    """Whatever stands there: a batch may hold anything behind its rows."""
     encoder = tiny_encoder(window=window)
     speech, lengths = random_speech(8000, num_samples=WINDOW_SAMPLES + 999, pad=0.5)
 
