@@ -228,6 +228,8 @@ def row_of(
         "token_words": found.token_words.tolist(),
         "codes": found.codes.round(DIGITS).tolist(),
     }
+    if found.latent_losses is not None:
+        row["latent_losses"] = found.latent_losses.round(DIGITS).tolist()
     if item.from_s is not None and (why := item.why_not_localised()) is not None:
         row["not_localised"] = why
     return row

@@ -10,6 +10,7 @@ import numpy as np
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.slm.conventions import (
     CONVENTIONS,
+    OF_A_LATENT,
     ItemLikelihood,
     localised,
     normalised,
@@ -69,7 +70,10 @@ class ScoredItem:
             Scores; without ``localised`` where ``why_not_localised`` has a reason, and
             without ``speech_only`` of a written ending: all would be equally likely.
         """
-        scores = {name: score(found) for name, score in CONVENTIONS.items()}
+        conventions = CONVENTIONS
+        if found.latent_losses is not None:
+            conventions = CONVENTIONS | OF_A_LATENT
+        scores = {name: score(found) for name, score in conventions.items()}
         if self.after:
             del scores["speech_only"]
         if self.from_s is not None and self.why_not_localised() is None:

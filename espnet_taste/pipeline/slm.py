@@ -205,8 +205,9 @@ class SpokenLMInference:
 
         Returns:
             ``tokens`` (T,) and ``token_words`` (T,) of the LLM's own tokens, and
-            ``codes`` (W, S), S streams, 0 of a text; float64 and int64. One forward
-            pass for all.
+            ``codes`` (W, S), S streams, 0 of a text; float64 and int64. Of spoken
+            words predicted as a latent, ``latent_losses`` (W,). One forward pass for
+            all.
 
         Raises:
             ValueError: If an utterance has no codes, or more words than fit.
@@ -220,6 +221,8 @@ class SpokenLMInference:
         with self.model.autocast(self.device):
             found = log_likelihoods(self.slm, self._batch(items))
         text, codes = (t.double().cpu().numpy() for t in (found.text, found.codes))
+        losses = found.latent_losses
+        losses = None if losses is None else losses.double().cpu().numpy()
         results = []
         for index, ((_, data), (start, stop, is_text)) in enumerate(prepared):
             owner = data["llm_words"]
@@ -232,6 +235,8 @@ class SpokenLMInference:
                     "codes": codes[index, start:stop, :streams],
                 }
             )
+            if losses is not None and not is_text:
+                results[-1]["latent_losses"] = losses[index, start:stop]
         return results
 
     def _item_of(

@@ -12,7 +12,7 @@ from espnet_taste.pipeline.scoring import OF_A_PART, ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.pipeline.tokens import TasteTokens, listed, require_same_tokenizer
-from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
+from espnet_taste.slm.conventions import CONVENTIONS, OF_A_LATENT, ItemLikelihood
 
 
 class SpokenLikelihood:
@@ -76,8 +76,8 @@ class SpokenLikelihood:
         Args:
             tokens: One utterance or a list.
             convention: How token and code likelihoods are added up, a name in
-                ``slm.conventions.CONVENTIONS``, ``"localised"`` or ``"normalised"``;
-                scores of two cannot be compared.
+                ``slm.conventions.CONVENTIONS``, ``"released"`` of a latent head,
+                ``"localised"`` or ``"normalised"``; scores of two cannot be compared.
             from_s: For the last two: score what is said from this moment on, in s on
                 the clock of the recording; one for all, or a list.
             window_s: Seconds after it that count.
@@ -89,11 +89,11 @@ class SpokenLikelihood:
                 ``from_s``, no word is known to begin in a window, or nothing stands
                 before it.
         """
-        if convention not in (*CONVENTIONS, *OF_A_PART):
-            known = sorted([*CONVENTIONS, *OF_A_PART])
+        of_the_whole = CONVENTIONS.keys() | OF_A_LATENT
+        if convention not in (known := sorted({*of_the_whole, *OF_A_PART})):
             raise ValueError(f"convention must be one of {known}, got '{convention}'")
         rows, many = listed(tokens)
-        if from_s is not None and convention in CONVENTIONS:
+        if from_s is not None and convention in of_the_whole:
             raise ValueError(
                 f"from_s: '{convention}' scores the whole; leave it out, or take "
                 "'localised' or 'normalised'"
@@ -109,6 +109,8 @@ class SpokenLikelihood:
         for item, scores in zip(items, found):
             if convention not in scores:
                 why = item.why_not_localised() or "no word stands before the moment"
+                if convention in OF_A_LATENT:
+                    why = "its codes are not predicted as a latent"
                 raise ValueError(
                     f"'{item.tokens.text[:40]}' has no '{convention}' score: {why}"
                 )

@@ -8,6 +8,8 @@ that stands in every result:
 * ``mean``: the sum by the number of predicted things, tokens and codes alike.
 * ``taste``: the mean of every stream (text, each codebook), added up.
 * ``text_only``, ``speech_only``: the same of the text, or of the codes.
+* ``released``: minus the released model's loss, of a latent alone: half the mean of the
+  text, half that of the loss that latents are trained by.
 * ``localised``: ``taste`` of the words that begin within a window after a moment, e.g.
   of a speaker switch.
 
@@ -36,6 +38,7 @@ class ItemLikelihood:
     tokens: np.ndarray  # (T,) float64
     token_words: np.ndarray  # (T,) int64, word of every token
     codes: np.ndarray  # (W, S) float64
+    latent_losses: np.ndarray | None = None  # (W,) float64; None without a latent
 
     def __post_init__(self) -> None:
         """Check that the arrays belong together."""
@@ -50,14 +53,25 @@ class ItemLikelihood:
                 f"{len(self.tokens)} tokens with {len(self.codes)} rows of codes: an "
                 "item needs at least one word, and a row of codes for every word"
             )
-        if not (np.isfinite(self.tokens).all() and np.isfinite(self.codes).all()):
+        losses = self.latent_losses
+        if losses is not None and losses.shape != self.codes.shape[:1]:
+            raise ValueError(
+                f"{losses.shape} losses of latents, expected one a word, "
+                f"{self.codes.shape[:1]}"
+            )
+        parts = [self.tokens, self.codes, *([] if losses is None else [losses])]
+        if not all(np.isfinite(part).all() for part in parts):
             raise ValueError("a log-likelihood is not a finite number")
 
     def words(self, first: int, stop: int) -> "ItemLikelihood":
         """Return the words from ``first`` up to ``stop``, at least one."""
         kept = (self.token_words >= first) & (self.token_words < stop)
+        losses = self.latent_losses
         return ItemLikelihood(
-            self.tokens[kept], self.token_words[kept] - first, self.codes[first:stop]
+            self.tokens[kept],
+            self.token_words[kept] - first,
+            self.codes[first:stop],
+            None if losses is None else losses[first:stop],
         )
 
 
@@ -86,6 +100,17 @@ def by_streams(item: ItemLikelihood) -> float:
     return by_text(item) + by_speech(item)
 
 
+def as_released(item: ItemLikelihood) -> float:
+    """Return minus the loss by which the released model compares utterances.
+
+    Raises:
+        ValueError: If the codes were not predicted as a latent.
+    """
+    if item.latent_losses is None:
+        raise ValueError("'released' is of a latent, and these codes are none")
+    return 0.5 * by_text(item) - 0.5 * float(item.latent_losses.mean())
+
+
 CONVENTIONS: dict[str, Callable[[ItemLikelihood], float]] = {
     "sum": by_sum,
     "mean": by_mean,
@@ -93,6 +118,8 @@ CONVENTIONS: dict[str, Callable[[ItemLikelihood], float]] = {
     "text_only": by_text,
     "speech_only": by_speech,
 }
+# Further ones of items whose codes are predicted as a latent.
+OF_A_LATENT: dict[str, Callable[[ItemLikelihood], float]] = {"released": as_released}
 
 
 def words_within(starts: np.ndarray, from_s: float, window_s: float) -> np.ndarray:

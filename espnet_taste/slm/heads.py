@@ -99,6 +99,15 @@ class AbsCodeHead(nn.Module, ABC):
             padding.
         """
 
+    def latent_losses(
+        self, prediction: Any, codes: Tensor, codebooks: Codebooks
+    ) -> Tensor | None:
+        """Return the released loss of every word, (B, W), float32; any on padding.
+
+        None of a head that predicts no latent alone. Arguments as above.
+        """
+        return None
+
     @abstractmethod
     def choose(
         self,
@@ -156,7 +165,7 @@ class LatentCodeHead(AbsCodeHead):
         """
         target = codebooks.sum_codes(codes)
         mse, kl = latent_losses(prediction, target)
-        mixed = (1 - self.kl_share) * mse + self.kl_share * kl
+        mixed = self._mix(mse, kl)
         loss = masked_mean(mixed, codes[..., 0] != IGNORE)
         error = (prediction.mu.detach() - target).square().mean(-1)
         terms = {"latent_mse": mse, "latent_kl": kl, "latent_error": error}
@@ -169,6 +178,15 @@ class LatentCodeHead(AbsCodeHead):
         distance = (prediction.mu - codebooks.sum_codes(codes)).square()
         terms = prediction.logvar + distance / prediction.logvar.exp()
         return -0.5 * (terms + math.log(2 * math.pi)).sum(-1, keepdim=True)
+
+    def latent_losses(
+        self, prediction: Latent, codes: Tensor, codebooks: Codebooks
+    ) -> Tensor:
+        """Return what training makes small; see ``AbsCodeHead.latent_losses``."""
+        return self._mix(*latent_losses(prediction, codebooks.sum_codes(codes)))
+
+    def _mix(self, mse: Tensor, kl: Tensor) -> Tensor:
+        return (1 - self.kl_share) * mse + self.kl_share * kl
 
     @torch.no_grad()
     def choose(

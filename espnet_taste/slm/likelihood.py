@@ -41,6 +41,7 @@ class LogLikelihoods:
     num_tokens: Tensor  # (B,) int64; the first so many positions of a row predict one
     codes: Tensor  # (B, W, S) float32; 0 behind the last word
     num_words: Tensor  # (B,) int64
+    latent_losses: Tensor | None = None  # (B, W) float32; 0 behind the last word
 
 
 @torch.no_grad()
@@ -64,11 +65,13 @@ def log_likelihoods(slm: SpokenLM, batch: DelayBatch) -> LogLikelihoods:
     prediction = slm.predict_words(hidden, batch)
     codes = slm.head.log_likelihoods(prediction, batch.word_codes, slm.codebooks)
     is_word = batch.word_codes[..., 0] != IGNORE
+    losses = slm.head.latent_losses(prediction, batch.word_codes, slm.codebooks)
     return LogLikelihoods(
         text=-text.ce,
         num_tokens=(labels != IGNORE).sum(1),
         codes=codes.masked_fill(~is_word[..., None], 0.0),
         num_words=is_word.sum(1),
+        latent_losses=None if losses is None else losses.masked_fill(~is_word, 0.0),
     )
 
 

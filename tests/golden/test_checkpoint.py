@@ -5,6 +5,7 @@ Every size, name and setting is read from the fixtures.
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,9 @@ from espnet_taste.convert.load import load_released
 from espnet_taste.convert.plan import make_plan
 from espnet_taste.decoder.layout import whole_rows
 from espnet_taste.layers.word_pooling import first_of_words
+from espnet_taste.slm.conventions import OF_A_LATENT, ItemLikelihood
 from espnet_taste.slm.delay import collate, delay_words
-from espnet_taste.slm.likelihood import score
+from espnet_taste.slm.likelihood import log_likelihoods, score
 from espnet_taste.tokenizer.model import TokenizerOutput
 from espnet_taste.types import IGNORE
 from espnet_taste.words import code_sources
@@ -134,6 +136,20 @@ def test_scores(case, model, singles):
     case.check("score_text_ce", text)
     case.check("score_taste_loss", taste)
     case.check("score", weights.text * text + weights.taste * taste)
+    if (weights.text, weights.taste) != (0.5, 0.5):
+        return  # the score of another model than the released one
+    found = [log_likelihoods(model.spoken_lm, batch) for batch in singles]
+    items = [
+        ItemLikelihood(
+            row.text[0, : row.num_tokens[0]].double().numpy(),
+            np.zeros(int(row.num_tokens[0]), dtype=np.int64),
+            np.zeros((1, 0)),
+            row.latent_losses[0, : row.num_words[0]].double().mean(0, True).numpy(),
+        )
+        for row in found
+    ]
+    released = [-OF_A_LATENT["released"](item) for item in items]
+    case.check("score", torch.tensor(released, dtype=torch.float32))
 
 
 @pytest.fixture(scope="module")

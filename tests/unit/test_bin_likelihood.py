@@ -18,7 +18,7 @@ from espnet_taste.pipeline.interchange import write_tokens
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.spoken_lm import TasteSpokenLM
 from espnet_taste.pipeline.tokens import TasteTokens
-from espnet_taste.slm.conventions import CONVENTIONS, ItemLikelihood
+from espnet_taste.slm.conventions import CONVENTIONS, OF_A_LATENT, ItemLikelihood
 from espnet_taste.slm.delay import PAD, collate, delay_words
 from espnet_taste.slm.likelihood import log_likelihoods
 from espnet_taste.types import IGNORE
@@ -104,10 +104,10 @@ def test_every_item_has_its_likelihoods_and_all_scores(folder, model):
     rows = rows_of(folder)
     assert list(rows) == list(TEXTS) and model.seen == list(TEXTS.values())
     for key, row in rows.items():
-        item = ItemLikelihood(
-            *(np.array(row[name]) for name in ("tokens", "token_words", "codes"))
-        )
-        expected = {name: score(item) for name, score in CONVENTIONS.items()}
+        names = ("tokens", "token_words", "codes", "latent_losses")
+        item = ItemLikelihood(*(np.array(row[name]) for name in names))
+        conventions = CONVENTIONS | OF_A_LATENT
+        expected = {name: score(item) for name, score in conventions.items()}
         assert row["scores"] == pytest.approx(expected, abs=1e-4)
         assert row["num_words"] == len(TEXTS[key].split())
         assert row["num_tokens"] == len(TEXTS[key].replace(" ", ""))

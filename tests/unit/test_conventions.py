@@ -7,6 +7,7 @@ from espnet_taste.pipeline.scoring import ScoredItem
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.slm.conventions import (
     CONVENTIONS,
+    OF_A_LATENT,
     ItemLikelihood,
     localised,
     normalised,
@@ -32,6 +33,19 @@ def test_every_convention_by_hand():
             "taste": -12 / 4 - 12 / 3 - 9 / 3,
         }
     )
+
+
+def test_the_released_way_is_the_loss_of_text_and_latent():
+    losses = np.array([0.5, 1.0, 3.0])
+    item = ItemLikelihood(ITEM.tokens, ITEM.token_words, ITEM.codes, losses)
+
+    assert OF_A_LATENT["released"](item) == pytest.approx(-(0.5 * 3.0 + 0.5 * 1.5))
+    part = OF_A_LATENT["released"](item.words(1, 3))
+    assert part == pytest.approx(-(0.5 * 11 / 3 + 0.5 * 2.0))
+    with pytest.raises(ValueError, match="'released' is of a latent"):
+        OF_A_LATENT["released"](ITEM)
+    with pytest.raises(ValueError, match=r"\(2,\) losses of latents, .* \(3,\)"):
+        ItemLikelihood(ITEM.tokens, ITEM.token_words, ITEM.codes, losses[:2])
 
 
 def test_the_mean_times_its_count_is_the_sum():
