@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from espnet_taste.layers.residual_vq import ResidualVQ
 from espnet_taste.layers.word_pooling import first_of_words
+from espnet_taste.tasks.tokenizer_model import unit_hits, unit_statistics
 from espnet_taste.tokenizer.encoder import EncoderStates
 
 LENGTHS = torch.tensor([3, 2])
@@ -59,3 +60,12 @@ def test_aggregator_and_words():
         states, words, lengths = map(mode.from_tensor, (states, words, LENGTHS))
         aggregator(words, lengths, words, EncoderStates(states, states, lengths))
         first_of_words(words[..., None], words, lengths, num_words=2)
+
+
+def test_losses_of_units(fake):
+    """Reference defect C16: a loss is asked whether it is above nothing."""
+    logits = torch.zeros(2, 5, 8, requires_grad=True)
+    labels = torch.zeros(2, 5, dtype=torch.long)
+
+    unit_statistics(logits, labels)["loss_units"].backward()
+    unit_hits(logits, labels)
