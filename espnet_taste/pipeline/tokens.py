@@ -88,7 +88,7 @@ class TasteTokens:
             rows = getattr(self, name)
             if rows is not None and rows.size and rows.min() < 0:
                 raise ValueError(f"{name} must be >= 0, found {int(rows.min())}")
-        for name in ("speaker", "embeds", "times"):
+        for name in ("embeds", "times"):
             rows = getattr(self, name)
             if rows is not None and not np.isfinite(rows).all():
                 raise ValueError(f"{name} must be finite, found NaN or infinity")

@@ -104,10 +104,10 @@ def test_every_item_has_its_likelihoods_and_all_scores(folder, model):
     rows = rows_of(folder)
     assert list(rows) == list(TEXTS) and model.seen == list(TEXTS.values())
     for key, row in rows.items():
-        names = ("tokens", "token_words", "codes", "latent_losses")
-        item = ItemLikelihood(*(np.array(row[name]) for name in names))
-        conventions = CONVENTIONS | OF_A_LATENT
-        expected = {name: score(item) for name, score in conventions.items()}
+        item = ItemLikelihood(
+            *(np.array(row[name]) for name in ("tokens", "token_words", "codes"))
+        )
+        expected = {name: score(item) for name, score in CONVENTIONS.items()}
         assert row["scores"] == pytest.approx(expected, abs=1e-4)
         assert row["num_words"] == len(TEXTS[key].split())
         assert row["num_tokens"] == len(TEXTS[key].replace(" ", ""))
@@ -115,6 +115,18 @@ def test_every_item_has_its_likelihoods_and_all_scores(folder, model):
         (alone,) = Model().log_likelihoods([make_tokens(TEXTS[key])])
         np.testing.assert_allclose(row["tokens"], alone["tokens"], atol=1e-5)
         np.testing.assert_allclose(row["codes"], alone["codes"], atol=1e-5)
+
+
+def test_a_latent_has_the_released_score_too(folder, model):
+    model.slm = make_slm(head="latent")
+    assert run(folder) == 0
+
+    for row in rows_of(folder).values():
+        names = ("tokens", "token_words", "codes", "latent_losses")
+        item = ItemLikelihood(*(np.array(row[name]) for name in names))
+        expected = {name: s(item) for name, s in (CONVENTIONS | OF_A_LATENT).items()}
+        assert row["scores"] == pytest.approx(expected, rel=1e-3)
+        assert row["scores"]["released"] < 0
 
 
 def test_moments_score_what_is_said_after_them(folder, model):

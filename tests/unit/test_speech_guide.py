@@ -38,7 +38,7 @@ def test_a_guide_aims_at_the_frames_of_the_word_behind_the_prefix():
         torch.zeros(1, 40, width), torch.zeros(1, 40, width), torch.tensor([40])
     )
 
-    guide = aggregator.guide(torch.tensor([[[0.0, 0.2], [0.3, 0.6]]]), states)
+    guide = aggregator.guide(torch.tensor([[[0.0, 0.2], [0.3, 0.59]]]), states)
 
     frames = [row.nonzero().flatten().tolist() for row in guide.target[0, 0]]
     assert frames == [[], [], list(range(10)), list(range(15, 30))]

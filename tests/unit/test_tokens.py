@@ -87,7 +87,6 @@ def test_unequal_values_are_unequal():
         ({"asr_tokens": np.full(6, -1)}, "asr_tokens must be >= 0, found -1"),
         ({"embeds": np.full((3, 2), np.nan)}, "embeds must be finite, found NaN"),
         ({"times": np.full((3, 2), np.inf)}, "times must be finite, found NaN"),
-        ({"speaker": np.full(5, np.nan)}, "speaker must be finite, found NaN"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change, words):
