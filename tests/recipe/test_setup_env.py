@@ -1,4 +1,4 @@
-"""tools/setup_env.sh: what it asks of uv, and when; nothing is installed here."""
+"""Which Python there is: what setup_env.sh asks of uv, and what path.sh takes."""
 
 import shutil
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_programs import THIS_PYTHON, write_script
+from recipe_shell import RECIPE, ROOT, bash
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -112,3 +113,21 @@ def test_without_a_compiler_nothing_is_installed(setup_env, tmp_path):
     assert result.returncode == 1
     assert "apt-get install g++" in result.stderr
     assert calls == []
+
+
+def test_a_checkouts_own_python_must_have_the_packages(tmp_path):
+    """Installed checkouts have one, in which ESPnet alone is."""
+    (tmp_path / "egs2/TEMPLATE/asr1/utils").mkdir(parents=True)
+    activate = tmp_path / "tools" / "activate_python.sh"
+    activate.parent.mkdir()
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def python_of(status):
+        write_script(tmp_path / "bin" / "python3", f"#!/bin/sh\nexit {status}\n")
+        activate.write_text(f"PATH={tmp_path}/bin:$PATH\n")
+        source = f". {RECIPE}/path.sh && command -v python3"
+        return bash("-c", source, cwd=work, ESPNET_ROOT=str(tmp_path)).stdout.strip()
+
+    assert python_of(0) == f"{tmp_path}/bin/python3"
+    assert python_of(1) == f"{ROOT}/.venv/bin/python3"

@@ -252,24 +252,6 @@ def test_links_follow_the_espnet_tree_that_is_named(tmp_path):
     assert not (work / "steps").is_symlink()
 
 
-def test_a_checkouts_own_python_must_have_the_packages(tmp_path):
-    """Installed checkouts have one, in which ESPnet alone is."""
-    (tmp_path / "egs2/TEMPLATE/asr1/utils").mkdir(parents=True)
-    activate = tmp_path / "tools" / "activate_python.sh"
-    activate.parent.mkdir()
-    work = tmp_path / "work"
-    work.mkdir()
-
-    def python_of(status):
-        write_script(tmp_path / "bin" / "python3", f"#!/bin/sh\nexit {status}\n")
-        activate.write_text(f"PATH={tmp_path}/bin:$PATH\n")
-        source = f". {RECIPE}/path.sh && command -v python3"
-        return bash("-c", source, cwd=work, ESPNET_ROOT=str(tmp_path)).stdout.strip()
-
-    assert python_of(0) == f"{tmp_path}/bin/python3"
-    assert python_of(1) == f"{ROOT}/.venv/bin/python3"
-
-
 def test_the_recipe_runs_where_it_is_linked_into_an_espnet_tree(tmp_path):
     template = tmp_path / "egs2" / "TEMPLATE" / "asr1"
     template.mkdir(parents=True)
