@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Start the residual quantizer from training data, before its first training step.
 
-Takes the model of the no-quantizer stage, sets the projections to the main
-directions of its features and the codebooks to their k-means centres, and writes a
-checkpoint from which the quantizer stage trains. (The reference starts its
-codebooks from whatever batch comes first, a validation batch included: C17.)
+Takes the model of the no-quantizer stage, sets the codebooks to k-means centres of its
+features (the projections, too, with `start_projections: pca` in the YAML), and writes a
+checkpoint from which the quantizer stage trains. (The reference starts its codebooks
+from whatever batch comes first, a validation batch included: C17.)
 """
 
 import argparse
@@ -66,7 +66,6 @@ def start_quantizer(args: argparse.Namespace) -> None:
         features,
         generator=torch.Generator().manual_seed(args.seed),
         num_iterations=args.num_iterations,
-        pca=True,
     )
     model.num_steps.zero_()
     args.output.parent.mkdir(parents=True, exist_ok=True)

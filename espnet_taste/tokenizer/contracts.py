@@ -9,6 +9,7 @@ codebooks, K codebook size, d codebook width.
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from espnet_taste.layers.attention_guide import SpeechGuide
@@ -110,6 +111,19 @@ class AbsQuantizer(nn.Module, ABC):
     num_codebooks: int  # Q; 0 if there is no bottleneck
     codebook_size: int  # K
     codebook_dim: int  # d
+
+    def initialise(
+        self, features: Tensor, *, generator: torch.Generator, num_iterations: int = 100
+    ) -> None:
+        """Start from training data, before the first step of the quantizer's training.
+
+        Whatever learns from its first step on may leave this as it is: it does nothing.
+
+        Args:
+            features: One feature a word of training data, (N, D), float.
+            generator: CPU generator of whatever is drawn.
+            num_iterations: Iterations of k-means, if that is what it does.
+        """
 
     @abstractmethod
     def forward(self, features: Tensor, mask: Tensor) -> QuantizerOutput:

@@ -32,6 +32,8 @@ class RvqQuantizer(AbsQuantizer):
         dead_code_threshold: Revive entries chosen less often per step; 0 never.
         update_codebooks: Move the codebooks in training.
         straight_through: "summed" (released) or "single"; see ``ResidualVQ``.
+        start_projections: What ``initialise`` does to the projections: "random" leaves
+            them as they are (released), "pca" sets them to the features' directions.
         seed: Seed of the dropout and of revived entries.
     """
 
@@ -47,9 +49,15 @@ class RvqQuantizer(AbsQuantizer):
         dead_code_threshold: float = 0.0,
         update_codebooks: bool = True,
         straight_through: Literal["summed", "single"] = "summed",
+        start_projections: Literal["random", "pca"] = "random",
         seed: int = 0,
     ):
         super().__init__()
+        if start_projections not in ("random", "pca"):
+            raise ValueError(
+                "start_projections must be 'random' or 'pca', "
+                f"got {start_projections!r}"
+            )
         self.rvq = ResidualVQ(
             input_dim,
             codebook_dim,
@@ -65,18 +73,17 @@ class RvqQuantizer(AbsQuantizer):
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size
         self.codebook_dim = codebook_dim
+        self.start_projections = start_projections
 
     def initialise(
-        self,
-        features: Tensor,
-        *,
-        generator: torch.Generator,
-        num_iterations: int = 100,
-        pca: bool = False,
+        self, features: Tensor, *, generator: torch.Generator, num_iterations: int = 100
     ) -> None:
         """Start the codebooks from training data; see ``ResidualVQ.initialise``."""
         self.rvq.initialise(
-            features, generator=generator, num_iterations=num_iterations, pca=pca
+            features,
+            generator=generator,
+            num_iterations=num_iterations,
+            pca=self.start_projections == "pca",
         )
 
     def forward(self, features: Tensor, mask: Tensor) -> QuantizerOutput:

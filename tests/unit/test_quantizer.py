@@ -25,6 +25,32 @@ def test_sizes_and_codes(rvq):
     assert rvq.quantize_latent(rvq.sum_codes(out.codes)).shape == (1, 3, 2)
 
 
+@pytest.mark.parametrize("start", ["random", "pca"])
+def test_projections_start_from_features_only_if_told(start):
+    """The released ones keep their random start; only codebooks see training data."""
+    quantizer = RvqQuantizer(6, 3, 4, 2, start_projections=start)
+    before = quantizer.rvq.project_in.weight.clone()
+    features = torch.randn(30, 3) @ torch.randn(3, 6)
+
+    quantizer.initialise(features, generator=torch.Generator().manual_seed(0))
+
+    rvq = quantizer.rvq
+    back = rvq.project_out(rvq.project_in(features))
+    assert rvq.project_in.weight.equal(before) == (start == "random")
+    assert torch.allclose(back, features, atol=1e-4) == (start == "pca")
+    assert all(book.initialised for book in rvq.codebooks)
+
+
+def test_another_start_of_the_projections_is_refused():
+    with pytest.raises(ValueError, match="start_projections must be 'random' or 'pca'"):
+        RvqQuantizer(6, 3, 4, 2, start_projections="PCA")
+
+
+def test_a_quantizer_may_need_no_start():
+    features = torch.randn(4, 6)
+    NoQuantizer().initialise(features, generator=torch.Generator())
+
+
 def test_options_reach_the_residual_quantizer():
     options = {
         "quantizer_dropout": False,

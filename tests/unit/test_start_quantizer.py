@@ -64,6 +64,7 @@ def test_projections_keep_what_varies_and_codebooks_lie_in_the_features(
 ):
     """What trained before is taken over, but for the count of its steps."""
     codes = {"codebook_dim": 4, "codebook_size": 8, "num_codebooks": 2}
+    codes |= {"start_projections": "pca"}
     torch.manual_seed(0)
     features = torch.randn(90, 4) @ torch.randn(4, WIDTH) + 3.0
     before, model = (
