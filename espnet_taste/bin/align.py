@@ -21,10 +21,12 @@ from espnet_taste.align.contracts import AbsAligner, AlignmentError, uniform_tim
 from espnet_taste.align.spoken import attach_punctuation
 from espnet_taste.bin.command import run_command
 from espnet_taste.bin.progress import progress
+from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.checks import TranscriptError
 from espnet_taste.data.data_dir import (
     DataDir,
+    keys_in,
     read_data_dir,
     select_keys,
     write_speakers,
@@ -32,11 +34,11 @@ from espnet_taste.data.data_dir import (
 from espnet_taste.data.exclusions import (
     Journal,
     check_share,
+    is_excluded,
     summary_table,
     write_outcome,
 )
 from espnet_taste.data.kaldi import (
-    ArkWriter,
     atomic_write,
     find_file,
     read_scp_arrays,
@@ -143,7 +145,7 @@ def build_aligner(args: argparse.Namespace, keys: Sequence[str]) -> AbsAligner:
 
 def align(args: argparse.Namespace) -> None:
     """Align every utterance that is not done yet, then write the tables."""
-    data = read_data_dir(args.data_dir)
+    data = read_data_dir(args.data_dir, keys_in(args.key_file))
     _check_formatted(data, args)
     keys = select_keys(data.utterances, args.key_file)
     if not keys:
@@ -152,6 +154,8 @@ def align(args: argparse.Namespace) -> None:
     settings = {name: getattr(args, name) for name in names}
     journal = Journal(args.output_dir / ".journal.jsonl", settings)
     writer = ArkWriter(args.output_dir, "word_times")
+    if args.aligner == "existing":
+        journal.rows = {k: r for k, r in journal.rows.items() if not _is_absent(r)}
     left = [k for k in keys if not _is_done(k, journal.rows, writer.done)]
     if left:
         aligner = build_aligner(args, left)
@@ -186,7 +190,13 @@ def _check_formatted(data: DataDir, args: argparse.Namespace) -> None:
 
 def _is_done(key: str, rows: Mapping[str, dict], written: set[str]) -> bool:
     """Tell whether an utterance is excluded, or noted and its times on disk."""
-    return key in rows and ("reason" in rows[key] or key in written)
+    row = rows.get(key, {"reason": "unreadable"})
+    return is_excluded(row) if "reason" in row else key in written
+
+
+def _is_absent(row: Mapping[str, object]) -> bool:
+    """Tell whether an utterance had no alignment, which may have been made since."""
+    return row.get("reason") == "no_alignment"
 
 
 def _align_one(

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def cut_all(args: argparse.Namespace) -> None:
     """Write the data folder of the prompts."""
-    from espnet_taste.data.corpora import write_sets
+    from espnet_taste.data.corpora import check_owner, write_sets
     from espnet_taste.data.data_dir import read_data_dir
     from espnet_taste.data.exclusions import (
         ExclusionError,
@@ -59,6 +59,8 @@ def cut_all(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--output_dir {args.output_dir} is --data_dir; choose another"
         )
+    folder, name = args.output_dir.absolute(), f"prompts of {args.data_dir}"
+    check_owner(folder, name)  # before its counts are written over
     data, tokens = read_data_dir(args.data_dir), TokenFile(args.tokens)
     cut, outcomes = [], {}
     for key in data.utterances:
@@ -72,8 +74,7 @@ def cut_all(args: argparse.Namespace) -> None:
     summary = write_outcome(args.output_dir, outcomes, {}, args.max_excluded)
     print(summary_table(summary))
     check_share(summary, args.output_dir)
-    folder = args.output_dir.absolute()
-    write_sets(folder.parent, {folder.name: cut}, f"prompts of {args.data_dir}")
+    write_sets(folder.parent, {folder.name: cut}, name)
 
 
 def cut_utterance(

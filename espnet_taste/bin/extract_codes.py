@@ -38,8 +38,9 @@ def extract(args: argparse.Namespace) -> None:
     """Write the codes of all utterances that are not done yet, then the tables."""
     import numpy as np
 
+    from espnet_taste.data.ark_writer import ArkWriter
     from espnet_taste.data.jobs import read_keys
-    from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays, write_table
+    from espnet_taste.data.kaldi import read_scp_arrays, write_table
     from espnet_taste.data.utterances import in_batches
     from espnet_taste.pipeline.tokenizer import TokenizerInference
 

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from espnet_taste.bin.command import run_command, utterance_parser
+from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.audio import read_audio
 from espnet_taste.data.jobs import read_keys, write_lengths
-from espnet_taste.data.kaldi import ArkWriter, read_table
+from espnet_taste.data.kaldi import read_table
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 
@@ -32,8 +33,8 @@ def extract(args: argparse.Namespace) -> None:
 
     log_mel = LogMel(MelConfig())
     rate_hz = log_mel.config.sample_rate_hz
-    wav = read_table(args.data_dir / "wav.scp")
     keys = read_keys(args.data_dir, args.key_file)
+    wav = read_table(args.data_dir / "wav.scp", frozenset(keys))
     with ArkWriter(args.output_dir, "mel", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from espnet_taste.bin.command import run_command, utterance_parser
+from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.audio import read_audio
 from espnet_taste.data.jobs import read_keys
-from espnet_taste.data.kaldi import ArkWriter, read_table
+from espnet_taste.data.kaldi import read_table
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -34,8 +35,8 @@ def extract(args: argparse.Namespace) -> None:
     from espnet_taste.units.speakers import open_speaker_encoder
 
     encoder = open_speaker_encoder(args.model)
-    wav = read_table(args.data_dir / "wav.scp")
     keys = read_keys(args.data_dir, args.key_file)
+    wav = read_table(args.data_dir / "wav.scp", frozenset(keys))
     with ArkWriter(args.output_dir, "spembs", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_taste.bin.command import run_command, utterance_parser
+from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.audio import read_audio
 from espnet_taste.data.jobs import read_keys
-from espnet_taste.data.kaldi import ArkWriter, read_table
+from espnet_taste.data.kaldi import read_table
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,8 +47,8 @@ def extract(args: argparse.Namespace) -> None:
     from espnet_taste.tasks.tokenizer_builder import build_encoder
 
     encoder = build_encoder(args.config, args.whisper).to(args.device)
-    wav = read_table(args.data_dir / "wav.scp")
     keys = read_keys(args.data_dir, args.key_file)
+    wav = read_table(args.data_dir / "wav.scp", frozenset(keys))
     with ArkWriter(args.output_dir, "encoder_states", keys=keys) as writer:
         todo = [key for key in keys if key not in writer.done]
         for number, batch_keys in enumerate(in_batches(todo, args.batch_size)):

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_taste.bin.command import run_command, utterance_parser
+from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.audio import read_audio
 from espnet_taste.data.jobs import read_keys, write_lengths
-from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays, read_table
+from espnet_taste.data.kaldi import read_scp_arrays, read_table
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -41,8 +42,8 @@ def extract(args: argparse.Namespace) -> None:
     """Extract the units of all utterances that are not done yet."""
     import numpy as np
 
-    units_of = open_extractor(args)
     keys = read_keys(args.data_dir, args.key_file)
+    units_of = open_extractor(args, keys)
     with ArkWriter(args.output_dir, "units", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:
@@ -57,8 +58,8 @@ def extract(args: argparse.Namespace) -> None:
     write_lengths(writer.scp, args.output_dir / "units_shape")
 
 
-def open_extractor(args: argparse.Namespace) -> Callable:
-    """Return what makes the units, (S,), of an utterance id.
+def open_extractor(args: argparse.Namespace, keys: Sequence[str]) -> Callable:
+    """Return what makes the units, (S,), of one of the utterance ids.
 
     Raises:
         ValueError: If states are given for units that are made of audio.
@@ -68,7 +69,7 @@ def open_extractor(args: argparse.Namespace) -> Callable:
 
     extractor = load_units(args.units_dir)
     if args.states_scp is None:
-        wav = read_table(args.data_dir / "wav.scp")
+        wav = read_table(args.data_dir / "wav.scp", frozenset(keys))
         folder = args.data_dir
         return lambda key: extractor.extract([read_audio(wav[key], folder=folder)])[0]
     if not isinstance(extractor, WhisperVQ):
@@ -79,7 +80,7 @@ def open_extractor(args: argparse.Namespace) -> Callable:
     import torch
 
     kept = read_scp_arrays(args.states_scp)
-    num_samples = read_table(args.data_dir / "utt2num_samples")
+    num_samples = read_table(args.data_dir / "utt2num_samples", frozenset(keys))
 
     def units_of_kept(key: str):
         if key not in kept:

@@ -23,6 +23,7 @@ from espnet_taste.bin.progress import progress
 from espnet_taste.data.checks import Limits, check_audio, check_transcript
 from espnet_taste.data.data_dir import (
     DataDir,
+    keys_in,
     read_data_dir,
     select_keys,
     speaker_of,
@@ -32,11 +33,14 @@ from espnet_taste.data.exclusions import (
     ExclusionError,
     Journal,
     check_share,
+    is_excluded,
     summary_table,
     write_outcome,
 )
 from espnet_taste.data.kaldi import atomic_write, write_table
 from espnet_taste.types import SAMPLE_RATE_HZ
+
+MAX_NAME = 200  # of a file, quoted; file systems take 255 bytes with all that is added
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -98,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def format_audio(args: argparse.Namespace) -> None:
     """Format every utterance that is not done yet, then write the tables."""
-    data = read_data_dir(args.data_dir)
+    data = read_data_dir(args.data_dir, keys_in(args.key_file))
     _check_tables(data, args)
     keys = select_keys(data.utterances, args.key_file)
     if not keys:
@@ -130,11 +134,26 @@ def _check_tables(data: DataDir, args: argparse.Namespace) -> None:
         )
     if args.output_dir.resolve() == data.folder.resolve():
         raise ValueError("--output_dir must not be --data_dir: its tables are kept")
+    # Tables of the output cannot hold them, and hours of work would come first.
+    for key, text in (data.text or {}).items():
+        if "\r" in text:
+            raise ValueError(
+                f"{data.folder}/text: '{key}' holds a line break: {text!r}"
+            )
+    if args.speaker_from != "utterance":
+        for key, speaker in data.utt2spk.items():
+            if len(speaker.split()) > 1:
+                raise ValueError(
+                    f"{data.folder}/utt2spk: the speaker of '{key}' must be a name "
+                    f"without blanks, got {speaker!r}"
+                )
 
 
 def _is_done(row: dict | None) -> bool:
     """Tell whether a journal row stands for finished work that is still there."""
-    return row is not None and ("reason" in row or Path(row["path"]).is_file())
+    if row is None or "reason" in row:
+        return row is not None and is_excluded(row)
+    return Path(row["path"]).is_file()
 
 
 def _format_one(
@@ -163,10 +182,13 @@ def flac_path(output_dir: Path, key: str) -> Path:
     """Return where an utterance's audio goes.
 
     One of 256 folders, so that a corpus of millions can be listed; characters that a
-    file name cannot hold are written as %XX.
+    file name cannot hold are written as %XX, and what gets too long ends in a digest.
     """
     digest = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
-    return output_dir / "flac" / digest[:2] / f"{quote(key, safe='')}.flac"
+    name = quote(key, safe="")
+    if len(name) > MAX_NAME:
+        name = f"{name[: MAX_NAME - len(digest) - 1]}-{digest}"
+    return output_dir / "flac" / digest[:2] / f"{name}.flac"
 
 
 def _write_tables(

@@ -8,7 +8,7 @@ on where it was.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from espnet_taste.data.audio import AudioError
 from espnet_taste.data.checks import Limits, TranscriptError, check_transcript
 from espnet_taste.data.data_dir import (
     DataDir,
+    keys_in,
     read_data_dir,
     select_keys,
     write_speakers,
@@ -25,6 +26,7 @@ from espnet_taste.data.data_dir import (
 from espnet_taste.data.exclusions import (
     Journal,
     check_share,
+    is_excluded,
     summary_table,
     write_outcome,
 )
@@ -84,7 +86,7 @@ def build_transcriber(args: argparse.Namespace) -> "Transcriber":
 
 def transcribe(args: argparse.Namespace) -> None:
     """Transcribe every utterance that is not done yet, then write the tables."""
-    data = read_data_dir(args.data_dir)
+    data = read_data_dir(args.data_dir, keys_in(args.key_file))
     if not (data.folder / "utt2num_samples").is_file() or data.utt2spk is None:
         raise ValueError(
             f"{data.folder} was not made by espnet_taste.bin.format_audio; run it first"
@@ -98,10 +100,10 @@ def transcribe(args: argparse.Namespace) -> None:
     names += ("asr_tag", "max_words")
     settings = {name: getattr(args, name) for name in names}
     journal = Journal(args.output_dir / ".journal.jsonl", settings)
-    left = [key for key in keys if key not in journal.rows]
+    left = [k for k in keys if not _is_done(journal.rows.get(k))]
     if left:
         # Batches of like lengths waste the least on the longest text.
-        lengths = read_table(data.folder / "utt2num_samples")
+        lengths = read_table(data.folder / "utt2num_samples", set(left))
         left.sort(key=lambda key: (int(lengths[key]), key))
         transcriber = build_transcriber(args)
         limits = Limits(max_words=args.max_words)
@@ -111,6 +113,11 @@ def transcribe(args: argparse.Namespace) -> None:
                 _transcribe_batch(batch, data, transcriber, journal, limits)
                 bar.update(len(batch))
     _write_tables(data, {key: journal.rows[key] for key in keys}, args)
+
+
+def _is_done(row: Mapping[str, object] | None) -> bool:
+    """Tell whether a journal row has the text, or leaves the utterance out."""
+    return row is not None and ("text" in row or is_excluded(row))
 
 
 def _transcribe_batch(

@@ -37,6 +37,7 @@ _ARK_SOUNDS = (b"RIFF", b"fLaC", b"AUDIO")
 
 # The length of an mp3 file without a header of lengths is estimated, to about 2 frames.
 MP3_SLACK = 2 * 1152  # samples
+MAX_OVERSHOOT_S = 0.5  # of a segment over its recording, as in Kaldi
 MIN_RATE_HZ = 1000  # speech is never below; kilohertz are often meant
 
 
@@ -172,7 +173,8 @@ def _read_file(
             if len(samples) + slack < stop - start or _is_cut_off(sound):
                 raise AudioError("unreadable", f"{path} was cut off")
             return samples, sound.samplerate, None
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        # TypeError: by its name it is raw, and nothing tells its rate.
         if path.stat().st_size == 0:
             raise AudioError("empty", f"{path} has 0 bytes") from error
         raise AudioError("unreadable", f"{path}: {_short(error)}") from error
@@ -191,9 +193,19 @@ def _is_cut_off(sound: soundfile.SoundFile) -> bool:
 def _span_samples(
     span_s: tuple[float, float], rate: int, num_samples: int
 ) -> tuple[int, int]:
-    """Turn times in s into sample positions inside the recording."""
+    """Turn times in s into sample positions inside the recording.
+
+    A little more than there is, is cut off, as by Kaldi; much more is the segment of
+    another recording, or this one lacks its end, and the transcript says too much.
+    """
     start = min(max(round(span_s[0] * rate), 0), num_samples)
     stop = num_samples if span_s[1] < 0 else round(span_s[1] * rate)
+    if start < num_samples and stop > num_samples + MAX_OVERSHOOT_S * rate:
+        raise AudioError(
+            "unreadable",
+            f"the segment ends at {span_s[1]:g} s, its recording has "
+            f"{num_samples / rate:g} s",
+        )
     return start, max(start, min(stop, num_samples))
 
 
@@ -205,9 +217,12 @@ def _read_ark(path: Path, offset: int) -> tuple[np.ndarray, int]:
     try:
         with path.open("rb") as stream:
             stream.seek(offset)
-            if not stream.read(5).startswith(_ARK_SOUNDS):
+            head = stream.read(8)
+            if not head.startswith(_ARK_SOUNDS):
                 raise AudioError("unreadable", f"no sound with a rate in {place}")
             stream.seek(offset)
+            if head.startswith(b"RIFF"):
+                return _read_riff(stream, place, struct.unpack("<I", head[4:])[0] + 8)
             rate, samples = kaldiio.matio.read_kaldi(stream)
     except AudioError:
         raise
@@ -221,6 +236,16 @@ def _read_ark(path: Path, offset: int) -> tuple[np.ndarray, int]:
     ) as error:
         raise AudioError("unreadable", f"{place}: {_short(error)}") from error
     return _scale(np.asarray(samples)), int(rate)
+
+
+def _read_riff(
+    stream: io.BufferedReader, place: str, num_bytes: int
+) -> tuple[np.ndarray, int]:
+    """Read a wav file inside an ark; kaldiio would take mu-law for linear samples."""
+    data = stream.read(num_bytes)
+    if len(data) < num_bytes < 0x7FFF0000:
+        raise AudioError("unreadable", f"{place} was cut off")
+    return soundfile.read(io.BytesIO(data), dtype="float32")
 
 
 def _scale(samples: np.ndarray) -> np.ndarray:

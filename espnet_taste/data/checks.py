@@ -6,7 +6,7 @@ import numpy as np
 
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.exclusions import ExclusionError
-from espnet_taste.words import split_words
+from espnet_taste.words import space_signs, split_words
 
 
 class TranscriptError(ExclusionError):
@@ -76,7 +76,8 @@ def check_transcript(text: str | None, limits: Limits) -> None:
         TranscriptError: With reason no_transcript, no_speakable_word or
             too_many_words.
     """
-    words = split_words(text or "")
+    # By the word rule of those who encode it: unspaced scripts have a word a sign.
+    words = split_words(space_signs(text or ""))
     if not words:
         raise TranscriptError(
             "no_transcript", "not in text" if text is None else "empty in text"

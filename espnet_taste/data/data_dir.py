@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -84,11 +84,12 @@ class DataDir:
         )
 
 
-def read_data_dir(folder: str | Path) -> DataDir:
+def read_data_dir(folder: str | Path, keys: Container[str] | None = None) -> DataDir:
     """Read the tables of a data folder.
 
     Args:
         folder: It must have a wav.scp.
+        keys: Utterances to read the lines of, as a job among many needs; None: all.
 
     Returns:
         The tables.
@@ -104,13 +105,17 @@ def read_data_dir(folder: str | Path) -> DataDir:
         )
 
     def optional(name: str) -> dict[str, str] | None:
-        return read_table(folder / name) if (folder / name).is_file() else None
+        return read_table(folder / name, keys) if (folder / name).is_file() else None
 
-    segments = optional("segments")
+    segments, recordings = optional("segments"), keys
+    if segments is not None:
+        segments = _parse_spans(segments, folder)
+        if keys is not None:
+            recordings = {recording for recording, _, _ in segments.values()}
     return DataDir(
         folder=folder,
-        wav=read_table(folder / "wav.scp"),
-        segments=None if segments is None else _parse_spans(segments, folder),
+        wav=read_table(folder / "wav.scp", recordings),
+        segments=segments,
         text=optional("text"),
         utt2spk=optional("utt2spk"),
     )
@@ -161,6 +166,11 @@ def select_keys(keys: Iterable[str], key_file: str | Path | None) -> list[str]:
             f"'{unknown[0]}'"
         )
     return sorted(wanted)
+
+
+def keys_in(key_file: str | Path | None) -> Container[str] | None:
+    """Return the ids in the first column of a job's part of a set; None for all."""
+    return None if key_file is None else read_table(key_file).keys()
 
 
 def speaker_of(key: str, utt2spk: Mapping[str, str] | None, speaker_from: str) -> str:

@@ -1,13 +1,15 @@
 """Any ESPnet recogniser, as the functions that alignment and transcripts need."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from espnet_taste.data.audio import AudioError
 from espnet_taste.data.model_zoo import download_packed
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.weights.hub import first_line
@@ -81,6 +83,7 @@ class EspnetAsr:
         """Return CTC log posteriors, (N,) float32 at 16 kHz -> (T, V) float32.
 
         Raises:
+            AudioError: With reason too_short, of audio that its encoder cannot take.
             ValueError: If the model has no CTC layer.
         """
         import torch
@@ -92,7 +95,7 @@ class EspnetAsr:
             )
         speech = torch.from_numpy(self._resample(audio)).to(self.device)[None]
         lengths = torch.tensor([speech.shape[1]], device=self.device)
-        with torch.no_grad():
+        with torch.no_grad(), _counting_too_short():
             encoded = self.model.encode(speech, lengths)[0]
             # Models with intermediate CTC return them beside the last layer's output.
             last = encoded[0] if isinstance(encoded, tuple) else encoded
@@ -113,14 +116,27 @@ class EspnetAsr:
         return _Encoded(known, len(known) / max(1, len(pieces)))
 
     def transcribe(self, audios: Sequence[np.ndarray]) -> list[str]:
-        """Return the transcripts of audios, each (N,) float32 at 16 kHz."""
-        if self.search is not None:
-            return [self._search(audio) for audio in audios]
-        return [self._decode(self.log_probs(audio).argmax(axis=1)) for audio in audios]
+        """Return the transcripts of audios, each (N,) float32 at 16 kHz.
+
+        Of audio that is too short for the encoder it is empty.
+        """
+        hear = self._greedy if self.search is None else self._search
+        texts = []
+        for audio in audios:
+            try:
+                texts.append(hear(audio))
+            except AudioError:
+                texts.append("")
+        return texts
+
+    def _greedy(self, audio: np.ndarray) -> str:
+        """Return the best token of every frame, as text."""
+        return self._decode(self.log_probs(audio).argmax(axis=1))
 
     def _search(self, audio: np.ndarray) -> str:
         """Return the best of a beam; nothing if the search finds nothing."""
-        found = self.search(self._resample(audio))
+        with _counting_too_short():
+            found = self.search(self._resample(audio))
         text = found[0][0] if found else None
         return " ".join((text or "").split())
 
@@ -147,6 +163,17 @@ class _Encoded:
 
     ids: list[int]
     share: float  # of the pieces, 0..1
+
+
+@contextmanager
+def _counting_too_short() -> Iterator[None]:
+    """Make a reason to leave audio out of ESPnet's own error of too few frames."""
+    from espnet2.legacy.nets.pytorch_backend.transformer import subsampling
+
+    try:
+        yield
+    except subsampling.TooShortUttError as error:
+        raise AudioError("too_short", str(error)) from error
 
 
 def _share_known(encoded: _Encoded) -> float:

@@ -31,6 +31,14 @@ class ExclusionError(ValueError):
         self.detail = detail
 
 
+def is_excluded(row: Mapping[str, object]) -> bool:
+    """Tell whether a journal row leaves its utterance out for good.
+
+    What could not be read is tried again by the next run: a disk may be back.
+    """
+    return row.get("reason", "unreadable") != "unreadable"
+
+
 class Journal:
     """What was decided on each utterance so far, in a file that only grows.
 

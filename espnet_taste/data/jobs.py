@@ -59,10 +59,11 @@ def read_keys(data_dir: str | Path, key_file: str | Path | None) -> list[str]:
     Raises:
         ValueError: If the subset names an unknown utterance.
     """
-    known = read_table(Path(data_dir) / "wav.scp")
+    scp = Path(data_dir) / "wav.scp"
     if key_file is None:
-        return list(known)
+        return list(read_table(scp))
     keys = list(read_table(key_file))
+    known = read_table(scp, frozenset(keys))
     unknown = [key for key in keys if key not in known]
     if unknown:
         raise ValueError(f"{key_file}: '{unknown[0]}' is not in {data_dir}/wav.scp")

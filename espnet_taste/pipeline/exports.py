@@ -11,7 +11,8 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 
-from espnet_taste.data.kaldi import ArkWriter, atomic_write, write_table
+from espnet_taste.data.ark_writer import ArkWriter
+from espnet_taste.data.kaldi import atomic_write, write_table
 from espnet_taste.pipeline.interchange import ARRAYS, TokenFile, to_row
 from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
 

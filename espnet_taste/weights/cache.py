@@ -87,7 +87,7 @@ def locked(root: Path, name: str) -> Iterator[None]:
     """Hold the lock of one name; the system releases it if the process dies.
 
     Raises:
-        OSError: If the cache folder cannot be written or cannot be locked.
+        OSError: If the cache folder cannot be written.
     """
     path = root / "locks" / f"{name.replace('/', '--')}.lock"
     try:
@@ -105,6 +105,13 @@ def locked(root: Path, name: str) -> Iterator[None]:
         except BlockingIOError:
             logger.info("waiting for another process that fetches %s", name)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            # Some network file systems have none; what is fetched appears whole anyway.
+            logger.warning(
+                "%s cannot be locked (%s): let no other process fetch %s, or point $%s "
+                "to another disk",
+                *(path, error.strerror, name, CACHE_VARIABLE),
+            )
         yield
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from fault_injection import Killed, Power
 
-from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays
+from espnet_taste.data.ark_writer import ArkWriter
+from espnet_taste.data.kaldi import read_scp_arrays
 
 KEYS = [f"u{number:02d}" for number in range(16)]
 
@@ -72,7 +73,7 @@ def test_killed_again_and_again(tmp_path):
 DYING = """
 import os, sys
 import numpy as np
-from espnet_taste.data.kaldi import ArkWriter
+from espnet_taste.data.ark_writer import ArkWriter
 with ArkWriter(sys.argv[1], "x", chunk=4) as writer:
     for number in range(int(sys.argv[2])):
         key = f"u{number:02d}"

@@ -23,6 +23,30 @@ TEXTS = {
 }
 
 
+GRID = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+0
+0.5
+<exists>
+1
+"IntervalTier"
+"words"
+0
+0.5
+3
+0
+0.1
+"one"
+0.1
+0.2
+"two"
+0.2
+0.5
+"three"
+"""
+
+
 class EvenAligner(AbsAligner):
     """Splits evenly, refuses "bad", and remembers whom it was asked for."""
 
@@ -201,6 +225,32 @@ def test_jobs_with_other_keys_than_before_write_only_theirs(tmp_path, data, alig
     keys.write_text("a\nb\n")
     assert run(data, tmp_path / "out", "--key_file", keys) == 0
     assert list(read_scp_arrays(tmp_path / "out" / "word_times.scp")) == ["a", "b"]
+
+
+def test_what_could_not_be_read_is_asked_for_again(tmp_path, data, aligner):
+    hidden = (data / "a.flac").rename(tmp_path / "a.flac")
+    assert run(data, tmp_path / "out", "--max_excluded", "0.1") == 1
+    hidden.rename(data / "a.flac")
+    aligner.asked.clear()
+
+    assert run(data, tmp_path / "out", "--max_excluded", "0.5") == 0
+
+    assert aligner.asked == ["a"]
+    assert list(read_table(tmp_path / "out" / "text")) == ["a", "b", "d"]
+
+
+def test_times_that_were_not_there_are_looked_for_again(tmp_path, data):
+    """A CTM in another format of the same name would be; so is a folder that grew."""
+    grids = tmp_path / "grids"
+    grids.mkdir()
+    options = ("--aligner", "existing", "--alignments", grids)
+    options += ("--max_excluded", "0.9", "--on_failure", "exclude")
+    assert run(data, tmp_path / "out", *options) == 1
+    (grids / "b.TextGrid").write_text(GRID)
+
+    assert run(data, tmp_path / "out", *options) == 0
+
+    assert list(read_table(tmp_path / "out" / "text")) == ["b"]
 
 
 def test_another_aligner_is_refused_in_the_same_folder(tmp_path, data, aligner, capsys):

@@ -67,11 +67,21 @@ def test_a_span_is_cut_from_the_recording(tmp_path, rate):
 
     part = read_audio(path, sample_rate_hz=rate, span_s=(0.5, 1.25))
     rest = read_audio(path, sample_rate_hz=rate, span_s=(1.75, -1))
-    past = read_audio(path, sample_rate_hz=rate, span_s=(1.75, 99))
+    past = read_audio(path, sample_rate_hz=rate, span_s=(1.75, 2.4))
 
     np.testing.assert_array_equal(part, whole[rate // 2 : rate * 5 // 4])
     np.testing.assert_array_equal(rest, whole[rate * 7 // 4 :])
     np.testing.assert_array_equal(past, rest)
+
+
+def test_a_segment_of_another_recording_is_not_cut_short(tmp_path):
+    """Its transcript would be kept whole; Kaldi leaves it out too."""
+    path = save(tmp_path / "a.wav", tone(2, 16000), 16000)
+
+    with pytest.raises(AudioError, match="ends at 9 s, its recording has 2 s") as error:
+        read_audio(path, span_s=(1.0, 9.0))
+    assert error.value.reason == "unreadable"
+    assert len(read_audio(path, span_s=(1.0, 2.5))) == 16000
 
 
 @pytest.mark.parametrize("write_function", [None, "soundfile"])
@@ -215,3 +225,40 @@ def test_a_pickle_in_an_ark_is_not_loaded(tmp_path):
     (tmp_path / "x.ark").write_bytes(buffer.getvalue())
 
     assert reason_of(f"{tmp_path}/x.ark:2") == "unreadable"
+
+
+def in_ark(tmp_path, data):
+    """Put the bytes of a sound file into an ark, as Kaldi does."""
+    (tmp_path / "x.ark").write_bytes(b"a " + data + b"b " + data)
+    return f"{tmp_path}/x.ark:2"
+
+
+def test_mu_law_in_an_ark_is_decoded(tmp_path):
+    """kaldiio takes its bytes for linear samples, which is noise."""
+    wave = tone(0.2, 8000)
+    encoded = io.BytesIO()
+    soundfile.write(encoded, wave, 8000, format="WAV", subtype="ULAW")
+
+    samples = read_audio(in_ark(tmp_path, encoded.getvalue()), sample_rate_hz=8000)
+
+    assert samples.shape == wave.shape and np.abs(samples - wave).max() < 0.02
+
+
+def test_a_wav_in_an_ark_that_was_cut_off_or_is_none_is_unreadable(tmp_path):
+    encoded = io.BytesIO()
+    soundfile.write(encoded, tone(0.2, 8000), 8000, format="WAV")
+    place = in_ark(tmp_path, encoded.getvalue())
+    whole = (tmp_path / "x.ark").read_bytes()
+    last = f"{tmp_path}/x.ark:{4 + len(encoded.getvalue())}"
+    assert len(read_audio(last, sample_rate_hz=8000)) == 1600
+
+    (tmp_path / "x.ark").write_bytes(whole[:-1000])
+    assert reason_of(last) == "unreadable" and len(read_audio(place))
+    (tmp_path / "x.ark").write_bytes(b"a RIFF\x10\0\0\0WAVEabcdefghijkl")
+    assert reason_of(place) == "unreadable"
+
+
+def test_a_file_that_is_raw_by_its_name_is_unreadable(tmp_path):
+    (tmp_path / "a.raw").write_bytes(bytes(3200))
+
+    assert reason_of(tmp_path / "a.raw") == "unreadable"

@@ -124,3 +124,15 @@ def test_without_times_nothing_can_be_cut(folder, tokenizer):
     assert run(folder, "--max_excluded", "1") == 1
     rows = (folder / "prompts" / "excluded.jsonl").read_text()
     assert rows.count('"no_times"') == 3
+
+
+def test_counts_of_another_folder_are_not_written_over(folder, capsys):
+    prompts = folder / "prompts"
+    prompts.mkdir()
+    write_table(prompts / "wav.scp", {"x": "x.flac"})
+    (prompts / "excluded.jsonl").write_text("mine")
+
+    assert run(folder, "--max_excluded", "0.5") == 1
+
+    assert "is there already" in capsys.readouterr().err
+    assert (prompts / "excluded.jsonl").read_text() == "mine"

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from espnet_taste.bin import score
-from espnet_taste.data.kaldi import ArkWriter, write_table
+from espnet_taste.data.ark_writer import ArkWriter
+from espnet_taste.data.kaldi import write_table
 from espnet_taste.eval.asr_judge import Transcript
 from espnet_taste.eval.audio_scores import Listener
 from espnet_taste.eval.duration import TimedWord

@@ -9,7 +9,8 @@ import tiny_experiment
 from tiny_taste import noise
 
 from espnet_taste.bin import extract_codes, score_slm, score_units
-from espnet_taste.data.kaldi import ArkWriter, read_scp_arrays, write_table
+from espnet_taste.data.ark_writer import ArkWriter
+from espnet_taste.data.kaldi import read_scp_arrays, write_table
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.weights.digests import TRAINED_FILE

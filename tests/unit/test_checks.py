@@ -55,6 +55,8 @@ def test_audio(samples, reason):
         ("7", None),
         ("a b c", None),
         ("a b c d", "too_many_words"),
+        ("\u4f60\u597d\u4e16", None),
+        ("\u4f60\u597d\u4e16\u754c", "too_many_words"),  # written without blanks
     ],
 )
 def test_transcripts(text, reason):

@@ -1,11 +1,13 @@
 """The command: what it prints, what it returns, that asking for help is quick."""
 
+import errno
 import subprocess
 import sys
 
 import pytest
 
 from espnet_taste.bin import fetch_weights
+from espnet_taste.weights import cache as weight_cache
 from espnet_taste.weights.catalog import ENTRIES
 
 
@@ -51,3 +53,15 @@ def test_resolving_from_the_cache_imports_no_heavy_package():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_a_disk_without_locks_is_told_and_used(tmp_path, monkeypatch, caplog):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(weight_cache.fcntl, "flock", refuse)
+
+    with weight_cache.locked(tmp_path, "a/b"):
+        pass
+
+    assert "a--b.lock cannot be locked (No locks available)" in caplog.text

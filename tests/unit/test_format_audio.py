@@ -11,6 +11,7 @@ import soundfile
 
 from espnet_taste.bin import format_audio
 from espnet_taste.bin.format_audio import main
+from espnet_taste.data.data_dir import keys_in, read_data_dir
 from espnet_taste.data.kaldi import read_table
 
 
@@ -252,6 +253,72 @@ def test_finished_utterances_are_not_read_again(tmp_path, monkeypatch):
     assert formatted == ["a", "b", "c", "c", "d"]
     assert run(tmp_path / "data", tmp_path / "out") == 0
     assert len(formatted) == 5
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path):
+    """A disk that was not there may be back; nothing else is read again."""
+    for key in "abc":
+        add(tmp_path / "data", key, noise(0.3))
+    hidden = (tmp_path / "data" / "a.wav").rename(tmp_path / "a.wav")
+    add(tmp_path / "data", "d", np.zeros(8000, np.float32))
+
+    assert run(tmp_path / "data", tmp_path / "out", "--max_excluded", "0.1") == 1
+    assert reasons(tmp_path / "out") == {"a": "unreadable", "d": "silent"}
+    hidden.rename(tmp_path / "data" / "a.wav")
+    (tmp_path / "data" / "d.wav").unlink()
+    assert run(tmp_path / "data", tmp_path / "out", "--max_excluded", "0.3") == 0
+
+    assert reasons(tmp_path / "out") == {"d": "silent"}
+    assert list(read_table(tmp_path / "out" / "wav.scp")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("utt2spk", "b Jane Doe\n", "the speaker of 'b' must be a name without blanks"),
+        ("text", "b hello\rworld\n", "'b' holds a line break"),
+    ],
+)
+def test_what_no_table_can_hold_is_refused_before_any_work(
+    tmp_path, capsys, monkeypatch, name, line, message
+):
+    data = add(tmp_path / "data", "a", noise(0.3))
+    (data / name).open("a", newline="").write(line)
+    monkeypatch.setattr(format_audio, "_format_one", None)
+
+    assert run(data, tmp_path / "out") == 1
+
+    assert message in capsys.readouterr().err
+
+
+def test_long_ids_of_other_scripts_become_file_names(tmp_path):
+    """Quoted, a sign takes nine characters of the 255 that a file name may have."""
+    keys = ["\u4f60" * 60 + end for end in "ab"]
+    data = tmp_path / "data"
+    for key in keys:
+        add(data, key, noise(0.3))
+
+    assert run(data, tmp_path / "out") == 0
+
+    assert list(read_table(tmp_path / "out" / "wav.scp")) == keys
+    assert format_audio.flac_path(data, "x" * 200).stem == "x" * 200
+
+
+def test_a_job_reads_the_tables_of_its_part_alone(tmp_path):
+    data = tmp_path / "data"
+    add(data, "r", noise(1.0))
+    add(data, "s", noise(1.0))
+    (data / "segments").write_text("a r 0.0 0.5\nb s 0.0 0.5\n")
+    for name in ("text", "utt2spk"):
+        (data / name).write_text("a x\nb y\n")
+    (tmp_path / "keys").write_text("b\n")
+
+    part = read_data_dir(data, keys_in(tmp_path / "keys"))
+
+    assert part.utterances == ["b"] and list(part.wav) == ["s"]
+    assert part.text == part.utt2spk == {"b": "y"}
+    assert len(part.read("b")) == 8000
+    assert list(read_data_dir(data, keys_in(None)).wav) == ["r", "s"]
 
 
 def test_a_finished_file_that_vanished_is_made_again(tmp_path):

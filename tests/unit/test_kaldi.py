@@ -7,9 +7,9 @@ import kaldiio
 import numpy as np
 import pytest
 
-from espnet_taste.data import kaldi
+from espnet_taste.data import ark_writer, kaldi
+from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.kaldi import (
-    ArkWriter,
     atomic_write,
     read_scp_arrays,
     read_table,
@@ -221,7 +221,7 @@ def test_only_the_keys_of_a_job_are_listed_when_the_split_is_another(tmp_path):
 
 def test_slow_arrays_do_not_wait_for_a_full_chunk(tmp_path, monkeypatch):
     now = iter([0.0, 29.0, 31.0, 32.0, 40.0])
-    monkeypatch.setattr(kaldi.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(ark_writer.time, "monotonic", lambda: next(now))
     writer = ArkWriter(tmp_path, "x", max_wait_s=30)
     counts = []
     for key in "abcde":
@@ -268,3 +268,12 @@ def test_membership_does_not_read_the_array(tmp_path):
         arrays["b"]
     with pytest.raises(FileNotFoundError):
         arrays["a"]
+
+
+def test_a_job_reads_its_part_of_a_table(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("a one\nb two\nc three\na again\n")
+
+    assert read_table(path, {"c", "b", "z"}) == {"b": "two", "c": "three"}
+    with pytest.raises(ValueError, match=":4: id 'a' is repeated, .* in line 1"):
+        read_table(path, {"a"})

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 from tiny_taste import SPEAKER_DIM, noise, tiny_tokenizer
 
-from espnet_taste.data.kaldi import ArkWriter, write_table
+from espnet_taste.data.ark_writer import ArkWriter
+from espnet_taste.data.kaldi import write_table
 from espnet_taste.pipeline.continuation import Parts, SpeechContinuer
 from espnet_taste.pipeline.speech import DecodeOptions
 

@@ -89,6 +89,18 @@ def test_it_goes_on_after_a_kill(tmp_path, data, transcriber, monkeypatch):
     assert list(read_table(out / "text")) == ["a", "c", "d"]
 
 
+def test_what_could_not_be_read_is_heard_by_the_next_run(tmp_path, data, transcriber):
+    out = tmp_path / "out"
+    assert run(data, out, "--max_excluded", "0.3") == 1
+    soundfile.write(data / "e.flac", np.full(2000, 0.1), 16000)
+    transcriber.batches.clear()
+
+    assert run(data, out, "--max_excluded", "0.3") == 0
+
+    assert transcriber.batches == [[2000]]
+    assert list(read_table(out / "text")) == ["a", "c", "d", "e"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
