@@ -26,6 +26,7 @@ from espnet_taste.bin.token_work import (
     naming_full_gpu,
     open_spoken_lm,
     open_tokens,
+    refuse_changed,
     spoil_no_other,
     tokens_parser,
 )
@@ -146,6 +147,7 @@ def complete(args: argparse.Namespace) -> None:
     settings, prompts = settings_of(args), open_prompts(args, tokens)
     store = TokenStore(args.output_dir, deciding(args, SETTINGS))
     done = store.done
+    refuse_changed(args.output_dir, tokens, keys, done)
     left = [key for key in keys if key not in done]
     if left:
         complete_left(args, prompts, left, settings, store)
@@ -315,7 +317,7 @@ def complete_batch(
         for prompt, more in zip(spoken, found, strict=True)
     ]
     silent = ExclusionError("nothing_said", "the spoken LM ended before a word")
-    return [row if len(row) else silent for row in rows]
+    return [row if len(more) else silent for row, more in zip(rows, found, strict=True)]
 
 
 if __name__ == "__main__":

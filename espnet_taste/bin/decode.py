@@ -69,9 +69,9 @@ def decode(args: argparse.Namespace) -> None:
     if args.batch_words < 1:
         raise ValueError(f"--batch_words must be at least 1, got {args.batch_words}")
     output = AudioOutput(args.output_dir)
-    done = find_decoded(output, tokens, keys) | excluded_rows(args).keys()
+    done = find_decoded(output, tokens, keys) | excluded_rows(args, tokens).keys()
     in_processes(decode_job, args, [key for key in keys if key not in done])
-    rows = excluded_rows(args)
+    rows = excluded_rows(args, tokens)
     output.close([key for key in keys if key not in rows])
     outcomes = {key: rows.get(key, {}) for key in keys}
     summary = write_outcome(args.output_dir, outcomes, {}, args.max_excluded)
@@ -102,11 +102,15 @@ def find_decoded(
     return done - stale
 
 
-def excluded_rows(args: argparse.Namespace) -> dict[str, dict]:
-    """Return what the jobs of all runs so far left out."""
+def excluded_rows(args: argparse.Namespace, tokens: "TokenFile") -> dict[str, dict]:
+    """Return what the jobs of all runs so far left out of the tokens of today."""
     rows: dict[str, dict] = {}
     for path in sorted((args.output_dir / JOURNALS).glob("*.journal")):
-        rows |= Journal(path, settings_of(args)).rows
+        for key, row in Journal(path, settings_of(args)).rows.items():
+            # Older versions did not note what they left out.
+            digest = row.pop("tokens_sha256", None)
+            if key in tokens and digest in (None, tokens.digest(key)):
+                rows[key] = row
     return rows
 
 
@@ -132,6 +136,7 @@ def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
         dtype=args.dtype,
         **choices_of(args),
     )
+    require_vocoder(tokenizer, args.model)
     tokens = TokenFile(args.tokens)
     refuse_foreign(tokens, keys, tokenizer)
     output = AudioOutput(args.output_dir)
@@ -145,12 +150,31 @@ def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
                 "not_decoded",
             )
             for key, result in zip(batch, results, strict=True):
-                if isinstance(result, ExclusionError):
-                    journal.exclude(key, result)
-                else:
-                    facts = {**result.facts, "tokens_sha256": tokens.digest(key)}
+                made_of = {"tokens_sha256": tokens.digest(key)}
+                try:
+                    if isinstance(result, ExclusionError):
+                        raise result
+                    facts = {**result.facts, **made_of}
                     output.write(key, result.audio, result.sample_rate_hz, facts)
+                except ValueError as error:
+                    reason = getattr(error, "reason", "not_decoded")
+                    detail = getattr(error, "detail", str(error))
+                    row = {"reason": reason, "detail": detail, **made_of}
+                    journal.add(key, row)
             bar.update(len(batch))
+
+
+def require_vocoder(tokenizer: "TasteTokenizer", model: str) -> None:
+    """Stop before any work if no audio can be made.
+
+    Raises:
+        ValueError: If the model has no vocoder.
+    """
+    if tokenizer.synthesize is None:
+        raise ValueError(
+            f"{model} has no vocoder, so that nothing can be decoded; a converted "
+            "checkpoint gets one by convert --voice_generator"
+        )
 
 
 def refuse_foreign(

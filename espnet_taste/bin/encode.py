@@ -10,7 +10,7 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,11 +129,30 @@ def encode(args: argparse.Namespace) -> None:
         raise ValueError(f"--batch_s must be above 0, got {args.batch_s:g}")
     store = open_store(args)
     done = store.done
+    refuse_other_texts(store, data.text or {})
     _tell_of_given_texts(args, sum(key in (data.text or {}) for key in keys))
     in_processes(encode_job, args, [key for key in keys if key not in done])
     summary = store.finish(keys, args.max_excluded)
     print(f"{store.tokens}\n{summary_table(summary)}")
     check_share(summary, args.output_dir)
+
+
+def refuse_other_texts(store: "TokenStore", texts: Mapping[str, str]) -> None:
+    """Refuse to take what was encoded with one transcript for another's tokens.
+
+    Raises:
+        ValueError: It names an utterance. Blanks do not count: words are cut anew.
+    """
+    changed = [
+        key
+        for key, words in store.words()
+        if key in texts and "".join(words) != "".join(texts[key].split())
+    ]
+    if changed:
+        raise ValueError(
+            f"{len(changed)} utterances have another text than when they were encoded, "
+            f"e.g. '{changed[0]}'; remove {store.folder} or choose another --output_dir"
+        )
 
 
 def _tell_of_given_texts(args: argparse.Namespace, number: int) -> None:
@@ -198,6 +217,9 @@ def encode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
     from espnet_taste.data.batches import in_batches_by_cost
     from espnet_taste.pipeline.taste import TasteTokenizer
 
+    # At once: opening cuts off what a killed job left of a line, and later another job
+    # may be in the middle of one.
+    store = open_store(args)
     device = device_of(args, job)
     tokenizer = TasteTokenizer.from_pretrained(
         args.model,
@@ -206,7 +228,6 @@ def encode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
         transcriber=open_transcriber(args, device),
         **choices_of(args),
     )
-    store = open_store(args)
     store.require_same_tokenizer(tokenizer.models)
     part = store.part(job)
     recordings = read_recordings(args, keys, part, f"encode {job + 1}")

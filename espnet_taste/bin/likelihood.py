@@ -26,6 +26,7 @@ from espnet_taste.bin.token_work import (
     naming_full_gpu,
     open_spoken_lm,
     open_tokens,
+    refuse_changed,
     spoil_no_other,
     tokens_parser,
 )
@@ -108,6 +109,7 @@ def score_items(args: argparse.Namespace) -> None:
     names = ("model", "tokens", "transcripts", "moments", "window_s", *AROUND)
     names += ("normalise", "llm", "whisper")
     journal = Journal(args.output_dir / JOURNAL, deciding(args, names))
+    refuse_changed(args.output_dir, tokens, keys, journal.rows)
     left = [key for key in keys if key not in journal.rows]
     if left:
         score_left(args, tokens, left, moments, around, journal)

@@ -1,12 +1,12 @@
 """What the commands over TASTE tokens share: options, resuming, and failing alone."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from espnet_taste.data.exclusions import ExclusionError
+from espnet_taste.data.exclusions import ExclusionError, Journal
 
 if TYPE_CHECKING:
     from espnet_taste.pipeline.interchange import TokenFile
@@ -143,6 +143,35 @@ def open_tokens(args: argparse.Namespace) -> "tuple[TokenFile, list[str]]":
     if not keys:
         raise ValueError(f"{args.tokens}: no utterances")
     return tokens, keys
+
+
+def refuse_changed(
+    folder: Path, tokens: "TokenFile", keys: Iterable[str], done: Container[str]
+) -> None:
+    """Refuse results that were made of other tokens of the same id; note today's.
+
+    Args:
+        folder: Folder of the results.
+        tokens: What results are made of.
+        keys: Utterances asked for.
+        done: Those of which there are results.
+
+    Raises:
+        ValueError: It names one of them. Results of older versions tell nothing.
+    """
+    journal = Journal(folder / ".made_of.jsonl", {})
+    noted = {key: row["tokens_sha256"] for key, row in journal.rows.items()}
+    todays = {key: tokens.digest(key) for key in keys}
+    changed = [k for k in todays if k in done and noted.get(k, todays[k]) != todays[k]]
+    if changed:
+        raise ValueError(
+            f"{tokens.path}: {len(changed)} utterances have other tokens than when "
+            f"{folder} was made of them, e.g. '{changed[0]}'; remove it or choose "
+            "another --output_dir"
+        )
+    for key, digest in todays.items():
+        if noted.get(key) != digest:
+            journal.add(key, {"tokens_sha256": digest})
 
 
 def deciding(

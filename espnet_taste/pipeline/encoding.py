@@ -23,7 +23,7 @@ from espnet_taste.pipeline.listening import (
     Transcriber,
     open_listener,
 )
-from espnet_taste.pipeline.long_audio import hear_long
+from espnet_taste.pipeline.long_audio import cut_loop, hear_long
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.pipeline.windows import WINDOW_S, carry_times, plan_windows
@@ -236,6 +236,8 @@ class TasteEncoder:
         """Return words and times of at most 30 s."""
         states = self._states([wave])
         words = self._split(self._transcribe(states, [wave])[0])
+        if limit := self.model.aggregator.max_tokens:
+            words = cut_loop(words, encode_words(words, self.encode_text), limit)
         if not words:
             return [], np.zeros((0, 2), np.float32)
         keys = states.keys[0, : int(states.lengths[0])]
@@ -252,8 +254,7 @@ class TasteEncoder:
         try:
             return self.listener.word_times(keys, wave, words)
         except AlignmentError as error:
-            text = " ".join(words)[:40]
-            logger.warning(f"no word times for '{text}': {error}")
+            logger.warning(f"no word times for '{' '.join(words)[:40]}': {error}")
             return None
 
     @cached_property

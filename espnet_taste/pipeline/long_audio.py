@@ -6,11 +6,15 @@ to the next; so is its last word in any case, because what a recogniser did not 
 down behind it counts as its length.
 """
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
 from espnet_taste.types import SAMPLE_RATE_HZ
+from espnet_taste.words import TokenizedWords
+
+logger = logging.getLogger(__name__)
 
 # Whisper hears 30 s, but may stop at the first full stop (12 of 88 words) when they
 # are full of speech; with some silence behind it, it goes on to the end.
@@ -49,6 +53,28 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
         times.append(found_times + start / SAMPLE_RATE_HZ)
         start += round(step_s * SAMPLE_RATE_HZ)
     return words, np.concatenate(times).astype(np.float32)
+
+
+def cut_loop(words: list[str], tokens: TokenizedWords, limit: int) -> list[str]:
+    """Leave out what a Whisper that repeats itself writes too much of a window.
+
+    In 30 s there may be the words of two windows. Half of what the aggregator takes in
+    30 s, some nine tokens a second, nobody says; more would lose the whole recording.
+
+    Args:
+        words: What was heard in a window.
+        tokens: The same as tokens.
+        limit: Tokens that the aggregator takes at once.
+    """
+    most = limit // 2
+    if len(tokens.tokens) <= most:
+        return words
+    count = tokens.words[most]
+    logger.warning(
+        f"left out {len(words) - count} of {len(words)} words, of which Whisper heard "
+        f"{len(tokens.tokens)} tokens in {WINDOW_S:g} s: '{' '.join(words[-8:])[-40:]}'"
+    )
+    return words[:count]
 
 
 def _settled(times: np.ndarray) -> tuple[int, float]:

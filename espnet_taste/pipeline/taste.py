@@ -239,9 +239,7 @@ class TasteTokenizer:
     ) -> list[Speech]:
         texts = [TokenizedWords(row.asr_tokens, row.asr_words) for row in rows]
         batch = token_batch(texts, [row.speaker for row in rows], self.device)
-        embeds = [
-            r.embeds if r.embeds is not None else self.embed(r.codes) for r in rows
-        ]
+        embeds = [r.embeds if r.codes is None else self.embed(r.codes) for r in rows]
         items = [
             ("", {"embeds": values[row.asr_words]})
             for row, values in zip(rows, embeds, strict=True)

@@ -6,7 +6,8 @@ wrote them. At the end they become ``tokens.jsonl``, sorted by id, with
 ``excluded.jsonl`` and ``summary.json``.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from espnet_taste.data.exclusions import ExclusionError, Journal, write_outcome
@@ -43,6 +44,12 @@ class TokenStore:
     def done(self) -> set[str]:
         """Utterances that are written or left out, as they were on opening."""
         return self.excluded.keys() | {key for file in self._sources for key in file}
+
+    def words(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the utterances that were written, on opening, with their words."""
+        for file in self._sources:
+            for key in file:
+                yield key, json.loads(file.line(key))["words"]
 
     def part(self, job: int) -> "TokenPart":
         """Open the part of one job."""

@@ -17,6 +17,7 @@ from espnet_taste.words import spelling
 WINDOW_S = 30.0
 CONTEXT_S = 3.0
 MIN_WORD_S = 0.05  # less than this no word lasts
+MAX_WORD_S = 2.0  # an unheard word beside a long pause; the rest is the pause
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def carry_times(
     Words that both have in common keep the recogniser's times. Those between share
     evenly the time of what was heard in their place, so that a misheard word does not
     last through the pause beside it; where nothing was, the time between their
-    neighbours, and where there is none, that of a neighbour.
+    neighbours (behind the first of them, up to ``MAX_WORD_S`` each), and where there is
+    none, that of a neighbour.
 
     Args:
         words: Words of the transcript, W > 0.
@@ -110,6 +112,11 @@ def carry_times(
     for start, stop in _gaps(known):
         begin_s = known[start - 1, 1] if start else 0.0
         end_s = known[stop, 0] if stop < len(words) else duration_s
+        longest_s = MAX_WORD_S * (stop - start)
+        if start:
+            end_s = min(end_s, begin_s + longest_s)
+        elif stop < len(words):
+            begin_s = max(begin_s, end_s - longest_s)
         if start and end_s - begin_s < MIN_WORD_S * (stop - start):
             start, begin_s = start - 1, known[start - 1, 0]
         elif stop < len(words) and end_s - begin_s < MIN_WORD_S * (stop - start):

@@ -172,12 +172,13 @@ def complete_words(
     num_given = 0
     for _ in range(loop.num_steps):
         tokens, step, codes = loop.step()
-        action = int(step.action[0])
+        known = torch.stack([step.action[0], tokens[0], step.take[0].to(tokens)])
+        action, token, take = known.tolist()  # the device is waited for once
         if action == Action.CONTINUE_AT_WORD_START:
             drawn.append([])
         if action in KEPT:
-            drawn[-1].append(int(tokens[0]))
-        if bool(step.take[0]):
+            drawn[-1].append(token)
+        if take:
             heard.append(codes[0].cpu().numpy())
         # Codes that are delayed by tokens may come before their word is finished.
         num_whole = len(drawn) - (action in KEPT)

@@ -50,6 +50,10 @@ def attach_lora(
             f"targets must not name the output layer '{_output_name(llm)}': it "
             "stays frozen, because the text loss is computed in chunks"
         )
+    layers = [f".{name}" for name, _ in llm.named_modules()]
+    for target in targets or ():  # peft refuses only if none of them is there
+        if not any(layer.endswith(f".{target}") for layer in layers):
+            raise ValueError(f"targets: this LLM has no layer '{target}'")
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,

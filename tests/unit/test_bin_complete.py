@@ -253,3 +253,30 @@ def test_without_word_times_a_prompt_cannot_be_cut():
 def test_options_out_of_range_are_refused(folder, model, option, message, capsys):
     assert run(folder, *option) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_model_that_ends_at_once_has_not_gone_on(folder, model):
+    """Behind its prompt an empty continuation looks like a long one."""
+    model.silent = ("six",)
+
+    assert run(folder, "--max_excluded", "0.5") == 0
+
+    assert list(texts_of(folder)) == ["a", "b", "d"]
+
+
+def test_continuations_of_other_tokens_of_the_same_id_are_refused(
+    folder, model, capsys
+):
+    assert run(folder) == 0 == run(folder)
+    rows = {key: make_tokens(text) for key, text in TEXTS.items()}
+    rows["b"] = make_tokens("four six")
+    rows["e"] = make_tokens("nine")
+    write_tokens(folder / "tokens.jsonl", rows)
+
+    assert run(folder) == 1
+    assert "other tokens than when" in (error := capsys.readouterr().err)
+    assert "1 utterances" in error and "'b'" in error
+
+    rows["b"] = make_tokens(TEXTS["b"])
+    write_tokens(folder / "tokens.jsonl", rows)
+    assert run(folder) == 0 and "e" in texts_of(folder)  # files may grow

@@ -341,3 +341,15 @@ def test_other_settings_and_rows_without_codes_are_refused(folder, model, capsys
     assert "other settings (transcripts given -> whisper)" in capsys.readouterr().err
     with pytest.raises(ValueError, match="'one two' has no codes"):
         model.log_likelihoods([make_tokens("one two", codes=False)])
+
+
+def test_scores_of_other_tokens_of_the_same_id_are_refused(folder, model, capsys):
+    assert run(folder) == 0
+    changed = TEXTS | {"c": "five seven"}
+    write_tokens(
+        folder / "tokens.jsonl", {k: make_tokens(t) for k, t in changed.items()}
+    )
+
+    assert run(folder) == 1
+    error = capsys.readouterr().err
+    assert "1 utterances have other tokens" in error and "'c'" in error

@@ -10,8 +10,9 @@ from tiny_taste import noise, tiny_tokenizer
 
 from espnet_taste.align.contracts import AlignmentError
 from espnet_taste.pipeline import encoding
-from espnet_taste.pipeline.long_audio import hear_long
+from espnet_taste.pipeline.long_audio import cut_loop, hear_long
 from espnet_taste.pipeline.windows import carry_times, plan_windows
+from espnet_taste.words import TokenizedWords
 
 RATE = 16000
 
@@ -220,3 +221,24 @@ def test_a_long_recording_in_which_nothing_is_heard(monkeypatch, caplog):
         tokenizer.encode(waves, ["x", None], word_times=False)
     with pytest.raises(ValueError, match="^recording 1: word 0 lasts"):
         tokenizer.encode(waves, ["x", "one"], word_times=False)
+
+
+def test_an_unheard_word_does_not_last_through_the_pause_beside_it():
+    """Verbatim transcripts have fillers, which Whisper leaves out."""
+    times = np.array([[0.0, 1.0], [41.0, 41.5]])
+
+    found = carry_times(["so", "um", "sat"], ["so", "sat"], times, 42.0)
+    first = carry_times(["um", "so", "sat"], ["so", "sat"], times + 40.0, 82.0)
+
+    np.testing.assert_allclose(found, [[0, 1], [1, 3], [41, 41.5]])
+    np.testing.assert_allclose(first, [[38, 40], [40, 41], [81, 81.5]])
+    assert len(plan_windows(found, 42.0))
+
+
+def test_a_recogniser_that_repeats_itself_loses_the_rest_of_a_window_alone():
+    words = [f"w{number}" for number in range(5)]
+    tokens = TokenizedWords([1] * 11, [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+
+    assert cut_loop(words, tokens, 22) == words
+    assert cut_loop(words, tokens, 20) == words[:4]
+    assert cut_loop(words, tokens, 14) == words[:3]

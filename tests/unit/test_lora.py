@@ -114,6 +114,8 @@ def test_the_output_layer_is_refused():
 def test_a_target_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="query_key_value"):
         attach_lora(make_llm(), targets=["query_key_value"])
+    with pytest.raises(ValueError, match="no layer 'v_prj'"):  # peft passes it over
+        attach_lora(make_llm(), targets=["q_proj", "v_prj"])
 
 
 def test_adapters_of_a_half_precision_base_are_float32():

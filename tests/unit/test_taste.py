@@ -93,6 +93,25 @@ def test_embeddings_are_those_of_the_codes():
     assert np.array_equal(tokenizer.decode(bare).audio, tokenizer.decode(tokens).audio)
 
 
+def test_codes_that_were_changed_are_what_is_decoded(monkeypatch):
+    """Beside them lie the embeddings of before."""
+    tokenizer = tiny_tokenizer()
+    tokens = tokenizer.encode(WAVES[0], TEXTS[0], word_times=False)
+    changed = replace(tokens, codes=(tokens.codes + 1) % CODEBOOK_SIZE)
+    real, read = tokenizer.inference.generate_from_embeds, []
+
+    def spy(batch, embeds, *rest):
+        read.append(embeds[0].numpy())
+        return real(batch, embeds, *rest)
+
+    monkeypatch.setattr(tokenizer.inference, "generate_from_embeds", spy)
+    tokenizer.decode(changed)
+
+    wanted = tokenizer.embed(changed.codes)[changed.asr_words]
+    np.testing.assert_allclose(read[0], wanted, atol=1e-6)
+    assert abs(wanted - tokens.embeds[tokens.asr_words]).max() > 0.01
+
+
 def test_decoding_does_not_depend_on_the_batch_or_its_place():
     tokenizer = tiny_tokenizer()
     tokens = tokenizer.encode(WAVES, TEXTS, word_times=False)

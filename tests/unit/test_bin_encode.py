@@ -1,62 +1,22 @@
-"""encode, decode, reconstruct_audio: what they write, count, and go on with."""
+"""encode: what it writes, counts, and goes on with."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_taste import noise, tiny_tokenizer
+from encode_worker import TEXT, Worker, make_corpus, run_decode, run_encode
 
-from espnet_taste.bin import decode, encode, parallel, reconstruct_audio
-from espnet_taste.data.kaldi import read_table, write_table
+from espnet_taste.bin import encode, parallel
+from espnet_taste.data.kaldi import write_table
 from espnet_taste.pipeline.interchange import TokenFile
 from espnet_taste.pipeline.taste import TasteTokenizer
-from espnet_taste.pipeline.tokens import TasteTokens
-
-TEXT = {"a": "one two", "b": "three", "c": "four five six", "d": "seven", "e": "8 9"}
 
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Five utterances of about half a second."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for number, key in enumerate(TEXT):
-        samples = noise(8000 + 400 * number, number)
-        soundfile.write(folder / f"{key}.wav", samples, 16000)
-    write_table(folder / "wav.scp", {key: f"{key}.wav" for key in TEXT})
-    write_table(folder / "text", TEXT)
-    return folder
-
-
-class Worker:
-    """Stands for the model: counts what it does and dies when told to."""
-
-    def __init__(self, **changes):
-        self.tokenizer = tiny_tokenizer(**changes)
-        self.models = self.tokenizer.models
-        self.encoded, self.decoded, self.batches = [], [], []
-        self.dies_after = None
-        self.opened = []
-
-    def open(self, source, *, device="cpu", **options):
-        self.opened.append((source, device, options))
-        return self
-
-    def encode(self, audio, text, **options):
-        if self.dies_after is not None and len(self.encoded) >= self.dies_after:
-            raise KeyboardInterrupt
-        self.encoded += text
-        self.batches.append(len(audio))
-        return self.tokenizer.encode(audio, text, **options)
-
-    def decode(self, tokens, **options):
-        if self.dies_after is not None and len(self.decoded) >= self.dies_after:
-            raise KeyboardInterrupt
-        self.decoded += [row.text for row in tokens]
-        return self.tokenizer.decode(tokens, **options)
+    return make_corpus(tmp_path / "data")
 
 
 @pytest.fixture
@@ -66,18 +26,10 @@ def worker(monkeypatch):
     return worker
 
 
-def run_encode(corpus, out, *options):
-    return encode.main(
-        ["--model", "m", "--data_dir", str(corpus), "--output_dir", str(out)]
-        + ["--word_times", "false", "--batch_s", "1.3", *options]
-    )
-
-
-def run_decode(tokens, out, *options):
-    return decode.main(
-        ["--model", "m", "--tokens", str(tokens), "--output_dir", str(out)]
-        + ["--batch_words", "4", *options]
-    )
+@pytest.fixture
+def tokens(corpus, tmp_path, worker):
+    run_encode(corpus, tmp_path / "tokens")
+    return tmp_path / "tokens" / "tokens.jsonl"
 
 
 def test_every_utterance_is_encoded_in_batches_by_seconds(corpus, tmp_path, worker):
@@ -283,94 +235,12 @@ def test_parts_of_parallel_jobs_are_joined(corpus, tmp_path, worker, monkeypatch
     assert dict(one) == dict(two)
 
 
-@pytest.fixture
-def tokens(corpus, tmp_path, worker):
-    run_encode(corpus, tmp_path / "tokens")
-    return tmp_path / "tokens" / "tokens.jsonl"
+def test_another_text_of_the_same_id_is_refused(corpus, tmp_path, worker, capsys):
+    assert run_encode(corpus, tmp_path / "out") == 0
+    write_table(corpus / "text", TEXT | {"c": "four  five six"})
+    assert run_encode(corpus, tmp_path / "out") == 0  # blanks do not count
+    write_table(corpus / "text", TEXT | {"c": "four nine six"})
 
-
-def test_tokens_are_decoded_to_a_folder(tokens, tmp_path, worker):
-    assert run_decode(tokens, tmp_path / "audio") == 0
-
-    wav = read_table(tmp_path / "audio" / "wav.scp")
-    assert list(wav) == sorted(TEXT)
-    expected = worker.tokenizer.decode(TokenFile(tokens)["c"]).audio
-    np.testing.assert_allclose(soundfile.read(wav["c"])[0], expected, atol=1e-4)
-    report = (tmp_path / "audio" / "report.jsonl").read_text().splitlines()
-    assert [json.loads(line)["key"] for line in report] == sorted(TEXT)
-
-
-def test_a_killed_decode_goes_on_and_does_nothing_twice(tokens, tmp_path, worker):
-    run_decode(tokens, tmp_path / "whole")
-    worker.decoded.clear()
-    worker.dies_after = 3
-    with pytest.raises(KeyboardInterrupt):
-        run_decode(tokens, tmp_path / "cut")
-    assert not (tmp_path / "cut" / "wav.scp").exists()
-    worker.dies_after = None
-
-    assert run_decode(tokens, tmp_path / "cut") == 0
-
-    assert sorted(worker.decoded) == sorted(TEXT.values())
-    for key in TEXT:
-        one, two = (tmp_path / d / "audio" / f"{key}.flac" for d in ("whole", "cut"))
-        assert one.read_bytes() == two.read_bytes()
-    opened = len(worker.opened)
-    assert run_decode(tokens, tmp_path / "cut") == 0
-    assert len(worker.opened) == opened
-
-
-def test_audio_of_other_tokens_of_the_same_id_is_made_anew(tokens, tmp_path, worker):
-    """As of a transcript that was mended; the old audio stayed, without a word."""
-    run_decode(tokens, tmp_path / "audio")
-    worker.decoded.clear()
-    lines = tokens.read_text().splitlines(keepends=True)
-    row = json.loads(lines[1])
-    row["codes"] = [[code ^ 1 for code in codes] for codes in row["codes"]]
-    tokens.write_text("".join([lines[0], json.dumps(row) + "\n", *lines[2:]]))
-
-    assert run_decode(tokens, tmp_path / "audio") == 0
-
-    assert worker.decoded == [TEXT["b"]]
-    facts = json.loads(
-        (tmp_path / "audio" / "report.jsonl").read_text().splitlines()[1]
-    )
-    assert facts["tokens_sha256"] == TokenFile(tokens).digest("b")
-
-
-def test_lines_that_cannot_be_decoded_are_counted(tokens, tmp_path, worker):
-    lines = [json.loads(line) for line in tokens.read_text().splitlines()]
-    lines[1]["codes"] = [[99, 0]]
-    tokens.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    assert run_decode(tokens, tmp_path / "audio") == 0
-
-    (row,) = (tmp_path / "audio" / "excluded.jsonl").read_text().splitlines()
-    assert json.loads(row)["key"] == "b" and "expected 0..7" in row
-    assert list(read_table(tmp_path / "audio" / "wav.scp")) == ["a", "c", "d", "e"]
-
-
-def test_tokens_of_another_tokenizer_stop_the_run(tokens, tmp_path, worker, capsys):
-    worker.models = {"tokenizer": "you"}
-
-    assert run_decode(tokens, tmp_path / "audio") == 1
-
-    message = capsys.readouterr().err
-    assert "tokens.jsonl:1: 'a': cannot decode" in message and "expected you" in message
-
-
-def test_reconstruction_is_both_in_one(corpus, tokens, tmp_path, worker):
-    run_decode(tokens, tmp_path / "audio")
-    out = tmp_path / "again"
-    options = ["--model", "m", "--data_dir", str(corpus), "--output_dir", str(out)]
-
-    assert reconstruct_audio.main([*options, "--batch_s", "1.3"]) == 0
-
-    for key, path in read_table(out / "wav.scp").items():
-        first = tmp_path / "audio" / "audio" / f"{key}.flac"
-        assert soundfile.read(path)[0].tolist() == soundfile.read(first)[0].tolist()
-    shutil.rmtree(out / "audio")
-    worker.encoded.clear()
-    assert reconstruct_audio.main([*options, "--batch_s", "1.3"]) == 0
-    assert worker.encoded == [] and (out / "audio" / "a.flac").is_file()
-    assert isinstance(TokenFile(out / "tokens" / "tokens.jsonl")["a"], TasteTokens)
+    assert run_encode(corpus, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "1 utterances have another text" in error and "'c'" in error
