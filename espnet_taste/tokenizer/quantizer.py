@@ -32,8 +32,8 @@ class RvqQuantizer(AbsQuantizer):
         dead_code_threshold: Revive entries chosen less often per step; 0 never.
         update_codebooks: Move the codebooks in training.
         straight_through: "summed" (released) or "single"; see ``ResidualVQ``.
-        start_projections: What ``initialise`` does to the projections: "random" leaves
-            them as they are (released), "pca" sets them to the features' directions.
+        start_projections: What ``initialise`` does to the projections: "pca" sets them
+            to the main directions of the features, "random" leaves them (released).
         seed: Seed of the dropout and of revived entries.
     """
 
@@ -49,7 +49,7 @@ class RvqQuantizer(AbsQuantizer):
         dead_code_threshold: float = 0.0,
         update_codebooks: bool = True,
         straight_through: Literal["summed", "single"] = "summed",
-        start_projections: Literal["random", "pca"] = "random",
+        start_projections: Literal["random", "pca"] = "pca",
         seed: int = 0,
     ):
         super().__init__()

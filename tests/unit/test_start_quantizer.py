@@ -44,6 +44,16 @@ def test_it_builds_what_the_task_would_build(folder):
     assert args.init_from is None
 
 
+@pytest.mark.parametrize(
+    ("folder", "start"), [("", "pca"), ("debug", "pca"), ("released", "random")]
+)
+def test_only_released_trainings_leave_the_projections_random(folder, start):
+    earlier = before(CONF / folder / "train_without_vq.yaml")
+    args = next_training(CONF / folder / "train_taste.yaml", earlier)
+
+    assert RvqQuantizer(**args.quantizer_conf).start_projections == start
+
+
 def test_parts_that_the_file_does_not_choose_are_the_defaults(tmp_path):
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump({"quantizer": "rvq"}))
@@ -64,7 +74,6 @@ def test_projections_keep_what_varies_and_codebooks_lie_in_the_features(
 ):
     """What trained before is taken over, but for the count of its steps."""
     codes = {"codebook_dim": 4, "codebook_size": 8, "num_codebooks": 2}
-    codes |= {"start_projections": "pca"}
     torch.manual_seed(0)
     features = torch.randn(90, 4) @ torch.randn(4, WIDTH) + 3.0
     before, model = (
