@@ -29,10 +29,10 @@ once() {
         run "$@"
         return
     fi
-    local signature lock told locked=0
+    local signature lock locked=0
     signature=$(signature_of "${identity[@]}")
     # Without the lock, which a folder that may only be read cannot hold.
-    if [ -f "${marker}" ] && [ "${signature}" = "$(cat "${marker}")" ]; then
+    if [ -f "${marker}" ] && is_made_so "${marker}"; then
         return
     fi
     mkdir -p "$(dirname "${marker}")"
@@ -47,11 +47,7 @@ once() {
     signature=$(signature_of "${identity[@]}")
     if [ -f "${marker}" ]; then
         exec {lock}>&-
-        [ "${signature}" != "$(cat "${marker}")" ] || return 0
-        # Older marks do not tell what tables of a user's held, or of fewer tables.
-        for told in '/^holds .*\//d' '/^holds /d'; do
-            [ "$(sed "${told}" <<< "${signature}")" != "$(cat "${marker}")" ] || return 0
-        done
+        ! is_made_so "${marker}" || return 0
         refuse_made "${marker}" "$@"
     fi
     "$@"
@@ -60,12 +56,31 @@ once() {
     exec {lock}>&-
 }
 
+# is_made_so <mark>: by the step of the signature?
+is_made_so() {
+    [ "${signature}" != "$(cat "$1")" ] || return 0
+    local made told
+    made=$(deciding < "$1")
+    # Older marks do not tell what tables of a user's held, or of fewer tables.
+    for told in '' '/^holds .*\//d' '/^holds /d'; do
+        [ "$(sed "${told}" <<< "${signature}" | deciding)" != "${made}" ] || return 0
+    done
+    return 1
+}
+
+# deciding < <signature>: what makes it another step's. Not so the path of a YAML file,
+# whose settings follow it.
+deciding() {
+    sed -E '/^[^ :-][^ :]*\.yaml$/d'
+}
+
 # begin <folder> <what a killed run has left in it to go on with, if anything>
 # Only the step that began it may go on with it: with other options or on other inputs
 # half would be of one kind and half of the other. What has no mark is taken on trust.
 begin() {
     local begun=$1/.begun
-    if [ -n "$2" ] && [ -f "${begun}" ] && [ "${signature}" != "$(cat "${begun}")" ]; then
+    if [ -n "$2" ] && [ -f "${begun}" ] \
+        && [ "$(deciding <<< "${signature}")" != "$(deciding < "${begun}")" ]; then
         refuse "$1" begun "${begun}"
     fi
     mkdir -p "$1"
@@ -102,7 +117,7 @@ refuse() {
         "${datadir}"/*) elsewhere="--datadir, --dumpdir and --tag" ;;
         "${dumpdir}"/*) elsewhere="--dumpdir and --tag" ;;
     esac
-    diff "$3" <(echo "${signature}") >&2 || true
+    diff <(deciding < "$3") <(deciding <<< "${signature}") >&2 || true
     fail "$1 was $2 with what is marked '<' above;" \
         "remove it${4:+ and $4} to make it again, or choose another ${elsewhere}"
 }
