@@ -69,9 +69,15 @@ is_made_so() {
 }
 
 # deciding < <signature>: what makes it another step's. Not so the path of a YAML file,
-# whose settings follow it.
+# whose settings follow it, nor settings that the step does not read: older marks have more.
 deciding() {
-    sed -E '/^[^ :-][^ :]*\.yaml$/d'
+    awk -v keys="${yaml_keys}" '
+        /^--/ { chosen = 0 }
+        chosen && /^[^ -]/ { key = $0; sub(/:.*/, "", key)
+                             wanted = index(" " keys " ", " " key " ") }
+        chosen && !wanted { next }
+        /^[^ :-][^ :]*\.yaml$/ { chosen = keys != ""; wanted = 0; next }
+        { print }'
 }
 
 # begin <folder> <what a killed run has left in it to go on with, if anything>

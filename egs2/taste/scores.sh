@@ -53,7 +53,7 @@ stage_reconstruct() {
 reconstruct() { # reconstruct <system>, of the set in dset
     local -a source=(--model_file "${exp}/$1/${inference_model}")
     [ "$1" != units_only ] || source=(--units_only)
-    local key_subset
+    local key_subset yaml_keys="batch_size seed sampling"
     key_subset=$(audio_keys "$1" "${dset}")
     jobs "${aligned}/${dset}" "${exp}/$1/audio/${dset}" reconstruct "${source[@]}" \
         --config "${config_dir}/${decode_config}" --device "${device}" \

@@ -140,6 +140,36 @@ def test_another_number_of_utterances_to_judge_is_not_ignored(tmp_path, run):
     assert result.returncode == 2 and "> holds exp/audio_keys/te" in result.stderr
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_options_of_continuations_leave_finished_audio_alone(tmp_path, run, older):
+    def reconstruct(first=""):
+        script = AUDIO + first + "reconstruct taste\n"
+        return run(script, "decode_config=decode.yaml\n")
+
+    both = "batch_size: 8\n{}sampling:\n  top_k: {}\ncompletion:\n  extra_words: {}\n"
+    config = tmp_path / "conf" / "decode.yaml"
+    write(tmp_path / "dump" / "aligned" / "te" / "wav.scp", "a a.wav\n")
+    write(config, both.format("max_prompts: 10\n", 9, 8))
+    assert reconstruct("choose_audio_keys te; ").returncode == 0
+    mark = tmp_path / "exp" / "taste" / "audio" / "te" / ".done.reconstruct"
+    lines = mark.read_text()
+    assert "max_prompts" not in lines and "extra_words" not in lines
+    if older:
+        assert lines.count("sampling:\n  top_k: 9\n") == 1
+        mark.write_text(lines[: lines.index("batch_size")] + config.read_text())
+        with mark.open("a") as stream:
+            stream.write(lines[lines.index("--device") :])
+
+    write(config, both.format("max_prompts: 20\nprompt_words: 3\n", 9, 4))
+    result = reconstruct()
+
+    assert result.returncode == 0, result.stderr
+    write(config, both.format("", 10, 8))
+    result = reconstruct()
+    assert result.returncode == 2
+    assert "<   top_k: 9\n" in result.stderr and "extra_words" not in result.stderr
+
+
 def test_a_pack_is_known_by_its_vocoder(tmp_path, run):
     pack = "has_slm() { true; }; stage_pack\n"
     for part in ("taste", "slm", "speaker", "vocoder"):
