@@ -60,24 +60,35 @@ once() {
 is_made_so() {
     [ "${signature}" != "$(cat "$1")" ] || return 0
     local made told
-    made=$(deciding < "$1")
+    made=$(deciding "$(share_left_out <<< "${signature}")" < "$1")
     # Older marks do not tell what tables of a user's held, or of fewer tables.
     for told in '' '/^holds .*\//d' '/^holds /d'; do
-        [ "$(sed "${told}" <<< "${signature}" | deciding)" != "${made}" ] || return 0
+        [ "$(sed "${told}" <<< "${signature}" | deciding 1)" != "${made}" ] || return 0
     done
     return 1
 }
 
-# deciding < <signature>: what makes it another step's. Not so the path of a YAML file,
-# whose settings follow it, nor settings that the step does not read: older marks have more.
+# deciding <share> < <signature>: what makes it another step's. Not so the path of a YAML
+# file, whose settings follow it, nor settings that the step does not read: older marks have
+# more. Nor a share that may be left out, up to the given one: it decides only whether what
+# was made is accepted, and a larger one is what that error advises.
 deciding() {
-    awk -v keys="${yaml_keys}" '
+    awk -v keys="${yaml_keys}" -v most="$1" '
         /^--/ { chosen = 0 }
+        /^--max_excluded$/ { getline share; next }
+        /^--max_excluded=/ { share = substr($0, 16); next }
         chosen && /^[^ -]/ { key = $0; sub(/:.*/, "", key)
                              wanted = index(" " keys " ", " " key " ") }
         chosen && !wanted { next }
         /^[^ :-][^ :]*\.yaml$/ { chosen = keys != ""; wanted = 0; next }
-        { print }'
+        { print }
+        END { if (share + 0 > most + 0) print "--max_excluded " share }'
+}
+
+share_left_out() { # share_left_out < <signature>: the last one, which counts
+    awk '/^--max_excluded$/ { getline share }
+        /^--max_excluded=/ { share = substr($0, 16) }
+        END { print share }'
 }
 
 # begin <folder> <what a killed run has left in it to go on with, if anything>
@@ -86,7 +97,7 @@ deciding() {
 begin() {
     local begun=$1/.begun
     if [ -n "$2" ] && [ -f "${begun}" ] \
-        && [ "$(deciding <<< "${signature}")" != "$(deciding < "${begun}")" ]; then
+        && [ "$(deciding 1 <<< "${signature}")" != "$(deciding 1 < "${begun}")" ]; then
         refuse "$1" begun "${begun}"
     fi
     mkdir -p "$1"
@@ -118,12 +129,13 @@ is_shared() { # is_shared <marker>: have other steps their work in its folder, t
 
 # refuse <what> <made|begun> <file of the signature with which it was> [<what else goes>]
 refuse() {
-    local elsewhere=--tag
+    local elsewhere=--tag share=1
     case $1 in
         "${datadir}"/*) elsewhere="--datadir, --dumpdir and --tag" ;;
         "${dumpdir}"/*) elsewhere="--dumpdir and --tag" ;;
     esac
-    diff <(deciding < "$3") <(deciding <<< "${signature}") >&2 || true
+    [ "$2" = begun ] || share=$(share_left_out <<< "${signature}")
+    diff <(deciding "${share}" < "$3") <(deciding 1 <<< "${signature}") >&2 || true
     fail "$1 was $2 with what is marked '<' above;" \
         "remove it${4:+ and $4} to make it again, or choose another ${elsewhere}"
 }

@@ -27,3 +27,29 @@ def test_copied_configurations_make_no_other_step(tmp_path, step):
         result = once(tmp_path, copied)
         assert result.returncode == 2
         assert "my_conf" not in result.stderr  # where they differ, not where they are
+
+
+@pytest.mark.parametrize("more", ["0.5 --b", "0.2 --b --max_excluded 0.5", "1 --b"])
+def test_more_may_be_left_out_of_what_is_begun_or_finished(tmp_path, more):
+    """The error of a set that lost too many utterances advises it."""
+    few, many = (f"--max_excluded {share} 1" for share in ("0.2 --b", more))
+    for step in (BEGIN, FINISH):
+        assert once(tmp_path, step.format(few)).returncode == 0
+        result = once(tmp_path, step.format(many))
+        assert result.returncode == 0, result.stderr
+
+    result = once(tmp_path, FINISH.format(many[:-1] + "2"))
+
+    assert result.returncode == 2 and "max_excluded" not in result.stderr
+
+
+def test_what_was_made_although_more_was_left_out_is_not_accepted(tmp_path):
+    step = FINISH.format("--max_excluded 0.5 --max_excluded={}")
+    assert once(tmp_path, step.format("0.3")).returncode == 0
+
+    result = once(tmp_path, step.format("0.2"))
+
+    assert result.returncode == 2
+    assert "< --max_excluded 0.3\n" in result.stderr
+    assert once(tmp_path, BEGIN.format("--max_excluded 0.3") * 2).returncode == 0
+    assert once(tmp_path, BEGIN.format("--max_excluded 0.2")).returncode == 0
