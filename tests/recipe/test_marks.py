@@ -53,3 +53,44 @@ def test_what_was_made_although_more_was_left_out_is_not_accepted(tmp_path):
     assert "< --max_excluded 0.3\n" in result.stderr
     assert once(tmp_path, BEGIN.format("--max_excluded 0.3") * 2).returncode == 0
     assert once(tmp_path, BEGIN.format("--max_excluded 0.2")).returncode == 0
+
+
+TRAIN = """
+python=ran; ran() {{ echo "$*" >> log; }}; ngpu=0; num_nodes=1; config_dir=.
+sets() {{ :; }}; train slm slm_train c.yaml sets --b {}
+"""
+USE = "once exp/.done.pack exp/slm -- true\n"
+
+
+def test_what_is_trained_anew_is_another_model(tmp_path):
+    train, mark = TRAIN.format(1), tmp_path / "exp" / "slm" / ".done"
+    (tmp_path / "c.yaml").write_text("max_epoch: 1\n")
+    result = once(tmp_path, (train + USE) * 2)
+    assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    first = mark.read_text()
+
+    mark.unlink()
+    result = once(tmp_path, train)
+    assert result.returncode == 0, result.stderr
+    result = once(tmp_path, USE)
+
+    assert mark.read_text() != first
+    assert result.returncode == 2 and "< made by" in result.stderr
+    result = once(tmp_path, TRAIN.format(2))
+    assert result.returncode == 2 and "trained" not in result.stderr
+
+
+def test_a_model_that_an_older_version_trained_stays(tmp_path):
+    (tmp_path / "c.yaml").write_text("max_epoch: 1\n")
+    assert once(tmp_path, TRAIN.format(1)).returncode == 0
+    mark = tmp_path / "exp" / "slm" / ".done"
+    *lines, last = mark.read_text().splitlines(keepends=True)
+    assert last.startswith("trained ")
+    mark.write_text("".join(lines))
+    (tmp_path / "log").unlink()
+
+    result = once(tmp_path, USE + TRAIN.format(1) + USE)
+
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "log").exists() and mark.read_text() == "".join(lines)
