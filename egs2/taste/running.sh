@@ -160,13 +160,18 @@ signature_of() { # words, settings in YAML files, checksums of the steps before
                 compgen -G "${place}/.done*" > /dev/null || tables_of "${place}"
                 ;;
         esac
+        if [[ ${word%%/*} == *=* ]]; then # as --set train=one,two of local/data.sh
+            while read -r place; do
+                tables_of "${place}" "${place}/"
+            done < <(tr , '\n' <<< "${word#*=}")
+        fi
     done
 }
 
-tables_of() { # tables_of <data folder>, which no step has marked as its own
+tables_of() { # tables_of <data folder, which no step has marked as its own> [<prefix>]
     local table
     for table in wav.scp segments text utt2spk; do
-        [ ! -f "$1/${table}" ] || echo "holds ${table} $(cksum < "$1/${table}")"
+        [ ! -f "$1/${table}" ] || echo "holds ${2:-}${table} $(cksum < "$1/${table}")"
     done
 }
 

@@ -94,3 +94,26 @@ def test_a_model_that_an_older_version_trained_stays(tmp_path):
 
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "log").exists() and mark.read_text() == "".join(lines)
+
+
+SETS = 'once data/.done.c kaldi_dir --set tr=more,up/tr cv="$PWD"/cv -- true\n'
+
+
+@pytest.mark.parametrize("folder", ["more", "up/tr", "cv"])
+def test_folders_that_are_joined_are_known_by_their_tables(tmp_path, folder):
+    for name in ("more", "up/tr", "cv"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "wav.scp").write_text("a a.wav\n")
+    result = once(tmp_path, SETS * 2)
+    assert result.returncode == 0, result.stderr
+    mark = tmp_path / "data" / ".done.c"
+
+    (tmp_path / folder / "wav.scp").write_text("b b.wav\n")
+    result = once(tmp_path, SETS)
+
+    assert result.returncode == 2
+    assert f"{folder}/wav.scp " in result.stderr.split("< holds")[1]
+    lines = mark.read_text().splitlines(keepends=True)
+    mark.write_text("".join(x for x in lines if "holds" not in x))  # an older one
+    assert once(tmp_path, SETS).returncode == 0
+    assert once(tmp_path, SETS.replace("more,", "")).returncode == 2
