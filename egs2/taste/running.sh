@@ -107,6 +107,13 @@ begin() {
     mv "${begun}.part" "${begun}"
 }
 
+# resumable <folder> <command...>: one that goes on with what a killed run has left there
+resumable() {
+    begin "$1" "$(find "$1" -type f ! -name '.lock*' ! -name '.begun*' ! -name '*.log' \
+        ! -name .settings.jsonl ! -path '*/q/*' -print -quit 2> /dev/null)"
+    "${@:2}"
+}
+
 # refuse_made <marker> <command...>: name what of the step's must go, and no other's work
 refuse_made() {
     local made parts=

@@ -94,6 +94,42 @@ def test_pairs_of_genders_are_known_by_the_genders(tmp_path, run):
     assert run(PAIRS).returncode == 0
 
 
+HALF = """
+half() {
+    local words=$*
+    while [ "$1" != --output_dir ]; do shift; done
+    [[ ${words} == *".bin.${fails} "* ]] || return 0
+    mkdir -p "$2/.parts"; touch "$2/.parts/1.jsonl"; return 1
+}
+python=half; fails="""
+
+
+@pytest.mark.parametrize(
+    ("command", "script", "source", "half"),
+    [
+        ("make_pairs", PAIRS, "dump/aligned/te", "dump/pairs/te"),
+        ("encode", PAIRS, "exp/taste", "exp/slm/pairs/te/tokens"),
+        ("likelihood", PAIRS, "exp/slm", "exp/slm/pairs/te/likelihood"),
+        ("encode", BENCHMARKS, "exp/taste", "exp/slm/benchmarks/st/tokens"),
+        ("likelihood", BENCHMARKS, "exp/slm", "exp/slm/benchmarks/st/likelihood"),
+    ],
+)
+def test_half_of_a_table_is_of_the_same_input(
+    tmp_path, run, command, script, source, half
+):
+    killed = f"{HALF}{command}\n{script}"
+    for _ in range(2):
+        result = run(killed)
+        assert result.returncode != 0 and "begun" not in result.stderr
+        assert (tmp_path / half / ".parts").is_dir()
+
+    write(tmp_path / source / ".done", "new\n")
+    result = run(killed)
+
+    assert result.returncode != 0
+    assert f"{half} was begun with what is marked '<' above" in result.stderr
+
+
 @pytest.mark.parametrize("option", ["language=de", "spell_numbers=false"])
 def test_continuations_are_known_by_what_the_judge_is_told(tmp_path, run, option):
     assert run(CONTINUATIONS * 2).returncode == 0
