@@ -251,6 +251,22 @@ def test_a_test_set_of_one_utterance_is_refused_before_anything_is_trained(run):
     assert "test set te has one utterance; scores need two" in result.stderr
 
 
+def test_kept_states_are_not_read_by_a_run_that_asks_for_none(tmp_path, run):
+    """They may be of another Whisper or layer, and decoding takes what there is."""
+    script = "encoder_states={}; jobs() { :; }; extract_features te\n"
+    without = script.replace("{}", "false")
+    assert run(without).returncode == 0
+    write(tmp_path / "dump" / "features" / "te" / "encoder_states.scp", "")
+
+    result = run(without)
+
+    assert result.returncode == 2
+    assert "dump/features/te holds encoder states of another run" in result.stderr
+    assert run("dry_run=true; " + without).returncode == 0
+    kept = "config_dir=conf; taste_config=t.yaml; " + script.replace("{}", "true")
+    assert run(kept).returncode == 0
+
+
 UNITS = """
 encoder_states=true; config_dir=.; units_config=u.yaml; nj=1; python=true; job_cmd=true
 split_jobs() { begin "$2/.parts.$3" ""; }
