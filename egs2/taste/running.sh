@@ -306,7 +306,8 @@ await_queue() {
     local id told
     local -a ids=()
     mapfile -t ids < <(sed -n -E \
-        's/.*(Submitted batch job|Your job(-array)?) ([0-9]+).*/\3/p' "$1"/q/* 2> /dev/null)
+        -e 's/.*(Submitted batch job|Your job(-array)?) ([0-9]+).*/\3/p' \
+        -e '/^[0-9]+(\[\])?\.[A-Za-z][A-Za-z0-9.-]*$/p' "$1"/q/* 2> /dev/null) # PBS: id alone
     for id in "${ids[@]}"; do
         told=false
         while is_queued "${id}"; do
@@ -322,6 +323,7 @@ is_queued() { # is_queued <job of the cluster>
     case ${cmd_backend:-local} in
         slurm) [ -n "$(squeue --noheader --jobs "$1" 2> /dev/null)" ] ;;
         sge) qstat -j "$1" > /dev/null 2>&1 ;;
+        pbs) qstat -t "$1" > /dev/null 2>&1 ;; # as utils/pbs.pl asks
         *) false ;;
     esac
 }
