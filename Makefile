@@ -7,6 +7,12 @@ BIN := .venv/bin
 # dependencies are in .venv, or not needed by what we import.
 S3_PACKAGES := s3tokenizer==0.3.0 onnx==1.23.2 ml-dtypes==0.6.0
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# A relative one is meant from here; the recipe and tests run elsewhere.
+ifneq ($(ESPNET_ROOT),)
+ifeq ($(filter /%,$(ESPNET_ROOT)),)
+override export ESPNET_ROOT := $(abspath $(ESPNET_ROOT))
+endif
+endif
 
 .PHONY: help demo test test-all test-units integration bench lint format setup env espnet lock clean
 

@@ -45,12 +45,13 @@ score_benchmark_halves() { # score_benchmark_halves <set>
         [ ! -f "${made}/${name}" ] || around+=("--${name}" "${made}/${name}")
     done
     once "${dir}/tokens/.done.encode" "${made}" "${words}" "${exp}/taste" "${chosen[@]}" -- \
-        alone "${job_cmd}" "${dir}/tokens/encode.log" ${python} \
+        resumable "${dir}/tokens" alone "${job_cmd}" "${dir}/tokens/encode.log" ${python} \
         -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
         --output_dir "${dir}/tokens" --device "${device}" --transcripts "${words}" \
         --max_excluded "${max_excluded}"
     once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" \
         "${held[@]}" -- \
+        resumable "${dir}/likelihood" \
         alone "${job_cmd}" "${dir}/likelihood/likelihood.log" ${python} \
         -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
         --tokens "${dir}/tokens/tokens.jsonl" "${around[@]}" \

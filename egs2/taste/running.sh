@@ -29,10 +29,10 @@ once() {
         run "$@"
         return
     fi
-    local signature lock told locked=0
+    local signature lock locked=0
     signature=$(signature_of "${identity[@]}")
     # Without the lock, which a folder that may only be read cannot hold.
-    if [ -f "${marker}" ] && [ "${signature}" = "$(cat "${marker}")" ]; then
+    if [ -f "${marker}" ] && is_made_so "${marker}"; then
         return
     fi
     mkdir -p "$(dirname "${marker}")"
@@ -47,11 +47,7 @@ once() {
     signature=$(signature_of "${identity[@]}")
     if [ -f "${marker}" ]; then
         exec {lock}>&-
-        [ "${signature}" != "$(cat "${marker}")" ] || return 0
-        # Older marks do not tell what tables of a user's held, or of fewer tables.
-        for told in '/^holds .*\//d' '/^holds /d'; do
-            [ "$(sed "${told}" <<< "${signature}")" != "$(cat "${marker}")" ] || return 0
-        done
+        ! is_made_so "${marker}" || return 0
         refuse_made "${marker}" "$@"
     fi
     "$@"
@@ -60,17 +56,62 @@ once() {
     exec {lock}>&-
 }
 
+# is_made_so <mark>: by the step of the signature?
+is_made_so() {
+    [ "${signature}" != "$(cat "$1")" ] || return 0
+    local made told
+    made=$(deciding "$(share_left_out <<< "${signature}")" < "$1")
+    # Older marks do not tell what tables of a user's held, or of fewer tables.
+    for told in '' '/^holds .*\//d' '/^holds /d'; do
+        [ "$(sed "${told}" <<< "${signature}" | deciding 1)" != "${made}" ] || return 0
+    done
+    return 1
+}
+
+# deciding <share> < <signature>: what makes it another step's. Not so the path of a YAML
+# file, whose settings follow it, nor settings that the step does not read: older marks have
+# more. Nor a share that may be left out, up to the given one: it decides only whether what
+# was made is accepted, and a larger one is what that error advises. When a model was
+# trained is told for later steps, to which the mark is an input.
+deciding() {
+    awk -v keys="${yaml_keys}" -v most="$1" '
+        /^trained / { next }
+        /^--/ { chosen = 0 }
+        /^--max_excluded$/ { getline share; next }
+        /^--max_excluded=/ { share = substr($0, 16); next }
+        chosen && /^[^ -]/ { key = $0; sub(/:.*/, "", key)
+                             wanted = index(" " keys " ", " " key " ") }
+        chosen && !wanted { next }
+        /^[^ :-][^ :]*\.yaml$/ { chosen = keys != ""; wanted = 0; next }
+        { print }
+        END { if (share + 0 > most + 0) print "--max_excluded " share }'
+}
+
+share_left_out() { # share_left_out < <signature>: the last one, which counts
+    awk '/^--max_excluded$/ { getline share }
+        /^--max_excluded=/ { share = substr($0, 16) }
+        END { print share }'
+}
+
 # begin <folder> <what a killed run has left in it to go on with, if anything>
 # Only the step that began it may go on with it: with other options or on other inputs
 # half would be of one kind and half of the other. What has no mark is taken on trust.
 begin() {
     local begun=$1/.begun
-    if [ -n "$2" ] && [ -f "${begun}" ] && [ "${signature}" != "$(cat "${begun}")" ]; then
+    if [ -n "$2" ] && [ -f "${begun}" ] \
+        && [ "$(deciding 1 <<< "${signature}")" != "$(deciding 1 < "${begun}")" ]; then
         refuse "$1" begun "${begun}"
     fi
     mkdir -p "$1"
     echo "${signature}" > "${begun}.part"
     mv "${begun}.part" "${begun}"
+}
+
+# resumable <folder> <command...>: one that goes on with what a killed run has left there
+resumable() {
+    begin "$1" "$(find "$1" -type f ! -name '.lock*' ! -name '.begun*' ! -name '*.log' \
+        ! -name .settings.jsonl ! -path '*/q/*' -print -quit 2> /dev/null)"
+    "${@:2}"
 }
 
 # refuse_made <marker> <command...>: name what of the step's must go, and no other's work
@@ -97,12 +138,13 @@ is_shared() { # is_shared <marker>: have other steps their work in its folder, t
 
 # refuse <what> <made|begun> <file of the signature with which it was> [<what else goes>]
 refuse() {
-    local elsewhere=--tag
+    local elsewhere=--tag share=1
     case $1 in
         "${datadir}"/*) elsewhere="--datadir, --dumpdir and --tag" ;;
         "${dumpdir}"/*) elsewhere="--dumpdir and --tag" ;;
     esac
-    diff "$3" <(echo "${signature}") >&2 || true
+    [ "$2" = begun ] || share=$(share_left_out <<< "${signature}")
+    diff <(deciding "${share}" < "$3") <(deciding 1 <<< "${signature}") >&2 || true
     fail "$1 was $2 with what is marked '<' above;" \
         "remove it${4:+ and $4} to make it again, or choose another ${elsewhere}"
 }
@@ -125,13 +167,18 @@ signature_of() { # words, settings in YAML files, checksums of the steps before
                 compgen -G "${place}/.done*" > /dev/null || tables_of "${place}"
                 ;;
         esac
+        if [[ ${word%%/*} == *=* ]]; then # as --set train=one,two of local/data.sh
+            while read -r place; do
+                tables_of "${place}" "${place}/"
+            done < <(tr , '\n' <<< "${word#*=}")
+        fi
     done
 }
 
-tables_of() { # tables_of <data folder>, which no step has marked as its own
+tables_of() { # tables_of <data folder, which no step has marked as its own> [<prefix>]
     local table
     for table in wav.scp segments text utt2spk; do
-        [ ! -f "$1/${table}" ] || echo "holds ${table} $(cksum < "$1/${table}")"
+        [ ! -f "$1/${table}" ] || echo "holds ${2:-}${table} $(cksum < "$1/${table}")"
     done
 }
 
@@ -259,7 +306,8 @@ await_queue() {
     local id told
     local -a ids=()
     mapfile -t ids < <(sed -n -E \
-        's/.*(Submitted batch job|Your job(-array)?) ([0-9]+).*/\3/p' "$1"/q/* 2> /dev/null)
+        -e 's/.*(Submitted batch job|Your job(-array)?) ([0-9]+).*/\3/p' \
+        -e '/^[0-9]+(\[\])?\.[A-Za-z][A-Za-z0-9.-]*$/p' "$1"/q/* 2> /dev/null) # PBS: id alone
     for id in "${ids[@]}"; do
         told=false
         while is_queued "${id}"; do
@@ -275,6 +323,7 @@ is_queued() { # is_queued <job of the cluster>
     case ${cmd_backend:-local} in
         slurm) [ -n "$(squeue --noheader --jobs "$1" 2> /dev/null)" ] ;;
         sge) qstat -j "$1" > /dev/null 2>&1 ;;
+        pbs) qstat -t "$1" > /dev/null 2>&1 ;; # as utils/pbs.pl asks
         *) false ;;
     esac
 }
@@ -315,6 +364,8 @@ launch() {
         ${python} -m "espnet_taste.bin.${module}" --resume true \
         --output_dir "${dir}" "$@" \
         || { show_error "${dir}/train.log"; return 1; }
+    # The same options give another model, of which nothing is made yet.
+    signature+=$'\n'"trained $(date +%s.%N)"
 }
 
 files() { # files <train|valid> <shape file> <path,name,type>...

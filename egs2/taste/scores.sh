@@ -53,7 +53,7 @@ stage_reconstruct() {
 reconstruct() { # reconstruct <system>, of the set in dset
     local -a source=(--model_file "${exp}/$1/${inference_model}")
     [ "$1" != units_only ] || source=(--units_only)
-    local key_subset
+    local key_subset yaml_keys="batch_size seed sampling"
     key_subset=$(audio_keys "$1" "${dset}")
     jobs "${aligned}/${dset}" "${exp}/$1/audio/${dset}" reconstruct "${source[@]}" \
         --config "${config_dir}/${decode_config}" --device "${device}" \
@@ -143,14 +143,15 @@ score_pairs_of() { # score_pairs_of <set>
     # shellcheck disable=SC2086  # options are words
     once "${made}/.done.make_pairs" "${aligned}/$1" ${pair_kinds} "${num_pairs}" \
         "${genders[@]}" "${held[@]}" ${pair_opts} -- \
-        ${python} -m espnet_taste.bin.make_pairs --data_dir "${aligned}/$1" \
+        resumable "${made}" ${python} -m espnet_taste.bin.make_pairs --data_dir "${aligned}/$1" \
         --output_dir "${made}" --kinds ${pair_kinds} --num_pairs "${num_pairs}" \
         "${genders[@]}" ${pair_opts}
     once "${dir}/tokens/.done.encode" "${made}" "${exp}/taste" "${chosen[@]}" -- \
-        alone "${job_cmd}" "${dir}/tokens/encode.log" ${python} \
+        resumable "${dir}/tokens" alone "${job_cmd}" "${dir}/tokens/encode.log" ${python} \
         -m espnet_taste.bin.encode --model "${exp}" --data_dir "${made}" \
         --output_dir "${dir}/tokens" --device "${device}" --max_excluded "${max_excluded}"
     once "${dir}/likelihood/.done.likelihood" "${dir}/tokens" "${exp}/slm" -- \
+        resumable "${dir}/likelihood" \
         alone "${job_cmd}" "${dir}/likelihood/likelihood.log" ${python} \
         -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
         --tokens "${dir}/tokens/tokens.jsonl" --moments "${made}/moments" \

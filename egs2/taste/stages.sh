@@ -142,6 +142,9 @@ extract_features() { # extract_features <set>
         local yaml_keys="encoder encoder_conf"
         jobs "${aligned}/$1" "${features}/$1" extract_states --device "${device}" \
             --config "${config_dir}/${taste_config}" --whisper "${whisper}"
+    elif ! "${dry_run}" && [ -f "${features}/$1/encoder_states.scp" ]; then
+        fail "${features}/$1 holds encoder states of another run, which later stages would" \
+            "read; choose another --dumpdir, or leave out --encoder_states false"
     fi
 }
 

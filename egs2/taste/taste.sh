@@ -230,7 +230,7 @@ run_stages() {
     join_asides
     log "done"
     echo "results   ${exp}/RESULTS.md, ${exp}/results.json"
-    echo "audio     ${exp}/*/audio/<set>/audio/*.flac, ${exp}/slm/continuations/<set>/audio"
+    echo "audio     listed in ${exp}/*/audio/<set>/wav.scp, ${exp}/slm/continuations/<set>/wav.scp"
     echo "plots     ${exp}/*/images, ${exp}/*/att_ws (words against time), ${exp}/*/tensorboard"
     echo "packed    ${exp}/taste.zip"
 }

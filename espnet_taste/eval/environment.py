@@ -24,15 +24,12 @@ PACKAGES = (
 )
 
 
-def describe_environment(folder: Path = Path()) -> dict[str, str]:
-    """Return commit, date, hardware and versions as printable text.
-
-    Args:
-        folder: A folder inside the checkout.
-    """
+def describe_environment() -> dict[str, str]:
+    """Return commit of this package, date, hardware and versions as printable text."""
     return {
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-        "commit": describe_commit(folder),
+        # Not of the working folder, which may be in a checkout of ESPnet.
+        "commit": describe_commit(Path(__file__).resolve().parent),
         "hardware": describe_hardware(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
@@ -40,9 +37,14 @@ def describe_environment(folder: Path = Path()) -> dict[str, str]:
 
 
 def describe_commit(folder: Path) -> str:
-    """Return the commit of a checkout, marked if tracked files differ from it."""
+    """Return the commit of a checkout, marked if tracked files differ from it.
+
+    A folder without tracked files is none, as of packages that are installed in another
+    project's checkout.
+    """
+    tracked = _output("git", "-C", str(folder), "ls-files")
     commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
-    if not commit:
+    if not tracked or not commit:
         return "not a git checkout"
     changed = _output(
         "git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"

@@ -342,9 +342,14 @@ def test_a_step_waits_for_another_run_that_works_on_it(tmp_path):
     assert (tmp_path / "log").read_text() == "ran\n"
 
 
-SUBMITTED = {
-    "slurm": "Submitted batch job 4711",
-    "sge": 'Your job-array 4711.1-64:1 ("log.sh") has been submitted',
+SUBMITTED = {  # what the launcher leaves; the job; how it is asked for
+    "slurm": ("Submitted batch job 4711", "4711", "--noheader --jobs 4711"),
+    "sge": (
+        'Your job-array 4711.1-64:1 ("log.sh") has been submitted',
+        "4711",
+        "-j 4711",
+    ),
+    "pbs": ("4711[].pbsserver", "4711[].pbsserver", "-t 4711[].pbsserver"),
 }
 
 
@@ -356,17 +361,19 @@ def test_what_a_lost_run_submitted_is_waited_for(tmp_path, backend, step, made):
     """A launcher that a hang-up ends leaves its jobs in the queue."""
     (tmp_path / "c.yaml").write_text("max_epoch: 1\n")
     (tmp_path / made / "q").mkdir(parents=True)
-    (tmp_path / made / "q" / "log").write_text(f"note\n{SUBMITTED[backend]}\n")
+    left, job, question = SUBMITTED[backend]
+    (tmp_path / made / "q" / "log").write_text(f"note 1.5\n2.5\n{left}\n")
     lines = f"""
 cmd_backend={backend}; python=ran; nj=1; ngpu=0; num_nodes=1; polls=0
 sleep() {{ polls=$((polls + 1)); }}
 ran() {{ echo 1 > {made}/num_jobs; echo "after ${{polls}}" > log; }}
-squeue() {{ [ "$*${{polls}}" = "--noheader --jobs 47112" ] || echo 4711 R; }}
-qstat() {{ [ "$*" = "-j 4711" ] && [ "${{polls}}" -lt 2 ]; }}
+squeue() {{ ! qstat "$@" || echo 4711 R; }}
+qstat() {{ [ "$*" = "{question}" ] && [ "${{polls}}" -lt 2 ]; }}
 """
 
     result = once(tmp_path, lines + step + "1")
 
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("waiting for job 4711, which an earlier run sub") == 1
+    assert result.stdout.count(f"waiting for job {job}, which an earlier run sub") == 1
+    assert result.stdout.count("waiting for") == 1
     assert (tmp_path / "log").read_text() == "after 2\n"

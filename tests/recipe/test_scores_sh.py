@@ -94,6 +94,42 @@ def test_pairs_of_genders_are_known_by_the_genders(tmp_path, run):
     assert run(PAIRS).returncode == 0
 
 
+HALF = """
+half() {
+    local words=$*
+    while [ "$1" != --output_dir ]; do shift; done
+    [[ ${words} == *".bin.${fails} "* ]] || return 0
+    mkdir -p "$2/.parts"; touch "$2/.parts/1.jsonl"; return 1
+}
+python=half; fails="""
+
+
+@pytest.mark.parametrize(
+    ("command", "script", "source", "half"),
+    [
+        ("make_pairs", PAIRS, "dump/aligned/te", "dump/pairs/te"),
+        ("encode", PAIRS, "exp/taste", "exp/slm/pairs/te/tokens"),
+        ("likelihood", PAIRS, "exp/slm", "exp/slm/pairs/te/likelihood"),
+        ("encode", BENCHMARKS, "exp/taste", "exp/slm/benchmarks/st/tokens"),
+        ("likelihood", BENCHMARKS, "exp/slm", "exp/slm/benchmarks/st/likelihood"),
+    ],
+)
+def test_half_of_a_table_is_of_the_same_input(
+    tmp_path, run, command, script, source, half
+):
+    killed = f"{HALF}{command}\n{script}"
+    for _ in range(2):
+        result = run(killed)
+        assert result.returncode != 0 and "begun" not in result.stderr
+        assert (tmp_path / half / ".parts").is_dir()
+
+    write(tmp_path / source / ".done", "new\n")
+    result = run(killed)
+
+    assert result.returncode != 0
+    assert f"{half} was begun with what is marked '<' above" in result.stderr
+
+
 @pytest.mark.parametrize("option", ["language=de", "spell_numbers=false"])
 def test_continuations_are_known_by_what_the_judge_is_told(tmp_path, run, option):
     assert run(CONTINUATIONS * 2).returncode == 0
@@ -140,6 +176,36 @@ def test_another_number_of_utterances_to_judge_is_not_ignored(tmp_path, run):
     assert result.returncode == 2 and "> holds exp/audio_keys/te" in result.stderr
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_options_of_continuations_leave_finished_audio_alone(tmp_path, run, older):
+    def reconstruct(first=""):
+        script = AUDIO + first + "reconstruct taste\n"
+        return run(script, "decode_config=decode.yaml\n")
+
+    both = "batch_size: 8\n{}sampling:\n  top_k: {}\ncompletion:\n  extra_words: {}\n"
+    config = tmp_path / "conf" / "decode.yaml"
+    write(tmp_path / "dump" / "aligned" / "te" / "wav.scp", "a a.wav\n")
+    write(config, both.format("max_prompts: 10\n", 9, 8))
+    assert reconstruct("choose_audio_keys te; ").returncode == 0
+    mark = tmp_path / "exp" / "taste" / "audio" / "te" / ".done.reconstruct"
+    lines = mark.read_text()
+    assert "max_prompts" not in lines and "extra_words" not in lines
+    if older:
+        assert lines.count("sampling:\n  top_k: 9\n") == 1
+        mark.write_text(lines[: lines.index("batch_size")] + config.read_text())
+        with mark.open("a") as stream:
+            stream.write(lines[lines.index("--device") :])
+
+    write(config, both.format("max_prompts: 20\nprompt_words: 3\n", 9, 4))
+    result = reconstruct()
+
+    assert result.returncode == 0, result.stderr
+    write(config, both.format("", 10, 8))
+    result = reconstruct()
+    assert result.returncode == 2
+    assert "<   top_k: 9\n" in result.stderr and "extra_words" not in result.stderr
+
+
 def test_a_pack_is_known_by_its_vocoder(tmp_path, run):
     pack = "has_slm() { true; }; stage_pack\n"
     for part in ("taste", "slm", "speaker", "vocoder"):
@@ -183,6 +249,22 @@ def test_a_test_set_of_one_utterance_is_refused_before_anything_is_trained(run):
 
     assert result.returncode == 2
     assert "test set te has one utterance; scores need two" in result.stderr
+
+
+def test_kept_states_are_not_read_by_a_run_that_asks_for_none(tmp_path, run):
+    """They may be of another Whisper or layer, and decoding takes what there is."""
+    script = "encoder_states={}; jobs() { :; }; extract_features te\n"
+    without = script.replace("{}", "false")
+    assert run(without).returncode == 0
+    write(tmp_path / "dump" / "features" / "te" / "encoder_states.scp", "")
+
+    result = run(without)
+
+    assert result.returncode == 2
+    assert "dump/features/te holds encoder states of another run" in result.stderr
+    assert run("dry_run=true; " + without).returncode == 0
+    kept = "config_dir=conf; taste_config=t.yaml; " + script.replace("{}", "true")
+    assert run(kept).returncode == 0
 
 
 UNITS = """

@@ -304,3 +304,23 @@ def test_an_unusable_espnet_root_is_named(checkout, tmp_path):
 
     assert result.returncode == 1
     assert f"{tmp_path}/nowhere has no egs2/TEMPLATE" in result.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("place", ["environment", "arguments"])
+@pytest.mark.parametrize("root", ["../my/espnet", "/my/espnet", ""])
+def test_make_passes_on_where_a_relative_espnet_root_is(place, root):
+    """`make demo` runs the recipe in another folder."""
+    given = {"ESPNET_ROOT": root} if place == "environment" else {}
+    arguments = [] if given else [f"ESPNET_ROOT={root}"]
+    outer = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")  # of make test
+    environment = {k: v for k, v in os.environ.items() if k not in outer}
+    rule = 'tell: ; @echo "<$$ESPNET_ROOT>"'
+
+    result = subprocess.run(
+        ["make", "--silent", "--eval", rule, "tell", *arguments],
+        cwd=ROOT, env={**environment, **given}, capture_output=True, text=True,
+    )  # fmt: skip
+
+    expected = root and os.path.normpath(ROOT / root)
+    assert result.stdout == f"<{expected}>\n", result.stderr

@@ -221,6 +221,17 @@ def test_transcripts_of_the_corpus_are_taken_as_they_are():
     assert "transcribe" not in out
 
 
+def test_the_end_says_which_files_list_the_audio():
+    """Jobs leave the audio itself in hidden folders."""
+    out = dry("--stage", "pack").stdout
+
+    (line,) = [line for line in out.splitlines() if line.startswith("audio ")]
+    assert line.split()[-2:] == [
+        "exp/mini_an4/*/audio/<set>/wav.scp,",
+        "exp/mini_an4/slm/continuations/<set>/wav.scp",
+    ]
+
+
 def test_the_resume_hint_names_its_own_stage():
     out = dry("--stage", "13", "--stop_stage", "13").stdout
 

@@ -3,9 +3,11 @@
 import hashlib
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from espnet_taste.eval import environment
 from espnet_taste.eval.environment import (
     PACKAGES,
     describe_commit,
@@ -37,6 +39,24 @@ def test_a_changed_checkout_says_so(checkout):
 
 def test_no_checkout_is_said(tmp_path):
     assert describe_commit(tmp_path) == "not a git checkout"
+
+
+def test_a_package_inside_another_projects_checkout_is_no_checkout(checkout):
+    package = checkout / "venv" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+
+    assert describe_commit(package) == "not a git checkout"
+
+
+def test_the_commit_is_that_of_this_package_wherever_it_runs(checkout, monkeypatch):
+    """The recipe may be linked into ESPnet's checkout."""
+    monkeypatch.chdir(checkout)
+
+    found = describe_environment()["commit"]
+
+    assert found == describe_commit(Path(environment.__file__).parent)
+    assert found != describe_commit(checkout)
 
 
 def test_every_line_has_a_value():
