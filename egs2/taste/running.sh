@@ -235,6 +235,14 @@ aside() {
     aside_functions+=("$1")
 }
 
+works_aside() { # is anything at work beside the stages?
+    local pid
+    for pid in "${asides[@]}"; do
+        ! kill -0 "${pid}" 2> /dev/null || return 0
+    done
+    return 1
+}
+
 join_asides() { # join_asides [<function that may run on>]
     local i failed=false
     for i in "${!asides[@]}"; do

@@ -309,7 +309,12 @@ extract_codes() { # extract_codes <set>
 }
 
 stage_train_slm() {
-    aside train_slm
+    # While controls are trained, the next stage waits for them; before that, it need not.
+    if works_aside; then
+        train_slm
+    else
+        aside train_slm
+    fi
 }
 
 train_slm() {

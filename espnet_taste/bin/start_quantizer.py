@@ -4,7 +4,7 @@
 Takes the model of the no-quantizer stage, sets the projections to the main directions of
 its features (not with `start_projections: random`) and the codebooks to their k-means
 centres, and writes a checkpoint from which the quantizer stage trains. (The reference
-starts its codebooks from whatever batch comes first, a validation batch included: C17.)
+starts its codebooks from any first batch, a validation batch included: C17.)
 """
 
 import argparse

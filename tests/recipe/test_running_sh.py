@@ -316,6 +316,15 @@ def test_what_runs_aside_runs_beside_the_stages_in_turn(tmp_path, at_once, order
     assert (tmp_path / "log").read_text().split() == order.split()
 
 
+def test_it_is_known_whether_something_is_at_work_beside(tmp_path):
+    tell = "! works_aside || echo busy\n"
+
+    result = once(tmp_path, tell + ASIDE.format(2) + tell + "join_asides\n" + tell)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["busy"]
+
+
 def test_a_failure_aside_is_reported_where_it_is_awaited(tmp_path):
     result = once(tmp_path, "at_once=2\naside false\necho on\njoin_asides\necho not")
 
