@@ -6,7 +6,8 @@ Stock recipes start everything as ``${python} -m espnet2.bin.X``. Give them
     ./run.sh --python "python3 -m espnet_taste.run"
 
 and ``encoder: taste_whisper`` (or any class registered by a package named in
-``$ESPNET_TASTE_PLUGINS``, comma separated) can be chosen in their YAML files.
+``$ESPNET_TASTE_PLUGINS``, comma separated) can be chosen in their YAML files, also
+where a training starts a process for every GPU.
 """
 
 import importlib
@@ -14,8 +15,13 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
+from multiprocessing import spawn
 
 import espnet_taste  # noqa: F401  (registers)
+
+USAGE = "usage: python3 -m espnet_taste.run [-m MODULE | SCRIPT] ..."
+
+_plain_command_line = spawn.get_command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,15 +33,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help") or words == ["-m"]:
-        print(__doc__, "usage: python3 -m espnet_taste.run [-m MODULE | SCRIPT] ...")
+        print(__doc__, USAGE)
         sys.exit(0 if words and words[0] != "-m" else 2)
+    import_plugins()
+    _become(words)
+
+
+def import_plugins() -> None:
+    """Import what ``$ESPNET_TASTE_PLUGINS`` names, here and in processes to come.
+
+    A process that multiprocessing starts afresh ("spawn") knows the program alone, not
+    who ran it: its command line must ask for the plugins.
+    """
     for name in filter(None, os.environ.get("ESPNET_TASTE_PLUGINS", "").split(",")):
         importlib.import_module(name.strip())
+    spawn.get_command_line = _command_line
+
+
+def _command_line(**kwds: int) -> list[str]:
+    """Return the command of a new process, the plugins before all else."""
+    line = _plain_command_line(**kwds)
+    if "-c" in line:
+        # The modules' places now: the folder of a script is not found by itself.
+        places = [str(place) for place in sys.path]
+        begin = (
+            f"import sys; sys.path[:] = {places!r}; import espnet_taste.run as run; "
+        )
+        at = line.index("-c") + 1
+        line[at] = f"{begin}run.import_plugins(); {line[at]}"
+    return line
+
+
+def _become(words: list[str]) -> None:
+    sys.argv = words[1:] if words[0] == "-m" else words
     if words[0] == "-m":
-        sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
-        sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
 
 
