@@ -16,10 +16,13 @@ import runpy
 import sys
 from collections.abc import Sequence
 from multiprocessing import spawn
+from types import ModuleType
 
 import espnet_taste  # noqa: F401  (registers)
 
-USAGE = "usage: python3 -m espnet_taste.run [-m MODULE | SCRIPT] ..."
+USAGE = (
+    "usage: python3 -m espnet_taste.run [-m MODULE | -c CODE | SCRIPT | -] [ARGS ...]"
+)
 
 _plain_command_line = spawn.get_command_line
 
@@ -28,13 +31,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Import the plugins, then become the program that was asked for.
 
     Args:
-        argv: ``-m MODULE ARGS...`` or ``SCRIPT ARGS...``, as after ``python3``.
-            Read by hand: argparse would claim the program's own options.
+        argv: ``-m MODULE ARGS...``, ``-c CODE ARGS...``, ``SCRIPT ARGS...`` or ``-``,
+            as after ``python3``. Read by hand: argparse would claim the program's own
+            options.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help") or words == ["-m"]:
+    if not words or words[0] in ("-h", "--help") or words in (["-m"], ["-c"]):
         print(__doc__, USAGE)
-        sys.exit(0 if words and words[0] != "-m" else 2)
+        sys.exit(0 if words and words[0] not in ("-m", "-c") else 2)
+    if words[0].startswith("-") and words[0] not in ("-m", "-c", "-"):
+        sys.exit(
+            f"espnet_taste.run: {words[0]} is no program; options of the interpreter "
+            f"stand before it: python3 {words[0]} -m espnet_taste.run"
+        )
     import_plugins()
     _become(words)
 
@@ -65,11 +74,25 @@ def _command_line(**kwds: int) -> list[str]:
 
 
 def _become(words: list[str]) -> None:
-    sys.argv = words[1:] if words[0] == "-m" else words
-    if words[0] == "-m":
+    kind = words[0]
+    sys.argv = words[1:] if kind == "-m" else words
+    if kind == "-m":
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        sys.argv = ["-c", *words[2:]]
+        _run_code(words[1], "<string>")
+    elif kind == "-":
+        _run_code(sys.stdin.read(), "<stdin>")
     else:
-        runpy.run_path(words[0], run_name="__main__")
+        # In front of the current folder, not in its place: plugins may lie there.
+        sys.path.insert(0, os.path.dirname(os.path.realpath(kind)))
+        runpy.run_path(kind, run_name="__main__")
+
+
+def _run_code(code: str, name: str) -> None:
+    program = ModuleType("__main__")
+    sys.modules["__main__"] = program
+    exec(compile(code, name, "exec"), vars(program))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The runner: plugins, here and in new processes."""
+"""The runner: what python3 would run, with plugins, here and in new processes."""
 
 import os
 import subprocess
@@ -51,11 +51,12 @@ def run(tmp_path):
     places = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
     variables = {"PYTHONPATH": os.pathsep.join(places)}
 
-    def call(*words, plugins="my_plugin"):
+    def call(*words, stdin=None, plugins="my_plugin"):
         return subprocess.run(
             [sys.executable, "-m", "espnet_taste.run", *words],
             cwd=tmp_path,
             env={**os.environ, **variables, "ESPNET_TASTE_PLUGINS": plugins},
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=100,
@@ -96,3 +97,40 @@ def test_a_stock_task_on_several_gpus_can_choose_our_encoder(run, script):
     result = run(script(STOCK), plugins="")
 
     assert result.stdout == "TasteWhisperEncoder\n", result.stderr
+
+
+CODE = "import sys, kinds; print(__name__, sys.argv, list(kinds.choices.classes))"
+
+
+@pytest.mark.parametrize("words", [("-c", CODE, "-m", "x"), ("-", "-m", "x")])
+def test_code_is_run_as_by_python(run, words):
+    result = run(*words, stdin=CODE)
+
+    expected = f"__main__ {[words[0], '-m', 'x']} ['mine']\n"
+    assert result.stdout == expected, result.stderr
+
+
+def test_a_script_finds_what_lies_beside_it(run, script, tmp_path):
+    path = script("import sys, beside; print(beside.NAME, sys.argv)")
+    (tmp_path / "scripts" / "beside.py").write_text("NAME = 'beside'")
+
+    result = run(path, "--help")
+
+    assert result.stdout == f"beside {[path, '--help']}\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ((), 2, "usage: python3 -m espnet_taste.run"),
+        (("-m",), 2, "usage:"),
+        (("-c",), 2, "usage:"),
+        (("--help",), 0, "usage:"),
+        (("-u", "x.py"), 1, "python3 -u -m espnet_taste.run"),
+    ],
+)
+def test_no_program_to_run(run, words, code, told):
+    result = run(*words)
+
+    assert result.returncode == code and told in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
