@@ -111,3 +111,25 @@ def test_griffin_lim_leaves_padding_silent():
 
     torch.testing.assert_close(speech[1, : 5 * 256], vocoder(mel[1:, :5])[0])
     assert not speech[1, 5 * 256 :].any()
+
+
+def test_griffin_lim_ignores_autocast():
+    """A YAML file may ask for bfloat16; torchaudio has no such spectra."""
+    mel = torch.randn(1, 5, 80) - 5
+    vocoder = GriffinLim(num_iterations=2)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        speech = vocoder(mel)
+
+    assert speech.equal(vocoder(mel))
+
+
+def test_griffin_lim_takes_short_rows_for_longer_ones():
+    """Half a window needs three frames; one or two get copies of their last."""
+    mel = torch.randn(1, 1, 80).expand(-1, 3, -1) - 5
+    vocoder = GriffinLim(num_iterations=2)
+
+    longer = vocoder(mel)
+    for count in (1, 2):
+        short = vocoder(mel[:, :count])
+        torch.testing.assert_close(short, longer[:, : count * 256], atol=1e-4, rtol=0)
