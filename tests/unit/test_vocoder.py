@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from espnet_taste.decoder.griffin_lim import GriffinLim
+from espnet_taste.decoder.hifigan import HifiGanGenerator, read_config
 from espnet_taste.decoder.mel import LogMel, MelConfig
 from espnet_taste.decoder.unit_to_mel import UnitToMel
 from espnet_taste.decoder.vocoder import build_vocoder, open_mel_vocoder
@@ -16,6 +17,14 @@ CONF = {
     "width": 8,
     "unit_blocks": 1,
     "frame_blocks": 1,
+}
+TINY_HIFIGAN = {
+    "upsample_rates": [8, 4],
+    "upsample_kernel_sizes": [16, 8],
+    "upsample_initial_channel": 8,
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1, 2]],
+    "hop_size": 32,
 }
 
 
@@ -51,6 +60,17 @@ def test_a_row_sounds_as_it_would_alone(folder):
     assert [len(row) for row in batch] == [68 * 256, 29 * 256, 0]
     assert vocoder.sample_rate_hz == 22050
     assert all(row.dtype == torch.float32 for row in batch)
+
+
+@pytest.mark.parametrize("size", [5, 0])
+def test_no_row_has_any_unit(folder, size):
+    vocoder = build_vocoder(folder)
+    vocoder.mel_vocoder = HifiGanGenerator(read_config(TINY_HIFIGAN))
+    units = torch.full((1, size), -1)
+
+    (speech,) = vocoder(units, torch.tensor([0]), torch.randn(1, 4))
+
+    assert (len(speech), speech.dtype) == (0, torch.float32)
 
 
 def test_it_stays_frozen_and_in_eval_mode(folder):
