@@ -63,6 +63,7 @@ class UnitToMelVocoder(AbsVocoder):
         self, units: Tensor, unit_lengths: Tensor, speaker: Tensor
     ) -> list[Tensor]:
         """Synthesise; see ``AbsVocoder``."""
+        self._require_units(units, unit_lengths, self.unit_to_mel.num_units)
         speech = [speaker.new_zeros(0, dtype=torch.float32)] * len(units)
         spoken = (unit_lengths > 0).nonzero()[:, 0]
         if len(spoken):

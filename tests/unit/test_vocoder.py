@@ -73,6 +73,16 @@ def test_no_row_has_any_unit(folder, size):
     assert (len(speech), speech.dtype) == (0, torch.float32)
 
 
+@pytest.mark.parametrize("unit", [10, -1])
+def test_units_of_another_extractor_are_refused(folder, unit):
+    vocoder = build_vocoder(folder)
+    units = torch.tensor([[3, 99], [9, unit]])
+
+    vocoder(units, torch.tensor([1, 1]), torch.randn(2, 4))  # anything on padding
+    with pytest.raises(ValueError, match=f"units 0..9, got {unit}; .* extractor"):
+        vocoder(units, torch.tensor([1, 2]), torch.randn(2, 4))
+
+
 def test_it_stays_frozen_and_in_eval_mode(folder):
     vocoder = build_vocoder(folder)
     torch.nn.ModuleList([vocoder]).train()
