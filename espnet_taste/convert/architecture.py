@@ -107,8 +107,10 @@ class Architecture:
 
         Args:
             folder: Existing folder with a folder for each part.
-            home: Where it will lie, by which the tasks find Whisper and LLM.
+            home: Where it will lie, by which the tasks find Whisper and LLM; the
+                configs name it from the root, to be valid in any current folder.
         """
+        home = home.absolute()
         tokenizer = {**self.tokenizer, "whisper": str(home / WHISPER)}
         slm = {**self.slm, "llm": str(home / LLM)}
         for part, values in ((WHISPER, self.whisper), (LLM, self.llm)):
