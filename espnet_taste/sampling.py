@@ -180,10 +180,24 @@ def draw(logits: Tensor, source: RandomSource = None) -> Tensor:
         probs = logits.float().softmax(-1)
         return torch.multinomial(probs, 1, generator=source).squeeze(-1)
     # Double precision keeps the product below the mass, so that what has no
-    # probability is never drawn.
-    mass = logits.double().softmax(-1).cumsum(-1)
+    # probability is never drawn. MPS has none.
+    is_wide = logits.device.type != "mps"
+    probs = logits.to(torch.float64 if is_wide else torch.float32).softmax(-1)
     numbers = source.uniform(len(logits) // len(source)).flatten()
-    return (mass <= (numbers * mass[:, -1])[:, None]).sum(-1)
+    return _at_mass(probs, numbers)
+
+
+def _at_mass(probs: Tensor, numbers: Tensor) -> Tensor:
+    """Return the index at a share (B,) of the cumulative probabilities (B, V)."""
+    mass = probs.cumsum(-1)
+    drawn = (mass <= (numbers * mass[:, -1])[:, None]).sum(-1)
+    if probs.dtype is torch.float64:
+        return drawn
+    # A sum in float32 may reach the product, or miss what stands beside a removed
+    # index. That happens once in millions of draws and takes the best.
+    drawn = drawn.clamp(max=probs.size(-1) - 1)
+    is_possible = probs.gather(-1, drawn[:, None])[:, 0] > 0
+    return torch.where(is_possible, drawn, probs.argmax(-1))
 
 
 @dataclass(frozen=True)

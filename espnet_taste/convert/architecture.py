@@ -64,8 +64,10 @@ _IMPLEMENTED: dict[str, tuple] = {
     f"{_UNITS}.encoder__static_chunk_size": (1,),
     f"{_UNITS}.encoder__use_dynamic_chunk": (False, None),
     f"{_UNITS}.encoder__normalize_before": (True, None),
+    f"{_UNITS}.encoder__selfattention_layer_type": ("rel_selfattn", None),
     f"{_UNITS}.llm__input_layer": ("linear_legacy",),
     f"{_UNITS}.llm__pos_enc_layer_type": ("rel_pos_espnet",),
+    f"{_UNITS}.llm__selfattention_layer_type": ("rel_selfattn", None),
     f"{_UNITS}.llm__static_chunk_size": (1,),
     f"{_UNITS}.fuse_encoded_audio_text_type": ("weighted_sum",),
     f"{_UNITS}.fuse_encoded_audio_text_kwargs.use_trainable_weight": (True,),
@@ -107,8 +109,10 @@ class Architecture:
 
         Args:
             folder: Existing folder with a folder for each part.
-            home: Where it will lie, by which the tasks find Whisper and LLM.
+            home: Where it will lie, by which the tasks find Whisper and LLM; the
+                configs name it from the root, to be valid in any current folder.
         """
+        home = home.absolute()
         tokenizer = {**self.tokenizer, "whisper": str(home / WHISPER)}
         slm = {**self.slm, "llm": str(home / LLM)}
         for part, values in ((WHISPER, self.whisper), (LLM, self.llm)):

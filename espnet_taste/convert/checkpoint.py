@@ -5,8 +5,8 @@ transformers reads (the frozen encoder, the LLM without adapters), ``taste`` and
 what the tasks train, under their names and with their options as ``config.yaml``,
 ``vocoder`` is flow and HiFT, ``speaker`` the speaker encoder's ONNX file, if it lies in
 the source. ``official`` keeps the released configs for the way back.
-The tasks find Whisper and LLM by the path in ``config.yaml``; ``load_released`` does
-not need it.
+The tasks find Whisper and LLM by the absolute paths in ``config.yaml``, to be edited
+where a folder is moved; ``load_released`` does not need them.
 
 Tensors pass one by one and keep their dtype and bits. A folder appears under its name
 only when it is complete, with a report of every tensor in ``conversion.json``.

@@ -13,6 +13,7 @@ from espnet_taste.weights.digests import sha256_of
 OFFICIAL = "official"  # folder of our layout that keeps the released configs
 CONFIG = "config.json"
 CONFIGS = (CONFIG, "generation_config.json")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 
 
 @contextmanager
@@ -81,11 +82,16 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def copy_files(source: Path, target: Path) -> None:
-    """Copy the files of a folder, if there is such a folder."""
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy a tokenizer's files, if there is such a folder.
+
+    A whole model may lie beside them: its weights, and what the target has already,
+    such as the model's config, are left alone.
+    """
     if not source.is_dir():
         return
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
-        if path.is_file():
+        is_weights = path.suffix in WEIGHT_SUFFIXES or path.name.endswith(".index.json")
+        if path.is_file() and not is_weights and not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)

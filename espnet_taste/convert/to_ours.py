@@ -15,7 +15,7 @@ from espnet_taste.convert.folders import (
     CONFIGS,
     OFFICIAL,
     copy_file,
-    copy_files,
+    copy_tokenizer,
 )
 from espnet_taste.convert.names import (
     LLM,
@@ -74,7 +74,7 @@ def convert_checkpoint(
     for name in CONFIGS:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / OFFICIAL / name)
-    copy_files(source / LLM_TOKENIZER, folder / LLM)
+    copy_tokenizer(source / LLM_TOKENIZER, folder / LLM)
     copy_file(source / SPEAKER_FILE, folder / SPEAKER / SPEAKER_FILE.name)
     _fill_report(report, plan, unused, stored)
 

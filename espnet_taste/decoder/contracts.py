@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from espnet_taste.decoder.layout import UnitLMLayout
@@ -164,11 +165,26 @@ class AbsVocoder(nn.Module, ABC):
 
         Returns:
             One waveform a row, each (N,), float32, -1..1.
+
+        Raises:
+            ValueError: If a unit is none of those the vocoder was trained on.
         """
 
     def train(self, mode: bool = True) -> "AbsVocoder":
         """Stay in eval mode: a vocoder with dropout on has been released before."""
         return super().train(False)
+
+    @staticmethod
+    def _require_units(units: Tensor, lengths: Tensor, num_units: int) -> None:
+        """Refuse units, (B, S), outside 0..num_units - 1; padding may be anything."""
+        steps = torch.arange(units.size(1), device=units.device)
+        is_foreign = (units < 0) | (units >= num_units)
+        foreign = units[is_foreign & (steps < lengths[:, None])]
+        if len(foreign):
+            raise ValueError(
+                f"the vocoder has units 0..{num_units - 1}, got {int(foreign[0])}; "
+                "were they made by another extractor than those it was trained on?"
+            )
 
     def _freeze(self) -> None:
         self.requires_grad_(False)

@@ -85,6 +85,7 @@ class CosyVoiceVocoder(AbsVocoder):
                 f"the flow needs speaker embeddings of {self.flow.config.speaker_dim} "
                 f"values, got {speaker.size(1)}; extract them with CAM++"
             )
+        self._require_units(units, unit_lengths, self.flow.config.num_units)
         speech = [speaker.new_zeros(0, dtype=torch.float32)] * len(units)
         spoken = (unit_lengths > 0).nonzero()[:, 0]
         if len(spoken):

@@ -32,10 +32,13 @@ def two_sided_table(farthest: int, width: int, device: torch.device) -> Tensor:
     Returns:
         (2 * farthest + 1, D), float32; even channels are sines, odd ones cosines.
     """
-    distances = torch.arange(farthest, -farthest - 1, -1, device=device).double()
-    channels = torch.arange(0, width, 2, device=device).double()
+    # On the CPU: not every device has float64.
+    wide = {"dtype": torch.float64, "device": "cpu"}
+    distances = torch.arange(farthest, -farthest - 1, -1, **wide)
+    channels = torch.arange(0, width, 2, **wide)
     angles = distances[:, None] * 10000.0 ** (-channels / width)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+    table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    return table.float().to(device)
 
 
 class FullRelativeAttention(nn.Module):

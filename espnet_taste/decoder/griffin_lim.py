@@ -45,17 +45,22 @@ class GriffinLim(nn.Module):
         """
         counts = [mel.size(1)] * len(mel) if lengths is None else lengths.tolist()
         speech = mel.new_zeros(len(mel), mel.size(1) * self.mel.hop_size)
-        for row, (frames, count) in enumerate(zip(mel, counts, strict=True)):
-            if count:
-                waveform = self._invert(frames[:count])
-                speech[row, : len(waveform)] = waveform
+        # torchaudio takes float32 alone, whatever the surroundings compute in.
+        with torch.autocast(mel.device.type, enabled=False):
+            for row, (frames, count) in enumerate(zip(mel, counts, strict=True)):
+                if count:
+                    waveform = self._invert(frames[:count])
+                    speech[row, : len(waveform)] = waveform
         return speech
 
     def _invert(self, frames: Tensor) -> Tensor:
         num_samples = len(frames) * self.mel.hop_size
         magnitude = (frames.float().exp() @ self.inverse).clamp(min=0.0)
+        # The transform reflects half a window at both ends, of more samples than that.
+        fewest = self.mel.fft_size // 2 // self.mel.hop_size + 1
         # One frame more: the inverse transform pads half a window at both ends.
-        magnitude = torch.cat([magnitude, magnitude[-1:]])
+        repeats = max(fewest - len(frames), 0) + 1
+        magnitude = torch.cat([magnitude, magnitude[-1:].expand(repeats, -1)])
         waveform = audio_functional.griffinlim(
             magnitude.T,
             self.window,
@@ -65,7 +70,7 @@ class GriffinLim(nn.Module):
             power=1.0,
             n_iter=self.num_iterations,
             momentum=0.99,
-            length=num_samples,
+            length=(len(magnitude) - 1) * self.mel.hop_size,
             rand_init=False,
         )
-        return waveform.clamp(-1.0, 1.0)
+        return waveform[:num_samples].clamp(-1.0, 1.0)

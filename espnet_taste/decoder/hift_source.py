@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from espnet_taste.decoder.hift_layers import NormedConv
 from espnet_taste.layers.masked_norm import masked
+from espnet_taste.layers.precision import in_float64
 
 NUM_CONVS = 5
 UNVOICED_NOISE_SHARE = 3.0  # noise in unvoiced samples: a third of a sine's amplitude
@@ -98,9 +99,9 @@ class HarmonicSource(nn.Module):
         """
         # In float32 the ninth sine is 1/500 cycle off after 30 s, and by how much
         # depends on the batch that sums it up.
-        cycles = (f0.double() / self.sample_rate_hz).cumsum(1)
-        multiples = torch.arange(1, self.num_sines + 1, device=f0.device)
-        turns = (cycles[:, None] * multiples[:, None]).remainder(1.0).to(f0.dtype)
+        cycles = (in_float64(f0) / self.sample_rate_hz).cumsum(1)
+        multiples = torch.arange(1, self.num_sines + 1, device=cycles.device)
+        turns = (cycles[:, None] * multiples[:, None]).remainder(1.0).to(f0)
         start = functional.pad(phase[:, 1:], (1, 0))[..., None]
         voiced = self.voiced(f0)[:, None]
         unvoiced_noise = self.amplitude / UNVOICED_NOISE_SHARE

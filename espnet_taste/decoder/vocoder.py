@@ -63,13 +63,26 @@ class UnitToMelVocoder(AbsVocoder):
         self, units: Tensor, unit_lengths: Tensor, speaker: Tensor
     ) -> list[Tensor]:
         """Synthesise; see ``AbsVocoder``."""
-        mel = self.unit_to_mel(units, unit_lengths, speaker)
-        frames = self.unit_to_mel.mel_lengths(unit_lengths)
-        frames = torch.where(unit_lengths > 0, frames, 0)
+        self._require_units(units, unit_lengths, self.unit_to_mel.num_units)
+        speech = [speaker.new_zeros(0, dtype=torch.float32)] * len(units)
+        spoken = (unit_lengths > 0).nonzero()[:, 0]
+        if len(spoken):
+            rows = self._synthesise(
+                units[spoken], unit_lengths[spoken], speaker[spoken]
+            )
+            for index, row in zip(spoken.tolist(), rows, strict=True):
+                speech[index] = row
+        return speech
+
+    def _synthesise(
+        self, units: Tensor, lengths: Tensor, speaker: Tensor
+    ) -> list[Tensor]:
+        """Synthesise rows of at least one unit."""
+        mel = self.unit_to_mel(units, lengths, speaker)
+        frames = self.unit_to_mel.mel_lengths(lengths)
         with autocast(mel.device, self.amp_dtype):
             speech = self.mel_vocoder(mel, frames)
-        hop = self.mel_vocoder_hop
-        counts = (frames * hop).tolist()
+        counts = (frames * self.mel_vocoder_hop).tolist()
         return [row[:count].float() for row, count in zip(speech, counts, strict=True)]
 
     @property

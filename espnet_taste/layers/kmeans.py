@@ -9,6 +9,8 @@ Symbols: N vectors, d width, K means.
 import torch
 from torch import Tensor
 
+from espnet_taste.layers.precision import in_float64
+
 # Scores of one block are (block, K) floats: 256 MB at K = 4096.
 BLOCK_ROWS = 16384
 
@@ -115,8 +117,8 @@ def spread_start(vectors: Tensor, num_means: int, generator: torch.Generator) ->
     Source: Arthur and Vassilvitskii, "k-means++", SODA 2007.
     """
     draws = torch.rand(num_means, dtype=torch.float64, generator=generator)
-    draws = draws.to(vectors.device)
-    weights = torch.ones(len(vectors), dtype=torch.float64, device=vectors.device)
+    weights = in_float64(torch.ones(len(vectors), device=vectors.device))
+    draws = draws.to(weights.device)
     distance = torch.full_like(weights, float("inf"))
     means = []
     for draw in draws:
@@ -126,6 +128,6 @@ def spread_start(vectors: Tensor, num_means: int, generator: torch.Generator) ->
         index = torch.searchsorted(cumulative, draw * cumulative[-1], right=True)
         mean = vectors[index.clamp(max=len(vectors) - 1)]
         means.append(mean)
-        to_mean = (vectors - mean).square().sum(-1).double()
+        to_mean = in_float64((vectors - mean).square().sum(-1))
         distance = weights = torch.minimum(distance, to_mean)
     return torch.stack(means)

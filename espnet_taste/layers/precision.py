@@ -10,6 +10,7 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,13 @@ def is_float16(device: torch.device) -> bool:
     return torch.is_autocast_enabled(kind) and (
         torch.get_autocast_dtype(kind) is torch.float16
     )
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, on the CPU if its device (MPS) has none."""
+    if tensor.device.type == "mps":
+        tensor = tensor.cpu()
+    return tensor.double()
 
 
 @functools.cache

@@ -50,12 +50,14 @@ def distance_table(farthest: int, width: int, device: torch.device) -> Tensor:
 @lru_cache(maxsize=16)
 def _sinusoids(size: int, width: int, device: torch.device) -> Tensor:
     # Shared by all encoders of a process. A table born in inference mode could not
-    # be used in training later.
+    # be used in training later. Made on the CPU: not every device has float64.
+    wide = {"dtype": torch.float64, "device": "cpu"}
     with torch.inference_mode(False), torch.no_grad():
-        distances = torch.arange(size - 1, -1, -1, device=device, dtype=torch.float64)
-        channels = torch.arange(0, width, 2, device=device, dtype=torch.float64)
+        distances = torch.arange(size - 1, -1, -1, **wide)
+        channels = torch.arange(0, width, 2, **wide)
         angles = distances[:, None] * 10000.0 ** (-channels / width)
-        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+        return table.float().to(device)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 
 from espnet_taste.layers.ema_codebook import EmaCodebook
 from espnet_taste.layers.kmeans import cluster_sums, nearest_means, random_start
+from espnet_taste.layers.precision import in_float64
 from espnet_taste.types import IGNORE
 
 
@@ -326,8 +327,9 @@ class ResidualVQ(nn.Module):
                 f"pca to {self.codebook_dim} dimensions needs more features of at "
                 f"least that width, got {num_features} of width {dim}"
             )
-        mean = features.double().mean(0)
-        centred = features.double() - mean
+        features = in_float64(features)
+        mean = features.mean(0)
+        centred = features - mean
         _, directions = torch.linalg.eigh(centred.T @ centred)  # ascending
         main = directions[:, -self.codebook_dim :].flip(1)  # (D, d)
         # The spoken LM predicts latents with unit variance in mind; at the scale of

@@ -232,7 +232,7 @@ def vectors_of(tokens: TasteTokens, tokenizer: TasteTokenizer) -> np.ndarray:
 @torch.no_grad()
 def _vectors(codes: np.ndarray, tokenizer: TasteTokenizer) -> np.ndarray:
     rows = torch.from_numpy(np.ascontiguousarray(codes)).to(tokenizer.device)
-    return tokenizer.model.quantizer.sum_codes(rows).double().cpu().numpy()
+    return tokenizer.model.quantizer.sum_codes(rows).cpu().double().numpy()
 
 
 def _coded(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
 from espnet_taste.data.utterances import in_batches
 from espnet_taste.layers.exchange import repeat_to_width
+from espnet_taste.layers.precision import in_float64
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import RowStreams
 from espnet_taste.slm.continuation import Continuation, SpokenContinuer
@@ -140,9 +141,9 @@ class SpokenLMInference:
             latents = self.slm.codebooks.sum_codes(
                 torch.from_numpy(rows).to(self.device)
             )
-            total = total + latents.sum(0, dtype=torch.float64)
+            total = total + in_float64(latents).sum(0)
             words += len(rows)
-        return (total / words).float()
+        return (total / words).float().to(self.device)
 
     @torch.no_grad()
     def scores(
@@ -220,9 +221,9 @@ class SpokenLMInference:
         items = [item for item, _ in prepared]
         with self.model.autocast(self.device):
             found = log_likelihoods(self.slm, self._batch(items))
-        text, codes = (t.double().cpu().numpy() for t in (found.text, found.codes))
+        text, codes = (t.cpu().double().numpy() for t in (found.text, found.codes))
         losses = found.latent_losses
-        losses = None if losses is None else losses.double().cpu().numpy()
+        losses = None if losses is None else losses.cpu().double().numpy()
         results = []
         for index, ((_, data), (start, stop, is_text)) in enumerate(prepared):
             owner = data["llm_words"]

@@ -365,6 +365,8 @@ def test_a_model_that_we_do_not_have(state, tmp_path):
         ("audio_tower_config", "target_hidden_layer", 3),
         ("speech_decoder_config", "encoder__use_dynamic_chunk", True),
         ("speech_decoder_config", "encoder__normalize_before", False),
+        ("speech_decoder_config", "encoder__selfattention_layer_type", "selfattn"),
+        ("speech_decoder_config", "llm__selfattention_layer_type", "selfattn"),
     ],
 )
 def test_what_changes_results_but_no_tensor_is_refused(
@@ -377,5 +379,5 @@ def test_what_changes_results_but_no_tensor_is_refused(
     place[key] = value
     source = write_checkpoint(tmp_path / "source", state, config=config)
 
-    with pytest.raises(UnknownArchitecture, match=f"{key} is {value}, we have"):
+    with pytest.raises(UnknownArchitecture, match=f"{key} is {value!r}, we have"):
         convert(source, tmp_path / "ours", **TO_OURS)

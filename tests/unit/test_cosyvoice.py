@@ -117,6 +117,13 @@ def test_a_row_sounds_as_it_would_alone(folder, padding):
     assert vocoder.sample_rate_hz == 22050
 
 
+def test_units_of_another_extractor_are_refused(folder):
+    units = torch.tensor([[3, 12]])
+
+    with pytest.raises(ValueError, match="units 0..11, got 12; .* extractor"):
+        build_vocoder(folder)(units, torch.tensor([2]), torch.ones(1, 4))
+
+
 def test_noise_belongs_to_units_and_seed(folder):
     vocoder = build_vocoder(folder)
     first, second = torch.arange(6)[None], torch.arange(6).flip(0)[None]

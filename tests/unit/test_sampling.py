@@ -7,6 +7,7 @@ from espnet_taste.sampling import (
     REMOVED,
     RowStreams,
     Sampler,
+    _at_mass,
     draw,
     keep_nucleus,
     keep_top_k,
@@ -140,6 +141,14 @@ def test_the_ends_of_a_stream_draw_something_possible(monkeypatch, number):
     logits = remove(torch.zeros(1, 5), torch.tensor([True, False, False, False, True]))
 
     assert draw(logits, streams).item() == (1 if number == 0 else 3)
+
+
+def test_in_float32_too_nothing_impossible_is_drawn():
+    """On MPS, which has no float64, a product may be rounded up to the whole mass."""
+    probs = torch.tensor([[0.0, 0.4, 0.0, 0.6, 0.0]])
+
+    for number, expected in ((0.0, 1), (0.3, 1), (0.5, 3), (1.0, 3)):
+        assert _at_mass(probs, torch.tensor([number])).item() == expected
 
 
 @pytest.mark.parametrize("greedy", [{"top_p": 0.0}, {"temperature": 0.0}])

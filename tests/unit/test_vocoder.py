@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from espnet_taste.decoder.griffin_lim import GriffinLim
+from espnet_taste.decoder.hifigan import HifiGanGenerator, read_config
 from espnet_taste.decoder.mel import LogMel, MelConfig
 from espnet_taste.decoder.unit_to_mel import UnitToMel
 from espnet_taste.decoder.vocoder import build_vocoder, open_mel_vocoder
@@ -16,6 +17,14 @@ CONF = {
     "width": 8,
     "unit_blocks": 1,
     "frame_blocks": 1,
+}
+TINY_HIFIGAN = {
+    "upsample_rates": [8, 4],
+    "upsample_kernel_sizes": [16, 8],
+    "upsample_initial_channel": 8,
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1, 2]],
+    "hop_size": 32,
 }
 
 
@@ -51,6 +60,27 @@ def test_a_row_sounds_as_it_would_alone(folder):
     assert [len(row) for row in batch] == [68 * 256, 29 * 256, 0]
     assert vocoder.sample_rate_hz == 22050
     assert all(row.dtype == torch.float32 for row in batch)
+
+
+@pytest.mark.parametrize("size", [5, 0])
+def test_no_row_has_any_unit(folder, size):
+    vocoder = build_vocoder(folder)
+    vocoder.mel_vocoder = HifiGanGenerator(read_config(TINY_HIFIGAN))
+    units = torch.full((1, size), -1)
+
+    (speech,) = vocoder(units, torch.tensor([0]), torch.randn(1, 4))
+
+    assert (len(speech), speech.dtype) == (0, torch.float32)
+
+
+@pytest.mark.parametrize("unit", [10, -1])
+def test_units_of_another_extractor_are_refused(folder, unit):
+    vocoder = build_vocoder(folder)
+    units = torch.tensor([[3, 99], [9, unit]])
+
+    vocoder(units, torch.tensor([1, 1]), torch.randn(2, 4))  # anything on padding
+    with pytest.raises(ValueError, match=f"units 0..9, got {unit}; .* extractor"):
+        vocoder(units, torch.tensor([1, 2]), torch.randn(2, 4))
 
 
 def test_it_stays_frozen_and_in_eval_mode(folder):
@@ -111,3 +141,25 @@ def test_griffin_lim_leaves_padding_silent():
 
     torch.testing.assert_close(speech[1, : 5 * 256], vocoder(mel[1:, :5])[0])
     assert not speech[1, 5 * 256 :].any()
+
+
+def test_griffin_lim_ignores_autocast():
+    """A YAML file may ask for bfloat16; torchaudio has no such spectra."""
+    mel = torch.randn(1, 5, 80) - 5
+    vocoder = GriffinLim(num_iterations=2)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        speech = vocoder(mel)
+
+    assert speech.equal(vocoder(mel))
+
+
+def test_griffin_lim_takes_short_rows_for_longer_ones():
+    """Half a window needs three frames; one or two get copies of their last."""
+    mel = torch.randn(1, 1, 80).expand(-1, 3, -1) - 5
+    vocoder = GriffinLim(num_iterations=2)
+
+    longer = vocoder(mel)
+    for count in (1, 2):
+        short = vocoder(mel[:, :count])
+        torch.testing.assert_close(short, longer[:, : count * 256], atol=1e-4, rtol=0)
