@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from espnet_taste.layers.precision import usable_dtype
+from espnet_taste.layers.precision import in_float64, usable_dtype
 from espnet_taste.slm.losses import refuse_scaled_logits, text_losses
 from espnet_taste.slm.text import LlmText, load_llm
 from espnet_taste.types import IGNORE
@@ -84,5 +84,5 @@ class TextLM:
         inputs = torch.cat([start, labels[:, :-1].clamp(min=0)], dim=1)
         hidden = self.llm.base_model(inputs, use_cache=True).last_hidden_state
         losses = text_losses(hidden, labels, self.llm.get_output_embeddings())
-        nats = losses.ce.double().sum(1).tolist()
+        nats = in_float64(losses.ce).sum(1).tolist()
         return [TextNats(n, len(row)) for n, row in zip(nats, rows, strict=True)]

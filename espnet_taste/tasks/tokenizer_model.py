@@ -27,7 +27,7 @@ from espnet_taste.layers.attention_guide import (
     SpeechGuide,
 )
 from espnet_taste.layers.exchange import exchange, word_by_word
-from espnet_taste.layers.precision import amp_dtype_of, autocast
+from espnet_taste.layers.precision import amp_dtype_of, autocast, in_float64
 from espnet_taste.tasks.attention_tap import AttentionTap
 from espnet_taste.tasks.building import check_speaker_dim
 from espnet_taste.tasks.checkpointing import TasteESPnetModel
@@ -368,7 +368,7 @@ def unit_hits(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     best = logits.topk(min(5, logits.size(-1)), dim=-1).indices
     hits = best == labels[..., None]
     return {
-        "loss_sum": loss.double().sum(1),
+        "loss_sum": in_float64(loss).sum(1),
         "top1": hits[..., 0].sum(1),
         "top5": hits.sum((1, 2)),
         "count": (labels != IGNORE).sum(1),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from espnet_taste.layers.kmeans import lloyd, nearest_means, spread_start
+from espnet_taste.layers.precision import in_float64
 from espnet_taste.units.contracts import (
     AbsUnitExtractor,
     require_same_weights,
@@ -217,7 +218,8 @@ def fit_codebook(
 
 def principal_components(centred: Tensor, dim: int, whiten: bool) -> Tensor:
     """Return the first principal directions of centred rows, (N, D) -> (D, dim)."""
-    covariance = centred.double().T @ centred.double() / len(centred)
+    device, centred = centred.device, in_float64(centred)
+    covariance = centred.T @ centred / len(centred)
     values, vectors = torch.linalg.eigh(covariance)  # ascending
     chosen = vectors[:, -dim:].flip(1)
     # The sign of a component is free; fixed, so that files can be compared.
@@ -225,4 +227,4 @@ def principal_components(centred: Tensor, dim: int, whiten: bool) -> Tensor:
     chosen = chosen * peak.sign()
     if whiten:
         chosen = chosen / values[-dim:].flip(0).clamp(min=1e-8).sqrt()
-    return chosen.float()
+    return chosen.float().to(device)

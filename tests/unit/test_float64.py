@@ -32,9 +32,6 @@ ALLOWED = {
     "sampling.py": "not on MPS",
     "convert/tensors.py": "names of types",
     "weights/convert_torch.py": "weights on the CPU",
-    "units/whisper_kmeans.py": "training",
-    "tasks/tokenizer_model.py": "scores",
-    "slm/perplexity.py": "scores",
 }
 
 
