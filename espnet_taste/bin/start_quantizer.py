@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Start the residual quantizer from training data, before its first training step.
 
-Takes the model of the no-quantizer stage, sets the projections to the main directions of
-its features (not with `start_projections: random`) and the codebooks to their k-means
-centres, and writes a checkpoint from which the quantizer stage trains. (The reference
-starts its codebooks from any first batch, a validation batch included: C17.)
+Takes the model of the no-quantizer stage, sets the projections to the main directions
+of its features (not with `start_projections: random`) and the codebooks to their
+k-means centres, and writes a checkpoint from which the quantizer stage trains. (The
+reference starts its codebooks from any first batch, a validation batch included: C17.)
 """
 
 import argparse
