@@ -243,10 +243,10 @@ works_aside() { # is anything at work beside the stages?
     return 1
 }
 
-join_asides() { # join_asides [<function that may run on>]
+join_asides() { # join_asides [<functions that may run on>...]
     local i failed=false
     for i in "${!asides[@]}"; do
-        [ "${aside_functions[i]}" != "${1:-}" ] || continue
+        [[ " $* " != *" ${aside_functions[i]} "* ]] || continue
         wait "${asides[i]}" || failed=true
         unset "asides[i]"
     done

@@ -42,7 +42,14 @@ choose_evenly() { # choose_evenly <most> <file of keys> <new file>
 }
 
 stage_reconstruct() {
+    join_asides train_slm train_control
+    # What is trained already need not wait for the controls.
+    ! works_aside || reconstruct_trained
     join_asides train_slm
+    reconstruct_trained
+}
+
+reconstruct_trained() {
     for dset in ${test_sets}; do
         choose_audio_keys "${dset}"
         trained=$(trained_systems)

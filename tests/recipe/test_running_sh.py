@@ -316,6 +316,24 @@ def test_what_runs_aside_runs_beside_the_stages_in_turn(tmp_path, at_once, order
     assert (tmp_path / "log").read_text().split() == order.split()
 
 
+def test_what_may_run_on_is_not_waited_for(tmp_path):
+    steps = """
+at_once=2
+quick() { echo quick; }
+slow() { sleep 0.4; echo slow; }
+aside quick
+aside slow
+join_asides slow other
+echo main
+join_asides other
+echo end
+"""
+    result = once(tmp_path, steps)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["quick", "main", "slow", "end"]
+
+
 def test_it_is_known_whether_something_is_at_work_beside(tmp_path):
     tell = "! works_aside || echo busy\n"
 
