@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,6 +126,43 @@ def test_a_loop_is_bounded_by_the_length_of_the_signal():
     assert token_bound(0) == 20
     assert token_bound(16000 * 2) == 60
     assert token_bound(16000 * 60) == 220
+
+
+class Looping:
+    """A recogniser whose greedy decoding, or whose beam, repeats itself."""
+
+    def __init__(self, *ratios):
+        self.ratios, self.beams = list(ratios), []
+
+    def transcribe(self, audio, *, beam_size, **options):
+        self.beams.append(beam_size)
+        ratio = self.ratios[len(self.beams) - 1]
+        word = SimpleNamespace(word=f" beam{beam_size}", start=0.0, end=0.5)
+        calm = SimpleNamespace(words=None, compression_ratio=1.0)
+        return (
+            iter([calm, SimpleNamespace(words=[word], compression_ratio=ratio)]),
+            None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("ratios", "beams", "text"),
+    [
+        ((2.4,), [1], "beam1"),
+        ((19.3, 1.2), [1, 5], "beam5"),
+        ((2.5, 8.0), [1, 5], "beam1"),
+        ((8.0, 2.6), [1, 5], "beam5"),
+    ],
+)
+def test_a_judge_that_repeats_itself_listens_again(ratios, beams, text):
+    """A hundred errors of one utterance decided whether units say anything."""
+    judge = WhisperJudge.__new__(WhisperJudge)
+    judge.model, judge.options = Looping(*ratios), JudgeOptions()
+    judge.suppressed = [-1]
+
+    heard = judge.transcribe(np.ones(16000, np.float32))
+
+    assert judge.model.beams == beams and heard.text == text
 
 
 def test_digits_are_forbidden_and_special_tokens_are_not():
