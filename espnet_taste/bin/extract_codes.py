@@ -39,12 +39,17 @@ def extract(args: argparse.Namespace) -> None:
     import numpy as np
 
     from espnet_taste.data.ark_writer import ArkWriter
+    from espnet_taste.data.exclusions import keep_settings
     from espnet_taste.data.jobs import read_keys
     from espnet_taste.data.kaldi import read_scp_arrays, write_table
     from espnet_taste.data.utterances import in_batches
     from espnet_taste.pipeline.tokenizer import TokenizerInference
+    from espnet_taste.weights.digests import noted_sha256
 
     keys = read_keys(args.data_dir, args.key_file)
+    settings = {name: vars(args)[name] for name in ("data_dir", "features_dir")}
+    settings["model_file"] = f"{args.model_file} {noted_sha256(args.model_file)[:16]}"
+    keep_settings(args.output_dir, settings)
     with ArkWriter(args.output_dir, "codes", keys=keys) as writer:
         todo = [key for key in keys if key not in writer.done]
         if todo:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from espnet_taste.bin.command import run_command, utterance_parser
 from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.audio import read_audio
+from espnet_taste.data.exclusions import keep_settings
 from espnet_taste.data.jobs import read_keys
 from espnet_taste.data.kaldi import read_table
 
@@ -37,6 +38,8 @@ def extract(args: argparse.Namespace) -> None:
     encoder = open_speaker_encoder(args.model)
     keys = read_keys(args.data_dir, args.key_file)
     wav = read_table(args.data_dir / "wav.scp", frozenset(keys))
+    names = ("data_dir", "model")
+    keep_settings(args.output_dir, {name: vars(args)[name] for name in names})
     with ArkWriter(args.output_dir, "spembs", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:

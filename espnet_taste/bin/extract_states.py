@@ -14,6 +14,7 @@ from pathlib import Path
 from espnet_taste.bin.command import run_command, utterance_parser
 from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.audio import read_audio
+from espnet_taste.data.exclusions import keep_settings
 from espnet_taste.data.jobs import read_keys
 from espnet_taste.data.kaldi import read_table
 
@@ -49,6 +50,8 @@ def extract(args: argparse.Namespace) -> None:
     encoder = build_encoder(args.config, args.whisper).to(args.device)
     keys = read_keys(args.data_dir, args.key_file)
     wav = read_table(args.data_dir / "wav.scp", frozenset(keys))
+    names = ("data_dir", "config", "whisper")
+    keep_settings(args.output_dir, {name: vars(args)[name] for name in names})
     with ArkWriter(args.output_dir, "encoder_states", keys=keys) as writer:
         todo = [key for key in keys if key not in writer.done]
         for number, batch_keys in enumerate(in_batches(todo, args.batch_size)):

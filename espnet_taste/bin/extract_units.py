@@ -14,6 +14,7 @@ from pathlib import Path
 from espnet_taste.bin.command import run_command, utterance_parser
 from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.audio import read_audio
+from espnet_taste.data.exclusions import keep_settings
 from espnet_taste.data.jobs import read_keys, write_lengths
 from espnet_taste.data.kaldi import read_scp_arrays, read_table
 
@@ -44,6 +45,8 @@ def extract(args: argparse.Namespace) -> None:
 
     keys = read_keys(args.data_dir, args.key_file)
     units_of = open_extractor(args, keys)
+    names = ("data_dir", "units_dir", "states_scp")
+    keep_settings(args.output_dir, {name: vars(args)[name] for name in names})
     with ArkWriter(args.output_dir, "units", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:

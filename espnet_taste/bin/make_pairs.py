@@ -53,7 +53,7 @@ def make(args: argparse.Namespace) -> None:
     """Make all pairs that are not there yet, then write the tables."""
     from espnet_taste.bin.progress import progress
     from espnet_taste.data.audio_output import AudioOutput
-    from espnet_taste.data.exclusions import Journal
+    from espnet_taste.data.exclusions import keep_settings
     from espnet_taste.data.kaldi import write_table
     from espnet_taste.data.pair_making import make_pairs
     from espnet_taste.data.pair_sets import MADE, Pair
@@ -62,9 +62,7 @@ def make(args: argparse.Namespace) -> None:
         raise ValueError(f"--num_pairs must be at least 1, got {args.num_pairs}")
     corpus = open_corpus(args)
     names = ("data_dir", "key_file", "spk2gender", "seed")
-    Journal(
-        args.output_dir / ".settings.jsonl", {name: vars(args)[name] for name in names}
-    )
+    keep_settings(args.output_dir, {name: vars(args)[name] for name in names})
     output = AudioOutput(args.output_dir)
     done = output.done
     pairs: list[Pair] = []

@@ -103,6 +103,19 @@ class Journal:
         return data[:complete].decode("utf-8").split("\n")[:-1]
 
 
+def keep_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    """Note by which options a folder is filled; refuse to go on in it by others.
+
+    Args:
+        folder: Output folder of a command that a killed run goes on with.
+        settings: Option name to value.
+
+    Raises:
+        ValueError: If the folder was begun with other settings.
+    """
+    Journal(folder / ".settings.jsonl", settings)
+
+
 def _compare(old: Mapping[str, str], new: Mapping[str, str], folder: Path) -> None:
     """Refuse to go on in a folder that was begun with other settings."""
     # An option that did not exist then is one that is left out now.

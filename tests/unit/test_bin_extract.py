@@ -1,0 +1,84 @@
+"""What is extracted with other options does not pass for the same."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from espnet_taste.bin import extract_codes, extract_speakers, extract_units
+from espnet_taste.data.kaldi import read_scp_arrays, write_table
+from espnet_taste.pipeline import tokenizer
+from espnet_taste.units import build, speakers
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    soundfile.write(folder / "a.flac", np.full(3200, 0.1), 16000)
+    write_table(folder / "wav.scp", {"a": "a.flac"})
+    write_table(folder / "text", {"a": "one two"})
+    return folder
+
+
+class Extractor:
+    def __init__(self, folder):
+        self.unit = float(str(folder)[-1])
+
+    def extract(self, waves):
+        return [np.full(5, self.unit)]
+
+    def embed(self, wave):
+        return np.full(3, self.unit, np.float32)
+
+
+class Tokenizer:
+    def __init__(self, model_file, device):
+        self.code = int(model_file.read_text())
+
+    def open(self, *folders):
+        return {"a": None}
+
+    def word_codes(self, items):
+        return [np.full((2, 4), self.code)]
+
+
+def test_units_of_another_extractor_are_refused(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "load_units", Extractor)
+    out = tmp_path / "out"
+    argv = ["--data_dir", str(data), "--output_dir", str(out), "--units_dir"]
+
+    assert extract_units.main([*argv, "units1"]) == 0
+    assert extract_units.main([*argv, "units2"]) == 1
+
+    assert "units_dir units1 -> units2" in capsys.readouterr().err
+    assert set(read_scp_arrays(out / "units.scp")["a"]) == {1.0}
+
+
+def test_speakers_of_another_encoder_are_refused(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speakers, "open_speaker_encoder", Extractor)
+    argv = ["--data_dir", str(data), "--output_dir", str(tmp_path / "out"), "--model"]
+
+    assert extract_speakers.main([*argv, "model1"]) == 0
+    assert extract_speakers.main([*argv, "model2"]) == 1
+
+    assert "model model1 -> model2" in capsys.readouterr().err
+
+
+def test_codes_of_other_weights_at_the_same_path_are_refused(
+    data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(tokenizer, "TokenizerInference", Tokenizer)
+    model, out = tmp_path / "model.pth", tmp_path / "out"
+    argv = ["--data_dir", str(data), "--output_dir", str(out), "--features_dir", "f"]
+    argv += ["--model_file", str(model)]
+    assert extract_codes.main(argv) == 1  # a typing error leaves nothing behind
+    capsys.readouterr()
+    model.write_text("3")
+
+    assert extract_codes.main(argv) == 0 == extract_codes.main(argv)
+    model.write_text("4")
+
+    assert extract_codes.main(argv) == 1
+    assert "was begun with other settings (model_file" in capsys.readouterr().err
+    assert torch.tensor(read_scp_arrays(out / "codes.scp")["a"]).eq(3).all()
