@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from espnet_taste.convert.load import load_spoken_lm
+from espnet_taste.convert.names import SLM
 from espnet_taste.data.collate import SpokenLMCollate
 from espnet_taste.data.preprocessor import SpokenLMPreprocessor
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.slm.text import LlmText
+from espnet_taste.tasks.building import read_config
 from espnet_taste.tasks.slm_model import TasteSpokenLMModel
 
 RELEASED_LLM = "meta-llama/Llama-3.2-1B"
@@ -52,7 +54,9 @@ class ReleasedSpokenLM(SpokenLMInference):
         )
         self.model = TasteSpokenLMModel(slm).eval()
         self.slm = slm
-        self.args = argparse.Namespace(llm=llm)
+        # What it is stored in, whatever a device computes it in.
+        stored = read_config(Path(folder) / SLM / "config.yaml").llm_dtype
+        self.args = argparse.Namespace(llm=llm, llm_dtype=stored)
         self.text = LlmText(llm)
         num_logits = slm.output_layer.weight.size(0)
         if len(self.text.tokenizer) > num_logits:

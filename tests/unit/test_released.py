@@ -20,6 +20,7 @@ from espnet_taste.convert.report import Report
 from espnet_taste.layers.word_pooling import first_of_words
 from espnet_taste.pipeline import released, released_lm
 from espnet_taste.pipeline.interchange import write_tokens
+from espnet_taste.pipeline.lm_export import write_merged
 from espnet_taste.pipeline.released import (
     RELEASED,
     ReleasedInference,
@@ -329,6 +330,20 @@ def test_a_released_spoken_lm_goes_on_from_speech(spoken):
     whole = spoken.tokenizer.inference.model.quantizer.state_dict()
     for name, tensor in spoken.slm.codebooks.state_dict().items():
         assert torch.equal(tensor, whole[name]), name
+
+
+def test_a_merged_llm_keeps_the_precision_that_it_is_stored_in(
+    converted, tmp_path, monkeypatch
+):
+    """On a CPU that lacks bfloat16 it is held in float32."""
+    monkeypatch.setattr(released_lm, "LlmText", FakeLlmText)
+    held = released_lm.ReleasedSpokenLM(converted, llm="small", llm_dtype=torch.float32)
+    held.text.tokenizer = SimpleNamespace(save_pretrained=lambda folder: None)
+
+    write_merged(held, tmp_path / "merged")
+
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config.get("dtype", config.get("torch_dtype")) == "bfloat16"
 
 
 def test_a_released_spoken_lm_scores_pairs_of_speech(spoken, converted, tmp_path):
