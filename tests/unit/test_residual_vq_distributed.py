@@ -32,6 +32,9 @@ torch.manual_seed(rank + 9)
 for _ in range(4):
     rvq(features[rows], mask[rows])
 torch.save(rvq.state_dict(), f"{folder}/{rank}.pt")
+if rank >= 0:  # who ends first closes the connection, which the other may still read
+    distributed.barrier()
+    distributed.destroy_process_group()
 """
 
 
