@@ -48,8 +48,9 @@ class TokenStore:
     def words(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the utterances that were written, on opening, with their words."""
         for file in self._sources:
-            for key in file:
-                yield key, json.loads(file.line(key))["words"]
+            with file.path.open("rb") as lines:
+                for row in map(json.loads, lines):
+                    yield row["key"], row["words"]
 
     def part(self, job: int) -> "TokenPart":
         """Open the part of one job."""
