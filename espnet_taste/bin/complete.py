@@ -147,7 +147,8 @@ def complete(args: argparse.Namespace) -> None:
     settings, prompts = settings_of(args), open_prompts(args, tokens)
     store = TokenStore(args.output_dir, deciding(args, SETTINGS))
     done = store.done
-    refuse_changed(args.output_dir, tokens, keys, done)
+    made_of = {key: tokens.digest(key) for key in keys}
+    refuse_changed(args.output_dir, args.tokens, made_of, done)
     left = [key for key in keys if key not in done]
     if left:
         complete_left(args, prompts, left, settings, store)

@@ -1,6 +1,7 @@
 """The edits of a list, over a file of tokens: what ``edit --edit_list`` does."""
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from espnet_taste.bin.token_work import (
     choices_of,
     deciding,
     naming_full_gpu,
+    refuse_changed,
     spoil_no_other,
 )
 from espnet_taste.data.exclusions import ExclusionError
@@ -43,6 +45,8 @@ def edit_all(args: argparse.Namespace) -> None:
     keys = select_keys(lines, args.key_file)
     store = open_store(args)
     left = store.begin(lines, keys)
+    made_of = digests_of(args, lines, keys)
+    refuse_changed(args.output_dir, args.tokens, made_of, set(keys).difference(left))
     in_processes(edit_job, args, check_lines(args, lines, left, store))
     summary = store.finish(keys, args.max_excluded)
     if args.write_audio:
@@ -67,6 +71,21 @@ def open_store(args: argparse.Namespace) -> "EditStore":
     from espnet_taste.pipeline.edit_store import EditStore
 
     return EditStore(args.output_dir, deciding(args, SETTINGS) | choices_of(args))
+
+
+def digests_of(
+    args: argparse.Namespace, lines: "dict[str, EditLine]", keys: Sequence[str]
+) -> dict[str, str]:
+    """Return what the tokens that an edit reads are known by, of those that can be."""
+    from espnet_taste.pipeline.edit_list import parse_line
+    from espnet_taste.pipeline.interchange import TokenFile
+
+    tokens, digests = TokenFile(args.tokens), {}
+    for key in keys:
+        with contextlib.suppress(ExclusionError):  # counted where edits are made
+            order = parse_line(lines[key], tokens, str(args.tokens))
+            digests[key] = " ".join(map(tokens.digest, order.utterances))
+    return digests
 
 
 def check_lines(

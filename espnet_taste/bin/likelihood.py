@@ -109,7 +109,8 @@ def score_items(args: argparse.Namespace) -> None:
     names = ("model", "tokens", "transcripts", "moments", "window_s", *AROUND)
     names += ("normalise", "llm", "whisper")
     journal = Journal(args.output_dir / JOURNAL, deciding(args, names))
-    refuse_changed(args.output_dir, tokens, keys, journal.rows)
+    made_of = {key: tokens.digest(key) for key in keys}
+    refuse_changed(args.output_dir, args.tokens, made_of, journal.rows)
     left = [key for key in keys if key not in journal.rows]
     if left:
         score_left(args, tokens, left, moments, around, journal)

@@ -1,7 +1,7 @@
 """What the commands over TASTE tokens share: options, resuming, and failing alone."""
 
 import argparse
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -146,30 +146,33 @@ def open_tokens(args: argparse.Namespace) -> "tuple[TokenFile, list[str]]":
 
 
 def refuse_changed(
-    folder: Path, tokens: "TokenFile", keys: Iterable[str], done: Container[str]
+    folder: Path, source: Path, made_of: Mapping[str, str], done: Container[str]
 ) -> None:
     """Refuse results that were made of other tokens of the same id; note today's.
 
     Args:
         folder: Folder of the results.
-        tokens: What results are made of.
-        keys: Utterances asked for.
-        done: Those of which there are results.
+        source: File of the tokens, for the message.
+        made_of: Id of a result to the digest of the tokens that it is made of.
+        done: Ids of the results that there are.
 
     Raises:
         ValueError: It names one of them. Results of older versions tell nothing.
     """
     journal = Journal(folder / ".made_of.jsonl", {})
     noted = {key: row["tokens_sha256"] for key, row in journal.rows.items()}
-    todays = {key: tokens.digest(key) for key in keys}
-    changed = [k for k in todays if k in done and noted.get(k, todays[k]) != todays[k]]
+    changed = [
+        key
+        for key, digest in made_of.items()
+        if key in done and noted.get(key, digest) != digest
+    ]
     if changed:
         raise ValueError(
-            f"{tokens.path}: {len(changed)} utterances have other tokens than when "
-            f"{folder} was made of them, e.g. '{changed[0]}'; remove it or choose "
-            "another --output_dir"
+            f"{source} has other tokens than when {folder} was made of them, for "
+            f"{len(changed)} results, e.g. '{changed[0]}'; remove it or choose another "
+            "--output_dir"
         )
-    for key, digest in todays.items():
+    for key, digest in made_of.items():
         if noted.get(key) != digest:
             journal.add(key, {"tokens_sha256": digest})
 

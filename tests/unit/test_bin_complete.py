@@ -275,7 +275,7 @@ def test_continuations_of_other_tokens_of_the_same_id_are_refused(
 
     assert run(folder) == 1
     assert "other tokens than when" in (error := capsys.readouterr().err)
-    assert "1 utterances" in error and "'b'" in error
+    assert "1 results" in error and "'b'" in error
 
     rows["b"] = make_tokens(TEXTS["b"])
     write_tokens(folder / "tokens.jsonl", rows)

@@ -259,6 +259,24 @@ def test_another_edit_under_the_same_id_is_refused(folder, worker, capsys):
     assert list(rows_of(folder / "out" / "edits.jsonl")) == [*ORDERS, "new"]
 
 
+def test_edits_of_other_tokens_of_the_same_id_are_refused(folder, worker, capsys):
+    assert run(folder) == 0
+    rows = dict(TokenFile(folder / "tokens.jsonl"))
+    swapped = {"one": rows["one"], "two": rows["one"], "three": rows["two"]}
+    write_tokens(folder / "tokens.jsonl", swapped)
+
+    assert run(folder) == 1
+    reading = [
+        k for k, o in ORDERS.items() if "two" in (o["utterance"], o.get("donor"))
+    ]
+    error = capsys.readouterr().err
+    assert "other tokens than when" in error
+    assert f"for {len(reading)} results, e.g. '{reading[0]}'" in error
+
+    write_tokens(folder / "tokens.jsonl", rows | {"three": rows["two"]})
+    assert run(folder) == 0  # files may grow
+
+
 def test_other_settings_models_and_folders_are_refused(folder, worker, capsys):
     assert run(folder) == 0
     assert run(folder, "--seed", "3") == 1

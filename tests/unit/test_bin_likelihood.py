@@ -352,4 +352,4 @@ def test_scores_of_other_tokens_of_the_same_id_are_refused(folder, model, capsys
 
     assert run(folder) == 1
     error = capsys.readouterr().err
-    assert "1 utterances have other tokens" in error and "'c'" in error
+    assert "has other tokens than when" in error and "1 results, e.g. 'c'" in error
