@@ -226,7 +226,7 @@ def _write_tables(
     """Write the folder of what was aligned, the counts, and check the share."""
     folder = args.output_dir
     kept = {key: row for key, row in outcomes.items() if "reason" not in row}
-    lengths = read_table(data.folder / "utt2num_samples")
+    lengths = read_table(data.folder / "utt2num_samples", kept.keys())
     wav = {key: str(find_file(data.wav[key], data.folder)) for key in kept}
     # An earlier run may have had other keys, when the number of jobs was another.
     places = read_table(folder / "word_times.scp")

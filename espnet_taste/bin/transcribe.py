@@ -151,7 +151,7 @@ def _write_tables(
     """Write the folder of what was transcribed, the counts, and check the share."""
     folder = args.output_dir
     kept = {key: row for key, row in outcomes.items() if "reason" not in row}
-    lengths = read_table(data.folder / "utt2num_samples")
+    lengths = read_table(data.folder / "utt2num_samples", kept.keys())
     wav = {key: str(find_file(data.wav[key], data.folder)) for key in kept}
     write_table(folder / "wav.scp", wav)
     write_table(folder / "utt2num_samples", {key: lengths[key] for key in kept})
