@@ -6,6 +6,7 @@ encoder's frame rate, trimmed to what may be attended.
 """
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -50,8 +51,8 @@ def extract(args: argparse.Namespace) -> None:
     encoder = build_encoder(args.config, args.whisper).to(args.device)
     keys = read_keys(args.data_dir, args.key_file)
     wav = read_table(args.data_dir / "wav.scp", frozenset(keys))
-    names = ("data_dir", "config", "whisper")
-    keep_settings(args.output_dir, {name: vars(args)[name] for name in names})
+    settings = {"data_dir": args.data_dir, "whisper": args.whisper}
+    keep_settings(args.output_dir, settings | chosen_encoder(args.config))
     with ArkWriter(args.output_dir, "encoder_states", keys=keys) as writer:
         todo = [key for key in keys if key not in writer.done]
         for number, batch_keys in enumerate(in_batches(todo, args.batch_size)):
@@ -66,6 +67,15 @@ def extract(args: argparse.Namespace) -> None:
                 writer(key, row[:length].numpy())
             if number % 20 == 0:
                 logging.info(f"{number * args.batch_size}/{len(todo)} utterances")
+
+
+def chosen_encoder(config: Path) -> dict[str, object]:
+    """Return what a YAML file says of the encoder, wherever it lies."""
+    from espnet_taste.data.settings import read_settings
+
+    chosen = read_settings(config)
+    conf = json.dumps(chosen.get("encoder_conf"), sort_keys=True, default=str)
+    return {"encoder": chosen.get("encoder"), "encoder_conf": conf}
 
 
 if __name__ == "__main__":

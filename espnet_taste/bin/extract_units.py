@@ -43,10 +43,13 @@ def extract(args: argparse.Namespace) -> None:
     """Extract the units of all utterances that are not done yet."""
     import numpy as np
 
+    from espnet_taste.weights.digests import identify_model
+
     keys = read_keys(args.data_dir, args.key_file)
     units_of = open_extractor(args, keys)
-    names = ("data_dir", "units_dir", "states_scp")
-    keep_settings(args.output_dir, {name: vars(args)[name] for name in names})
+    settings = {"data_dir": args.data_dir, "states_scp": args.states_scp}
+    settings["units_dir"] = identify_model(args.units_dir)
+    keep_settings(args.output_dir, settings)
     with ArkWriter(args.output_dir, "units", keys=keys) as writer:
         for number, key in enumerate(keys):
             if key in writer.done:

@@ -10,7 +10,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from espnet_taste.data.exclusions import ExclusionError, Journal, write_outcome
+from espnet_taste.data.exclusions import (
+    ExclusionError,
+    Journal,
+    is_excluded,
+    write_outcome,
+)
 from espnet_taste.pipeline.interchange import TokenFile, append_tokens, join_files
 from espnet_taste.pipeline.tokens import TasteTokens, require_same_tokenizer
 
@@ -42,8 +47,9 @@ class TokenStore:
 
     @property
     def done(self) -> set[str]:
-        """Utterances that are written or left out, as they were on opening."""
-        return self.excluded.keys() | {key for file in self._sources for key in file}
+        """Utterances that are written or left out for good, as they were on opening."""
+        left_out = {key for key, row in self.excluded.items() if is_excluded(row)}
+        return left_out | {key for file in self._sources for key in file}
 
     def words(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the utterances that were written, on opening, with their words."""

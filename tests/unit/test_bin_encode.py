@@ -244,3 +244,15 @@ def test_another_text_of_the_same_id_is_refused(corpus, tmp_path, worker, capsys
     assert run_encode(corpus, tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "1 utterances have another text" in error and "'c'" in error
+
+
+def test_audio_that_could_not_be_read_is_tried_again(corpus, tmp_path, worker):
+    hidden = (corpus / "b.wav").rename(tmp_path / "b.wav")
+    assert run_encode(corpus, tmp_path / "out", "--max_excluded", "0.3") == 0
+    hidden.rename(corpus / "b.wav")
+    worker.encoded.clear()
+
+    assert run_encode(corpus, tmp_path / "out") == 0
+
+    assert worker.encoded == [TEXT["b"]]
+    assert list(TokenFile(tmp_path / "out" / "tokens.jsonl")) == sorted(TEXT)

@@ -5,7 +5,12 @@ import pytest
 import soundfile
 import torch
 
-from espnet_taste.bin import extract_codes, extract_speakers, extract_units
+from espnet_taste.bin import (
+    extract_codes,
+    extract_speakers,
+    extract_states,
+    extract_units,
+)
 from espnet_taste.data.kaldi import read_scp_arrays, write_table
 from espnet_taste.pipeline import tokenizer
 from espnet_taste.units import build, speakers
@@ -53,6 +58,33 @@ def test_units_of_another_extractor_are_refused(data, tmp_path, monkeypatch, cap
 
     assert "units_dir units1 -> units2" in capsys.readouterr().err
     assert set(read_scp_arrays(out / "units.scp")["a"]) == {1.0}
+
+
+def test_a_copied_yaml_is_the_same_encoder_and_an_edited_one_is_not(tmp_path):
+    first, copy = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("encoder: whisper\nencoder_conf:\n  a: 1\n  b: 2\nlr: 1\n")
+    copy.write_text("encoder_conf: {b: 2, a: 1}\nencoder: whisper\nlr: 2\n")
+    chosen = extract_states.chosen_encoder(first)
+
+    assert extract_states.chosen_encoder(copy) == chosen
+    copy.write_text("encoder_conf: {b: 2, a: 3}\nencoder: whisper\n")
+    assert extract_states.chosen_encoder(copy) != chosen
+
+
+def test_units_learned_anew_in_the_same_folder_are_refused(
+    data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(build, "load_units", Extractor)
+    units = tmp_path / "units1"
+    units.mkdir()
+    (units / "units.safetensors").write_bytes(b"one")
+    argv = ["--data_dir", str(data), "--output_dir", str(tmp_path / "out")]
+    argv += ["--units_dir", str(units)]
+    assert extract_units.main(argv) == 0 == extract_units.main(argv)
+    (units / "units.safetensors").write_bytes(b"other")
+
+    assert extract_units.main(argv) == 1
+    assert "begun with other settings (units_dir" in capsys.readouterr().err
 
 
 def test_speakers_of_another_encoder_are_refused(data, tmp_path, monkeypatch, capsys):

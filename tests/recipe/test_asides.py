@@ -1,0 +1,70 @@
+"""What the recipe runs beside its stages."""
+
+import time
+
+import pytest
+from recipe_shell import needs_espnet, once
+
+pytestmark = needs_espnet
+
+
+ASIDE = """
+at_once={}
+trap stop_asides EXIT
+slow() {{ sleep 0.5; echo from >> log; sleep 0.3; echo to >> log; }}
+aside slow
+aside slow
+echo main >> log
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_once", "order"), [(1, "from to from to main"), (2, "main from to from to")]
+)
+def test_what_runs_aside_runs_beside_the_stages_in_turn(tmp_path, at_once, order):
+    result = once(tmp_path, ASIDE.format(at_once) + "join_asides")
+
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "log").read_text().split() == order.split()
+
+
+def test_what_may_run_on_is_not_waited_for(tmp_path):
+    steps = """
+at_once=2
+quick() { echo quick; }
+slow() { sleep 0.4; echo slow; }
+aside quick
+aside slow
+join_asides slow other
+echo main
+join_asides other
+echo end
+"""
+    result = once(tmp_path, steps)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["quick", "main", "slow", "end"]
+
+
+def test_it_is_known_whether_something_is_at_work_beside(tmp_path):
+    tell = "! works_aside || echo busy\n"
+
+    result = once(tmp_path, tell + ASIDE.format(2) + tell + "join_asides\n" + tell)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["busy"]
+
+
+def test_a_failure_aside_is_reported_where_it_is_awaited(tmp_path):
+    result = once(tmp_path, "at_once=2\naside false\necho on\njoin_asides\necho not")
+
+    assert result.returncode == 2 and result.stdout == "on\n"
+    assert "what ran beside the stages has failed" in result.stderr
+
+
+def test_what_runs_aside_ends_with_the_run(tmp_path):
+    result = once(tmp_path, ASIDE.format(2) + "false")
+    time.sleep(1.2)
+
+    assert result.returncode == 1
+    assert (tmp_path / "log").read_text() == "main\n"
