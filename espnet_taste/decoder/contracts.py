@@ -186,6 +186,18 @@ class AbsVocoder(nn.Module, ABC):
                 "were they made by another extractor than those it was trained on?"
             )
 
+    def _speak(self, units: Tensor, lengths: Tensor, speaker: Tensor) -> list[Tensor]:
+        """Synthesise the rows that have units by ``_synthesise``; others are empty."""
+        speech = [speaker.new_zeros(0, dtype=torch.float32)] * len(units)
+        spoken = (lengths > 0).nonzero()[:, 0]
+        if len(spoken):
+            counts = lengths[spoken]
+            filled = units[spoken, : int(counts.max())]
+            rows = self._synthesise(filled, counts, speaker[spoken])
+            for index, row in zip(spoken.tolist(), rows, strict=True):
+                speech[index] = row
+        return speech
+
     def _freeze(self) -> None:
         self.requires_grad_(False)
         self.eval()

@@ -86,15 +86,7 @@ class CosyVoiceVocoder(AbsVocoder):
                 f"values, got {speaker.size(1)}; extract them with CAM++"
             )
         self._require_units(units, unit_lengths, self.flow.config.num_units)
-        speech = [speaker.new_zeros(0, dtype=torch.float32)] * len(units)
-        spoken = (unit_lengths > 0).nonzero()[:, 0]
-        if len(spoken):
-            lengths = unit_lengths[spoken]
-            filled = units[spoken, : int(lengths.max())]
-            rows = self._synthesise(filled, lengths, speaker[spoken])
-            for index, row in zip(spoken.tolist(), rows, strict=True):
-                speech[index] = row
-        return speech
+        return self._speak(units, unit_lengths, speaker)
 
     def _synthesise(
         self, units: Tensor, lengths: Tensor, speaker: Tensor

@@ -64,15 +64,7 @@ class UnitToMelVocoder(AbsVocoder):
     ) -> list[Tensor]:
         """Synthesise; see ``AbsVocoder``."""
         self._require_units(units, unit_lengths, self.unit_to_mel.num_units)
-        speech = [speaker.new_zeros(0, dtype=torch.float32)] * len(units)
-        spoken = (unit_lengths > 0).nonzero()[:, 0]
-        if len(spoken):
-            rows = self._synthesise(
-                units[spoken], unit_lengths[spoken], speaker[spoken]
-            )
-            for index, row in zip(spoken.tolist(), rows, strict=True):
-                speech[index] = row
-        return speech
+        return self._speak(units, unit_lengths, speaker)
 
     def _synthesise(
         self, units: Tensor, lengths: Tensor, speaker: Tensor
