@@ -37,6 +37,7 @@ def run_task(path: str, description: str, cmd: Sequence[str] | None) -> None:
     if words and words[0] == "--help_all":
         task.get_parser().print_help()
         return
+    from torch.multiprocessing import ProcessExitedException
     from yaml import YAMLError
 
     try:
@@ -44,6 +45,10 @@ def run_task(path: str, description: str, cmd: Sequence[str] | None) -> None:
         task.main(cmd=cmd)
     except (OSError, ValueError, YAMLError) as error:
         print(f"{Path(sys.argv[0]).stem}: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ProcessExitedException as error:  # of several GPUs; it has said why
+        name = Path(sys.argv[0]).stem
+        print(f"{name}: error: {error}; what it said stands above", file=sys.stderr)
         sys.exit(1)
 
 

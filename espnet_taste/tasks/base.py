@@ -2,7 +2,11 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from pathlib import Path
 
 import torch
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
@@ -138,10 +142,28 @@ class TasteTask(ModelBuilder, AbsTask):
                 f"--ngpu {args.ngpu} needs a process for every GPU; give "
                 "--multiprocessing_distributed true"
             )
-        if args.resume and _is_first_rank(args):
-            repair_after_kill(args.output_dir, args.best_model_criterion)
-        with atomic_torch_save():
-            super().main_worker(args)
+        with one_line_of_a_rank():
+            if args.resume and _is_first_rank(args):
+                repair_after_kill(args.output_dir, args.best_model_criterion)
+            with atomic_torch_save():
+                super().main_worker(args)
+
+
+@contextmanager
+def one_line_of_a_rank() -> Iterator[None]:
+    """Let a process that ESPnet starts for a GPU end as the program does.
+
+    Nobody waits for its error but the interpreter, which would print a traceback.
+
+    Raises:
+        SystemExit: In such a process, instead of what a user can cause.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if parent_process() is None:
+            raise
+        sys.exit(f"{Path(sys.argv[0]).stem}: error: {error}")
 
 
 def _check_freeze_param(names: Sequence[str], model: torch.nn.Module) -> None:

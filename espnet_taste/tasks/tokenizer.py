@@ -9,7 +9,7 @@ import argparse
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
-from espnet_taste.tasks.base import TasteTask
+from espnet_taste.tasks.base import TasteTask, one_line_of_a_rank
 from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
 
 
@@ -75,8 +75,9 @@ class TasteTokenizerTask(TokenizerBuilder, TasteTask):
             ValueError: If units are to start as a codebook that is not given.
         """
         starts = args.unit_start == "codebook" and args.init_from is None
-        if starts and args.units_dir is None:
-            raise ValueError(
-                "unit_start: codebook needs --units_dir, the folder that has it"
-            )
+        with one_line_of_a_rank():
+            if starts and args.units_dir is None:
+                raise ValueError(
+                    "unit_start: codebook needs --units_dir, the folder that has it"
+                )
         super().main_worker(args)

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from torch.multiprocessing import ProcessExitedException
 
 from espnet_taste.bin import tokenizer_train, training
 from espnet_taste.weights import WeightsNotFound
@@ -45,6 +46,15 @@ def test_gpus_that_are_not_there_are_one_line(monkeypatch, capsys):
     assert stop.value.code == 1
     told = capsys.readouterr().err
     assert "error: --ngpu 2: device: no 'cuda:1' on this machine; there is cpu" in told
+
+
+def test_a_process_of_several_that_ended_is_one_line(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, ProcessExitedException("process 1 terminated", 1, 9, 1))
+
+    assert stop.value.code == 1
+    told = capsys.readouterr().err
+    assert told.endswith("error: process 1 terminated; what it said stands above\n")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
