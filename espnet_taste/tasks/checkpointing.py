@@ -75,14 +75,18 @@ class TasteESPnetModel(AbsESPnetModel):
         """Move the model; frozen parts keep their dtype, where the device has it.
 
         ESPnet calls ``to(dtype=float32)``, which would double the memory of a
-        frozen bfloat16 backbone.
+        frozen bfloat16 backbone. So that not even a moment needs so much, the frozen
+        parts are left out of that call and moved one by one.
         """
-        dtypes = {n: p.dtype for n, p in self.named_parameters() if self.is_frozen(n)}
+        frozen = {n: p for n, p in self.named_parameters() if self.is_frozen(n)}
+        kept = {name: parameter.data for name, parameter in frozen.items()}
+        for parameter in frozen.values():
+            parameter.data = parameter.data.new_empty(0)
         super().to(*args, **kwargs)
         for name, parameter in self.named_parameters():
-            if name in dtypes:
-                dtype = usable_dtype(dtypes[name], parameter.device)
-                parameter.data = parameter.data.to(dtype)
+            if name in kept:
+                values, device = kept.pop(name), parameter.device
+                parameter.data = values.to(device, usable_dtype(values.dtype, device))
         return self
 
     def collect_feats(self, **batch: Tensor) -> dict[str, Tensor]:

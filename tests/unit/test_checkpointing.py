@@ -6,6 +6,7 @@ import pytest
 import torch
 from espnet2.train.reporter import Reporter
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from espnet_taste.tasks.checkpointing import (
     TasteESPnetModel,
@@ -54,6 +55,28 @@ def test_frozen_parts_keep_their_dtype(with_bfloat16):
 
     assert model.backbone[0].weight.dtype == torch.bfloat16
     assert model.head.weight.dtype == torch.float32
+
+
+def test_frozen_parts_never_take_float32_on_their_way(with_bfloat16):
+    """A GPU that holds a backbone in bfloat16 may have no room for it in float32."""
+    model = Model()
+    model.backbone.to(torch.bfloat16)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    size, made = model.backbone[0].weight.shape, []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.shape == size:
+                made.append(result.dtype)
+            return result
+
+    with Watch():
+        model.to(dtype=torch.float32)
+
+    assert torch.float32 not in made
+    for name, value in model.named_parameters():
+        assert value.equal(before[name].to(value.dtype)), name
 
 
 def test_frozen_parts_move_to_float32_where_bfloat16_is_slow(without_bfloat16):
