@@ -132,6 +132,7 @@ class UnitToMel(nn.Module):
         *,
         frame_lengths: Tensor | None = None,
         frame_offset: Tensor | None = None,
+        num_frames: int | None = None,
     ) -> Tensor:
         """Predict mel frames.
 
@@ -143,6 +144,8 @@ class UnitToMel(nn.Module):
                 ``mel_lengths``.
             frame_offset: Start of the first frame after the start of the first unit,
                 in frames, (B,), float; for crops, whose ends do not meet. None for 0.
+            num_frames: M, at least the largest number of frames; None finds it out,
+                which waits for the device.
 
         Returns:
             Log-mel frames, (B, M, C), float32; what padding holds is undefined.
@@ -154,6 +157,7 @@ class UnitToMel(nn.Module):
             speaker,
             frame_lengths=frame_lengths,
             frame_offset=frame_offset,
+            num_frames=num_frames,
         )
 
     def decode(
@@ -164,15 +168,18 @@ class UnitToMel(nn.Module):
         *,
         frame_lengths: Tensor | None = None,
         frame_offset: Tensor | None = None,
+        num_frames: int | None = None,
     ) -> Tensor:
         """Predict mel frames from embedded units, (B, S, D); see ``forward``."""
         if frame_lengths is None:
             frame_lengths = self.mel_lengths(unit_lengths)
+        if num_frames is None:
+            num_frames = int(frame_lengths.max())
         condition = self.speaker(speaker * SPEAKER_GAIN)
         valid = step_mask(unit_lengths, x.size(1))
         for block in self.unit_blocks:
             x = block(x, valid, condition)
-        x = self._interpolate(x, unit_lengths, int(frame_lengths.max()), frame_offset)
+        x = self._interpolate(x, unit_lengths, num_frames, frame_offset)
         valid = step_mask(frame_lengths, x.size(1))
         for block in self.frame_blocks:
             x = block(x, valid, condition)

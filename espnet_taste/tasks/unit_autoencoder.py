@@ -91,6 +91,7 @@ class UnitAutoencoderESPnetModel(UnitToMelESPnetModel):
                 self._varied(spembs),
                 frame_lengths=mel_lengths,
                 frame_offset=frame_offset,
+                num_frames=mel.size(1),
             )
             valid = step_mask(encoding.lengths, encoding.embedded.size(1))
             states = self.state_output(self.state_block(encoding.embedded, valid))

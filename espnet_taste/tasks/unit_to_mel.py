@@ -89,6 +89,7 @@ class UnitToMelESPnetModel(TasteESPnetModel):
                 self._varied(spembs),
                 frame_lengths=mel_lengths,
                 frame_offset=frame_offset,
+                num_frames=mel.size(1),
             )
             loss, stats, num_frames = self._mel_losses(predicted, mel, mel_lengths)
         stats["loss"] = loss.detach()

@@ -9,10 +9,14 @@ import torch
 from tiny_whisper import tiny_aggregator, tiny_encoder
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from espnet_taste.decoder.unit_to_mel import UnitToMel
 from espnet_taste.layers.residual_vq import ResidualVQ
 from espnet_taste.layers.word_pooling import first_of_words
 from espnet_taste.tasks.tokenizer_model import unit_hits, unit_statistics
+from espnet_taste.tasks.unit_autoencoder import UnitAutoencoderESPnetModel
+from espnet_taste.tasks.unit_to_mel import UnitToMelESPnetModel
 from espnet_taste.tokenizer.encoder import EncoderStates
+from espnet_taste.units.unit_encoder import UnitEncoder
 
 LENGTHS = torch.tensor([3, 2])
 
@@ -69,3 +73,21 @@ def test_losses_of_units(fake):
 
     unit_statistics(logits, labels)["loss_units"].backward()
     unit_hits(logits, labels)
+
+
+@pytest.mark.parametrize("are_learned", [False, True])
+def test_units_and_vocoder(are_learned):
+    sizes = {"num_mels": 6, "speaker_dim": 4, "width": 8}
+    model = UnitToMelESPnetModel(UnitToMel(10, 50.0, **sizes))
+    batch = {"units": torch.zeros(2, 9, dtype=torch.long)}
+    if are_learned:
+        encoder = UnitEncoder(8, 10, width=8, code_dim=4)
+        model = UnitAutoencoderESPnetModel(encoder, model.unit_to_mel, 4)
+        batch = {"encoder_states": torch.zeros(2, 9, 8)}
+    batch |= {"mel": torch.zeros(2, 15, 6), "spembs": torch.zeros(2, 4)}
+    batch |= {f"{name}_lengths": LENGTHS for name in batch}
+    batch["frame_offset"] = torch.zeros(2)
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        batch = {name: mode.from_tensor(value) for name, value in batch.items()}
+        model.train()(**batch)
