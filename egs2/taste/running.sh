@@ -284,13 +284,19 @@ split_jobs() {
     ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
         --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
     # Only what takes a device is given one: of GPUs there are fewer than of CPUs.
-    local num_jobs launcher=${train_cmd}
+    local num_jobs place launcher=${train_cmd}
     [[ " $* " != *" --device "* ]] || launcher=${job_cmd}
+    # Clusters show a job its own GPU alone; with run.pl each would take the first of all.
+    local -a options=("$@")
+    for place in "${!options[@]}"; do
+        [ "${launcher%% *} ${options[place]}" != "run.pl cuda" ] \
+            || options[place]="cuda:\$(((JOB-1)%$((10#${ngpu} + !10#${ngpu}))))"
+    done
     num_jobs=$(cat "${parts}/num_jobs")
     rm -f "${parts}"/log.* # of more jobs, in an earlier run
     "${behind[@]}" ${launcher} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
         ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \
-        --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "$@" \
+        --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "${options[@]}" \
         || { show_error "${parts}"/log.*; return 1; }
     ${python} -m espnet_taste.bin.merge_jobs --parts_dir "${parts}" --output_dir "${output}"
 }

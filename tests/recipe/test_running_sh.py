@@ -341,3 +341,38 @@ qstat() {{ [ "$*" = "{question}" ] && [ "${{polls}}" -lt 2 ]; }}
     assert result.stdout.count(f"waiting for job {job}, which an earlier run sub") == 1
     assert result.stdout.count("waiting for") == 1
     assert (tmp_path / "log").read_text() == "after 2\n"
+
+
+# As run.pl does, whose jobs are lines for another bash.
+RUN_PL = """
+run.pl() { local n last=${3#JOB=1:}; shift 4
+    for ((n = 1; n <= last; n++)); do bash -c "${*//JOB/${n}}"; done; }
+job_cmd="run.pl --gpu 1"; ngpu={}
+jobs data out extract --device {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ngpu", "device", "devices"),
+    [
+        (2, "cuda", ["cuda:0", "cuda:1", "cuda:0"]),
+        (0, "cuda", ["cuda:0"] * 3),
+        (2, "cpu", ["cpu"] * 3),
+    ],
+)
+def test_jobs_of_one_machine_share_its_gpus(tmp_path, ngpu, device, devices):
+    python = tmp_path / "python"
+    python.write_text("""#!/usr/bin/env bash
+case $2 in
+    *split_keys) while [ "$1" != --output_dir ]; do shift; done
+        mkdir -p "$2"; echo 3 > "$2/num_jobs" ;;
+    *extract) echo "${@: -1}" >> used ;;
+esac
+""")
+    python.chmod(0o755)
+    script = RUN_PL.replace("={}", f"={ngpu}").replace("device {}", f"device {device}")
+
+    result = once(tmp_path, "python=$PWD/python; nj=3\n" + script)
+
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "used").read_text().split() == devices
