@@ -1,11 +1,13 @@
 """How often the right half of a pair is the likelier one.
 
-A pair counts 1, 0, or one half if both are equally likely, as in SALMon. A pair with a
-half that has no score is left out and counted: the denominator never changes silently.
+A pair counts 1, 0, or one half if both are equally likely, as in SALMon; the same item
+differs by rounding from batch to batch, which is no difference. A pair with a half that
+has no score is left out and counted: the denominator never changes silently.
 
 Source: SALMon (arXiv:2409.07437); spoken StoryCloze (arXiv:2305.13009).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +16,8 @@ import numpy as np
 from espnet_taste.data.pair_sets import Pair
 from espnet_taste.eval.bootstrap import Interval, mean_interval, mean_of_means
 
+# Scores as near as this are equal: of one item in two batches, in float32, some 1e-8.
+TIE = 1e-6
 # The mean that the TASTE paper calls SALMON: SALMon's parts on consistency.
 SALMON_CONSISTENCY = (
     "bg_all_consistency",
@@ -122,7 +126,8 @@ def _score_part(
         right, wrong = scores[pair.positive], scores[pair.negative]
         if not np.isfinite([right, wrong]).all():
             raise ValueError(f"pair {pair.pair}: scores {right} and {wrong}")
-        outcomes.append(0.5 if right == wrong else float(right > wrong))
+        is_tie = math.isclose(right, wrong, rel_tol=TIE, abs_tol=TIE)
+        outcomes.append(0.5 if is_tie else float(right > wrong))
     if not outcomes:
         raise ValueError(
             f"{part}: none of {len(pairs)} pairs has both scores; missing e.g. "

@@ -48,7 +48,8 @@ class CompletionSettings:
     # "plain", as released, where there is none or it is a released one.
     text_prompt: TextPrompt | None = None
     # The released rules: of the tokens, ``read_vocabulary``; of drawing, ``Sampler``;
-    # of text that is read, unless ``text_prompt`` says otherwise.
+    # of text that is read, unless ``text_prompt`` says otherwise; and while the last
+    # codes are awaited, tokens that nobody keeps are read instead of the pad.
     compat: bool = False
 
     def __post_init__(self) -> None:
@@ -298,7 +299,11 @@ class CompletionLoop:
         action = step.taste_action[:, None]
         # To wait is to read the pad, which is what prompts without TASTE have pending.
         self.read = torch.where(action == TasteAction.SAMPLE, self.taste, prefix)
-        text = self.slm.embed_tokens(tokens)
+        text = self.slm.embed_tokens(tokens).float()
+        if not self.settings.compat:
+            # As in training, where nothing but the pad stands behind a text.
+            waits = (step.action == Action.WAIT_FOR_TASTE)[:, None]
+            text = torch.where(waits, self.slm.pad_text, text)
         self.inputs = self.slm.fuse(self.read, text)[:, None]
         if self.mask is not None:
             self.mask = F.pad(self.mask, (0, 1), value=True)

@@ -88,6 +88,7 @@ def settings_of(case, run):
             repetition_penalty=values["repetition_penalty"],
             rule="released",
         ),
+        compat=True,
     )
 
 

@@ -28,6 +28,20 @@ def test_a_tie_counts_half():
     assert 0 < result.accuracy.low < 2.5 / 4 < result.accuracy.high <= 1
 
 
+def test_one_item_in_two_batches_is_a_tie():
+    """Sums that a tiny spoken LM gave to one utterance, in batches of two kinds."""
+    scores = {"a": -67.04207992553711, "b": -67.04207944869995, "c": -67.0419}
+    pairs = [
+        Pair("1", "x", "a", "b"),
+        Pair("2", "x", "b", "a"),
+        Pair("3", "x", "a", "c"),
+    ]
+
+    result = score_pairs(pairs, scores)["x"]
+
+    assert result.outcomes == (0.5, 0.5, 0.0) and result.ties == 2
+
+
 def test_a_pair_without_a_score_is_counted():
     scores = {"0p": 1.0, "0n": 0.0, "1p": 1.0, "1n": 0.0, "2p": 2.0}
     result = score_pairs(PAIRS, scores)["one"]

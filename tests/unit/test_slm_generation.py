@@ -16,6 +16,7 @@ from tiny_slm import (
 )
 
 from espnet_taste.sampling import Sampler
+from espnet_taste.slm.delay import collate, delay_words
 from espnet_taste.slm.generation import (
     CompletionLoop,
     CompletionSettings,
@@ -179,6 +180,28 @@ def test_the_caller_says_when_it_is_enough(delay):
     assert result.tokens.tolist() == free.tokens[:7].tolist()
     assert not result.was_cut and len(result.codes) == result.words[-1] + 1
     assert heard[:7] == [free.tokens[:n].tolist() for n in range(1, 8)]
+
+
+@pytest.mark.parametrize("level", ["word", "token"])
+def test_the_last_codes_are_chosen_as_in_training_behind_the_pad(level):
+    """The released model reads tokens there that nobody keeps: other codes."""
+    slm = make_slm(delay=3, delay_level=level)
+
+    def said_and_predicted(**settings):
+        result = run(slm, SPEECH, extra_words=2, max_tokens=6, **settings)
+        tokens = [*SPEECH.tokens, *result.tokens.tolist()]
+        words = [*SPEECH.words, *(2 + result.words).tolist()]
+        codes = np.concatenate([SPEECH.codes, result.codes])
+        batch = collate([delay_words(tokens, words, 3, level)], [codes])
+        with torch.no_grad():
+            prediction = slm.predict_words(slm.read(slm.embed(batch)), batch)
+        chosen = slm.head.choose(prediction, slm.codebooks)[0, 2:]
+        return result.codes.tolist(), chosen.tolist()
+
+    said, predicted = said_and_predicted()
+    assert len(said) > 1 and said == predicted
+    said, predicted = said_and_predicted(compat=True)
+    assert said != predicted
 
 
 def test_rows_of_a_batch_stop_each_on_their_own(slm):
