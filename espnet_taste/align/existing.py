@@ -27,7 +27,7 @@ class ExistingAligner(AbsAligner):
 
     Args:
         source: A ``.ctm`` file (``utterance channel start duration word``) or a
-            folder in which ``<utterance>.TextGrid`` lies at any depth.
+            folder in which ``<utterance>.TextGrid`` lies at any depth, once.
         tier: TextGrid tier of the words; any case. "<speaker> - words" also fits.
         keys: Utterances that will be asked for, the only ones kept of a CTM file;
             None for all.
@@ -47,10 +47,10 @@ class ExistingAligner(AbsAligner):
         self.source = Path(source)
         self.tier = tier
         self.intervals: dict[str, list[Interval]] = {}
-        self.grids: dict[str, Path] = {}
+        self.grids: dict[str, list[Path]] = {}  # by name; folders may share names
         if self.source.is_dir():
-            found = sorted(self.source.rglob("*.TextGrid"))
-            self.grids = {path.stem: path for path in found}
+            for path in sorted(self.source.rglob("*.TextGrid")):
+                self.grids.setdefault(path.name, []).append(path)
             if not self.grids:
                 raise FileNotFoundError(f"no *.TextGrid in {self.source}")
         else:
@@ -60,8 +60,8 @@ class ExistingAligner(AbsAligner):
         self, audio: np.ndarray, words: Sequence[str], *, key: str = ""
     ) -> WordTimes:
         """Look one utterance up; see ``AbsAligner.align``."""
-        if key in self.grids:
-            intervals = self._read_grid(key)
+        if (grid := self._grid_of(key)) is not None:
+            intervals = self._read_grid(grid)
         elif key in self.intervals:
             intervals = self.intervals[key]
         else:
@@ -70,9 +70,22 @@ class ExistingAligner(AbsAligner):
         times = match_words(words, divide_signs(spoken))
         return fit_times(times, len(audio) / SAMPLE_RATE_HZ)
 
-    def _read_grid(self, key: str) -> list[Interval]:
+    def _grid_of(self, key: str) -> Path | None:
+        """Return the TextGrid of an utterance, whose id may name folders, too."""
+        wanted = Path(f"{key}.TextGrid").parts
+        named = self.grids.get(wanted[-1], [])
+        found = [path for path in named if path.parts[-len(wanted) :] == wanted]
+        if len(found) > 1:
+            raise AlignmentError(
+                "no_alignment",
+                f"'{key}' has {len(found)} TextGrids, {found[0]} and {found[1]}; leave "
+                "one, or let ids begin with the folder",
+            )
+        return found[0] if found else None
+
+    def _read_grid(self, grid: Path) -> list[Interval]:
         try:
-            tiers = read_textgrid(self.grids[key])
+            tiers = read_textgrid(grid)
         except ValueError as error:
             raise AlignmentError("no_alignment", str(error)) from error
         for name, intervals in tiers.items():
@@ -80,7 +93,7 @@ class ExistingAligner(AbsAligner):
                 return intervals
         raise AlignmentError(
             "no_alignment",
-            f"{self.grids[key]}: no tier '{self.tier}', there are {sorted(tiers)}",
+            f"{grid}: no tier '{self.tier}', there are {sorted(tiers)}",
         )
 
 

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from espnet_taste.pipeline.taste import TasteTokenizer
 
 JOURNALS = ".parts"
+NO_VOCODER = (
+    "{} has no vocoder, so that nothing can be decoded; a converted checkpoint gets "
+    "one by convert --voice_generator"
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -66,8 +70,7 @@ def decode(args: argparse.Namespace) -> None:
     from espnet_taste.data.exclusions import check_share, summary_table, write_outcome
 
     tokens, keys = open_tokens(args)
-    if args.batch_words < 1:
-        raise ValueError(f"--batch_words must be at least 1, got {args.batch_words}")
+    check_options(args)
     output = AudioOutput(args.output_dir)
     done = find_decoded(output, tokens, keys) | excluded_rows(args, tokens).keys()
     in_processes(decode_job, args, [key for key in keys if key not in done])
@@ -164,6 +167,16 @@ def decode_job(args: argparse.Namespace, keys: list[str], job: int) -> None:
             bar.update(len(batch))
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that make no sense.
+
+    Raises:
+        ValueError: It names the option.
+    """
+    if args.batch_words < 1:
+        raise ValueError(f"--batch_words must be at least 1, got {args.batch_words}")
+
+
 def require_vocoder(tokenizer: "TasteTokenizer", model: str) -> None:
     """Stop before any work if no audio can be made.
 
@@ -171,10 +184,7 @@ def require_vocoder(tokenizer: "TasteTokenizer", model: str) -> None:
         ValueError: If the model has no vocoder.
     """
     if tokenizer.synthesize is None:
-        raise ValueError(
-            f"{model} has no vocoder, so that nothing can be decoded; a converted "
-            "checkpoint gets one by convert --voice_generator"
-        )
+        raise ValueError(NO_VOCODER.format(model))
 
 
 def refuse_foreign(

@@ -87,6 +87,7 @@ def score(args: argparse.Namespace) -> None:
     chat_options = (args.rater_url, args.rater_model, args.prompt_text)
     if any(chat_options) and not all(chat_options):
         raise ValueError("--rater_url, --rater_model and --prompt_text go together")
+    num_absent = count_absent(args.excluded)  # before hours of listening
     args.mos = choose_mos(args)
     texts, judge = read_texts(args)
     ratings = rate(args, texts)
@@ -99,7 +100,7 @@ def score(args: argparse.Namespace) -> None:
         "mos": args.mos,
         "rater": args.rater_model,
         **summarise(items, ratings),
-        "num_absent": count_absent(args.excluded),
+        "num_absent": num_absent,
         "published": beside("continuations", PUBLISHED),
     }
     args.output_dir.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet_taste.align.contracts import AlignmentError, uniform_times
+from espnet_taste.align.contracts import AlignmentError
 from espnet_taste.align.spoken import attach_punctuation
 from espnet_taste.data.collate import pad_arrays
 from espnet_taste.layers.precision import autocast
@@ -23,7 +23,7 @@ from espnet_taste.pipeline.listening import (
     Transcriber,
     open_listener,
 )
-from espnet_taste.pipeline.long_audio import cut_loop, hear_long
+from espnet_taste.pipeline.long_audio import hear_long, spread_words, without_loops
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.pipeline.windows import WINDOW_S, carry_times, plan_windows
@@ -128,8 +128,8 @@ class TasteEncoder:
             name: What it is called in messages.
 
         Raises:
-            ValueError: If there is no word in text or recording, or there are too
-                many tokens in 30 s.
+            ValueError: If there is no word in text or recording, or one has more
+                tokens than Whisper takes.
         """
         given = None if text is None else self._words_of(text, name)
         with _naming(name):
@@ -146,8 +146,10 @@ class TasteEncoder:
                 f"{name}: no word was heard; those of its text are taken to be spread "
                 "evenly over it, and no times are told"
             )
+        counts = np.bincount(encode_words(words, self.encode_text).words)
+        limit = self.model.aggregator.max_tokens
         with _naming(name):
-            windows = plan_windows(times, duration_s)
+            windows = plan_windows(times, duration_s, tokens=counts, max_tokens=limit)
         embeds, codes = [], []
         for start in range(0, len(windows), batch_size):
             batch = windows[start : start + batch_size]
@@ -237,14 +239,14 @@ class TasteEncoder:
         states = self._states([wave])
         words = self._split(self._transcribe(states, [wave])[0])
         if limit := self.model.aggregator.max_tokens:
-            words = cut_loop(words, encode_words(words, self.encode_text), limit)
+            words = without_loops(words, encode_words(words, self.encode_text), limit)
         if not words:
             return [], np.zeros((0, 2), np.float32)
         keys = states.keys[0, : int(states.lengths[0])]
         try:
             return words, self.listener.word_times(keys, wave, words)
         except AlignmentError as error:
-            return _spread(words, len(wave) / SAMPLE_RATE_HZ, error)
+            return spread_words(words, len(wave) / SAMPLE_RATE_HZ, error)
 
     def _times(
         self, states: EncoderStates, place: int, wave: np.ndarray, words: list[str]
@@ -365,24 +367,6 @@ def token_batch(
     ]
     padded = {n: v.to(device) for n, v in pad_arrays(items).items()}
     return TokenBatch.from_padded(padded)
-
-
-def _spread(
-    words: list[str], duration_s: float, error: AlignmentError
-) -> tuple[list[str], np.ndarray]:
-    """Give words that could not be aligned the same time each.
-
-    A whole recording must not be lost for one stretch of it. Words for which there is
-    no time at all (Whisper writes a sentence into the last 10 ms) were not heard.
-    """
-    text = " ".join(words)[:40]
-    try:
-        times = uniform_times(len(words), duration_s).times
-    except AlignmentError:
-        logger.warning(f"left out what was heard in {duration_s:.2f} s, '{text}'")
-        return [], np.zeros((0, 2), np.float32)
-    logger.warning(f"the words of '{text}' are taken to be spread evenly: {error}")
-    return words, times
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from espnet_taste.align.contracts import AlignmentError, uniform_times
 from espnet_taste.types import SAMPLE_RATE_HZ
-from espnet_taste.words import TokenizedWords
+from espnet_taste.words import TokenizedWords, word_spans
 
 logger = logging.getLogger(__name__)
 
@@ -55,26 +56,44 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
     return words, np.concatenate(times).astype(np.float32)
 
 
-def cut_loop(words: list[str], tokens: TokenizedWords, limit: int) -> list[str]:
-    """Leave out what a Whisper that repeats itself writes too much of a window.
+def without_loops(words: list[str], tokens: TokenizedWords, limit: int) -> list[str]:
+    """Leave out the words that only a Whisper writes that repeats itself inside one.
 
-    In 30 s there may be the words of two windows. Half of what the aggregator takes in
-    30 s, some nine tokens a second, nobody says; more would lose the whole recording.
+    They would fit into no window, and the whole recording would be lost.
 
     Args:
         words: What was heard in a window.
         tokens: The same as tokens.
         limit: Tokens that the aggregator takes at once.
     """
-    most = limit // 2
-    if len(tokens.tokens) <= most:
-        return words
-    count = tokens.words[most]
-    logger.warning(
-        f"left out {len(words) - count} of {len(words)} words, of which Whisper heard "
-        f"{len(tokens.tokens)} tokens in {WINDOW_S:g} s: '{' '.join(words[-8:])[-40:]}'"
-    )
-    return words[:count]
+    kept = []
+    for word, (start, stop) in zip(words, word_spans(tokens.words), strict=True):
+        if stop - start <= limit:
+            kept.append(word)
+        else:
+            logger.warning(
+                f"left out a word of {stop - start} tokens that Whisper heard in "
+                f"{WINDOW_S:g} s: '{word[:20]}...'"
+            )
+    return kept
+
+
+def spread_words(
+    words: list[str], duration_s: float, error: AlignmentError
+) -> tuple[list[str], np.ndarray]:
+    """Give words that could not be aligned the same time each.
+
+    A whole recording must not be lost for one stretch of it. Words for which there is
+    no time at all (Whisper writes a sentence into the last 10 ms) were not heard.
+    """
+    text = " ".join(words)[:40]
+    try:
+        times = uniform_times(len(words), duration_s).times
+    except AlignmentError:
+        logger.warning(f"left out what was heard in {duration_s:.2f} s, '{text}'")
+        return [], np.zeros((0, 2), np.float32)
+    logger.warning(f"the words of '{text}' are taken to be spread evenly: {error}")
+    return words, times
 
 
 def _settled(times: np.ndarray) -> tuple[int, float]:

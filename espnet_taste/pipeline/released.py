@@ -151,10 +151,15 @@ def open_released_vocoder(folder: Path, device: str) -> AbsVocoder | None:
     Raises:
         ValueError: If the files do not fit.
     """
-    part = folder / VOCODER
-    if not part.is_dir():
+    if not has_vocoder(folder):
         return None
+    part = folder / VOCODER
     return open_cosyvoice(part, {"vocoder": "cosyvoice"}, SINGLE).to(device)
+
+
+def has_vocoder(folder: Path) -> bool:
+    """Tell whether flow and HiFT were converted along."""
+    return (folder / VOCODER).is_dir()
 
 
 def tokenizer_id(folder: Path) -> str:

@@ -40,8 +40,8 @@ class TasteTokens:
         asr_words: Word index of every token, (Ta,), int64, from 0 up without gaps.
         codes: Indices of the residual quantizer, (W, Q), int64; None from a tokenizer
             without quantizer.
-        embeds: TASTE embeddings, (W, D), float32, what the decoder reads; None for
-            those of the codes.
+        embeds: TASTE embeddings, (W, D), float32; the decoder reads them where there
+            are no codes. None for those of the codes.
         times: Start and end of every word in s, (W, 2), float32, on the clock of the
             recording; None where they are not known.
         span_s: Start and end of what these words cover, in s, on the same clock.

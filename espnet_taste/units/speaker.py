@@ -29,6 +29,7 @@ WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
 PARTIAL_FRAMES = 160  # 1.6 s, the length the encoder was trained on
 PARTIALS_PER_S = 1.3
+BLOCK = 256  # windows at once, 0.2 GB; an hour of speech has 4680
 MIN_COVERAGE = 0.75  # a last window holding less speech than this is left out
 TARGET_DBFS = -30.0  # quieter utterances are raised to this level
 
@@ -102,11 +103,23 @@ class SpeakerEncoder(nn.Module):
         starts = partial_starts(len(speech))
         needed = (starts[-1] + PARTIAL_FRAMES) * HOP
         raised = raise_level(speech.astype(np.float32))
-        padded = np.pad(raised, (0, max(0, needed - len(speech))))
-        mel = self._mel(torch.from_numpy(padded).to(self.filters.device))
-        windows = torch.stack([mel[i : i + PARTIAL_FRAMES] for i in starts])
-        mean = self(windows).mean(dim=0)
+        edge = WINDOW // 2  # the first mel frame is centred on the first sample
+        padded = np.pad(raised, (edge, max(0, needed - len(speech)) + edge))
+        blocks = [
+            self(self._windows(padded, starts[place : place + BLOCK]))
+            for place in range(0, len(starts), BLOCK)
+        ]
+        mean = torch.cat(blocks).mean(dim=0)
         return functional.normalize(mean, dim=0).cpu().numpy()
+
+    def _windows(self, padded: np.ndarray, starts: list[int]) -> Tensor:
+        """Return windows from some frames on, (B, PARTIAL_FRAMES, 40)."""
+        first, last = starts[0], starts[-1] + PARTIAL_FRAMES - 1
+        piece = torch.from_numpy(padded[first * HOP : last * HOP + WINDOW])
+        mel = self._mel(piece.to(self.filters.device))
+        return torch.stack(
+            [mel[i - first : i - first + PARTIAL_FRAMES] for i in starts]
+        )
 
     def _mel(self, speech: Tensor) -> Tensor:
         spectrum = torch.stft(
@@ -114,8 +127,7 @@ class SpeakerEncoder(nn.Module):
             WINDOW,
             HOP,
             window=self.window,
-            center=True,
-            pad_mode="constant",
+            center=False,
             return_complex=True,
         )
         return spectrum.abs().square().T @ self.filters

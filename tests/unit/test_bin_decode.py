@@ -131,6 +131,19 @@ def test_a_model_without_vocoder_is_refused_before_any_work(
     assert "m has no vocoder" in capsys.readouterr().err and worker.decoded == []
 
 
+def test_what_cannot_be_decoded_is_not_encoded_first(corpus, tmp_path, worker, capsys):
+    released = tmp_path / "released"
+    released.mkdir()
+    (released / "conversion.json").write_text("{}")
+    options = ["--data_dir", str(corpus), "--output_dir", str(tmp_path / "out")]
+
+    assert reconstruct_audio.main([*options, "--model", str(released)]) == 1
+    assert "released has no vocoder" in capsys.readouterr().err
+    assert reconstruct_audio.main([*options, "--model", "m", "--batch_words", "0"]) == 1
+    assert "--batch_words must be at least 1" in capsys.readouterr().err
+    assert worker.encoded == [] and not (tmp_path / "out").exists()
+
+
 def test_audio_that_is_no_number_is_counted(tokens, tmp_path, worker, monkeypatch):
     real = worker.decode
 

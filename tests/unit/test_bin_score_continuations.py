@@ -95,7 +95,9 @@ def test_prompts_without_a_continuation_are_told(tmp_path, capsys):
     facts = json.loads((tmp_path / "out" / "continuations.json").read_text())
     assert (facts["num_items"], facts["num_absent"]) == (1, 2)
     assert "2 more have no continuation" in capsys.readouterr().out
+    source = ("--text", str(tmp_path / "read_later"))
     assert run(tmp_path / "out", *source, "--excluded", str(tmp_path / "no")) != 0
+    assert str(tmp_path / "no") in capsys.readouterr().err
 
 
 def test_audio_is_heard_once_and_rated(tmp_path, capsys):

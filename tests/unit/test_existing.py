@@ -209,3 +209,16 @@ def test_a_transcript_in_signs_gets_its_times(tmp_path):
     )
 
     np.testing.assert_allclose(found.times, [[0, 0.2], [0.2, 0.4], [0.4, 1]], atol=1e-6)
+
+
+def test_ids_may_name_folders_and_two_grids_of_an_utterance_are_refused(tmp_path):
+    """The last of them was taken, and ids with a slash had none."""
+    for folder in ("s1", "s2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "u.TextGrid").write_text(LONG)
+    aligner = ExistingAligner(tmp_path)
+
+    with pytest.raises(AlignmentError, match="'u' has 2 TextGrids, .*s1/u.TextGrid"):
+        aligner.align(audio(2), ["x"], key="u")
+    with pytest.raises(AlignmentError, match="words_differ"):
+        aligner.align(audio(2), ["x"], key="s2/u")

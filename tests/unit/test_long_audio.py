@@ -10,7 +10,7 @@ from tiny_taste import noise, tiny_tokenizer
 
 from espnet_taste.align.contracts import AlignmentError
 from espnet_taste.pipeline import encoding
-from espnet_taste.pipeline.long_audio import cut_loop, hear_long
+from espnet_taste.pipeline.long_audio import hear_long, without_loops
 from espnet_taste.pipeline.windows import carry_times, plan_windows
 from espnet_taste.words import TokenizedWords
 
@@ -235,10 +235,59 @@ def test_an_unheard_word_does_not_last_through_the_pause_beside_it():
     assert len(plan_windows(found, 42.0))
 
 
-def test_a_recogniser_that_repeats_itself_loses_the_rest_of_a_window_alone():
+def test_only_words_that_fit_into_no_window_are_left_out_of_what_was_heard(caplog):
+    """Half the words of Chinese, Hindi or Thai were taken for a loop and lost."""
     words = [f"w{number}" for number in range(5)]
     tokens = TokenizedWords([1] * 11, [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
 
-    assert cut_loop(words, tokens, 22) == words
-    assert cut_loop(words, tokens, 20) == words[:4]
-    assert cut_loop(words, tokens, 14) == words[:3]
+    assert without_loops(words, tokens, 3) == words and not caplog.text
+    assert without_loops(words, tokens, 2) == words[1:]
+    assert "left out a word of 3 tokens" in caplog.text
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0.05, 3.0), st.integers(1, 20)), min_size=1, max_size=80
+    )
+)
+def test_windows_have_no_more_tokens_than_whisper_takes(words):
+    times = spread([seconds for seconds, _ in words])
+    tokens = np.array([count for _, count in words])
+    duration_s = times[-1, 1] + 0.3
+
+    windows = plan_windows(times, duration_s, tokens=tokens, max_tokens=40)
+
+    kept = [word for w in windows for word in range(w.start, w.stop)]
+    assert kept == list(range(len(times)))
+    for window in windows:
+        begin_s, end_s = window.span_s
+        assert 0 <= begin_s < end_s <= duration_s and end_s - begin_s <= 30 + 1e-6
+        assert window.first <= window.start < window.stop <= window.last
+        assert begin_s <= times[window.first, 0] + 1e-6
+        assert times[window.last - 1, 1] <= end_s + 1e-6
+        assert tokens[window.first : window.last].sum() <= 40
+    if tokens.sum() <= 40:
+        assert windows == plan_windows(times, duration_s)
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_long_recording_may_have_more_tokens_in_a_window_than_whisper_takes(
+    monkeypatch, is_given
+):
+    """Thai has; it was refused, whole."""
+    tokenizer = tiny_tokenizer()
+    states = tokenizer.encoder._states
+    monkeypatch.setattr(
+        tokenizer.encoder, "_states", lambda waves: states([w[:16000] for w in waves])
+    )
+    words = [letter * 5 for letter in "abcdefghijklmnopqrst"]
+    times = spread([2.0] * 20).astype(np.float32)
+    monkeypatch.setattr(encoding, "hear_long", lambda wave, hear: (words, times))
+
+    tokens = tokenizer.encode(
+        noise(40 * 16000), " ".join(words) if is_given else None, word_times=False
+    )
+
+    assert tokens.words == tuple(words) and len(tokens.codes) == 20
+    assert tokenizer.model.aggregator.max_tokens < 15 * 5

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from espnet_taste.units import speaker
 from espnet_taste.units.speaker import SpeakerEncoder, partial_starts, raise_level
 
 
@@ -65,3 +66,14 @@ def test_load_ignores_the_training_loss_and_names_what_is_missing(encoder, tmp_p
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="linear.bias"):
         SpeakerEncoder.load(tmp_path)
+
+
+def test_a_long_recording_is_embedded_by_blocks_of_windows(encoder, monkeypatch):
+    """An hour took 4 GB at once."""
+    wave, sizes = noise(16000 * 5), []
+    whole = encoder.embed(wave)
+    encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(speaker, "BLOCK", 2)
+
+    np.testing.assert_allclose(encoder.embed(wave), whole, atol=1e-6)
+    assert sizes == [2, 2, 1]
