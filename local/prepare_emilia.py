@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Prepare one language of Emilia (mp3, transcripts made by a recogniser).
 
-Reads either form in which it is published: unpacked folders of <id>.mp3 with <id>.json,
-or <shard>.jsonl beside the folders its "wav" fields name; Emilia-YODAS, too. Sets: train,
-valid and test, divided by a hash of the utterance id.
+Reads either form in which it is published: unpacked folders of <id>.mp3 with
+<id>.json, or <shard>.jsonl beside the folders its "wav" fields name. Emilia-YODAS, too.
+Sets: train, valid and test, divided by a hash of the utterance id.
 """
 
 import argparse
