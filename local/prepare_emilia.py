@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Prepare one language of Emilia (mp3, transcripts made by a recogniser).
 
-Reads either form in which it is published: an unpacked folder of <id>.mp3 with
-<id>.json, or <shard>.jsonl beside the folders its "wav" fields name. Sets: train, valid
-and test, divided by a hash of the utterance id.
+Reads either form in which it is published: unpacked folders of <id>.mp3 with
+<id>.json, or <shard>.jsonl beside the folders its "wav" fields name. Emilia-YODAS, too.
+Sets: train, valid and test, divided by a hash of the utterance id.
 """
 
 import argparse
@@ -52,7 +52,8 @@ def read_corpus(corpus_dir: Path) -> Iterator[Utterance]:
     listed = sorted(corpus_dir.rglob("*.jsonl"))
     single = sorted(corpus_dir.rglob("*.json"))
     if not listed and not single:
-        remedy = "; unpack its tar files first" if any(corpus_dir.glob("*.tar")) else ""
+        packed = any(corpus_dir.rglob("*.tar"))
+        remedy = "; unpack its tar files first" if packed else ""
         raise FileNotFoundError(f"no *.json or *.jsonl in {corpus_dir}{remedy}")
     for path in listed:
         with path.open(encoding="utf-8") as lines:
@@ -66,7 +67,7 @@ def read_row(line: str, place: str, folder: Path, beside: Path | None) -> Uttera
     """Read the description of one utterance.
 
     Args:
-        line: JSON with id, text, speaker and, if listed, wav.
+        line: JSON with id (of Emilia-YODAS: _id), text, speaker and, if listed, wav.
         place: File and line, for messages.
         folder: Folder that ``wav`` starts from.
         beside: Description file of this utterance alone; its mp3 has its name.
@@ -74,7 +75,8 @@ def read_row(line: str, place: str, folder: Path, beside: Path | None) -> Uttera
     try:
         row = json.loads(line)
         audio = beside.with_suffix(".mp3") if beside else folder / row["wav"]
-        return Utterance(row["id"], row["speaker"], str(audio), row.get("text"))
+        key = row["_id"] if "_id" in row else row["id"]
+        return Utterance(key, row["speaker"], str(audio), row.get("text"))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{place}: expected JSON with id, text, speaker and wav: {error!r}"

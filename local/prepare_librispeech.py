@@ -16,6 +16,7 @@ from espnet_taste.data.corpora import (
     corpus_parser,
     read_reader_genders,
     require_folder,
+    require_some,
     run_script,
     write_genders,
     write_sets,
@@ -67,8 +68,16 @@ def read_parts(
             raise FileNotFoundError(
                 f"no {folder}; name the parts you have with --train, --dev, --test"
             )
-        for path in sorted(folder.glob("*/*/*.trans.txt")):
-            yield from read_chapter(path, lower)
+        yield from require_some(read_chapters(folder, lower), folder)
+
+
+def read_chapters(folder: Path, lower: bool) -> Iterator[Utterance]:
+    """Yield the utterances of the ``<reader>/<chapter>`` of one part."""
+    for chapter in sorted(path for path in folder.glob("*/*") if path.is_dir()):
+        path = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
+        if not path.is_file():
+            raise FileNotFoundError(f"no {path}; unpack {folder.name} again")
+        yield from read_chapter(path, lower)
 
 
 def read_chapter(path: Path, lower: bool) -> Iterator[Utterance]:

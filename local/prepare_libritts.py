@@ -15,6 +15,7 @@ from espnet_taste.data.corpora import (
     corpus_parser,
     read_reader_genders,
     require_folder,
+    require_some,
     run_script,
     write_genders,
     write_sets,
@@ -62,10 +63,15 @@ def read_parts(corpus_dir: Path, parts: Sequence[str]) -> Iterator[Utterance]:
             raise FileNotFoundError(
                 f"no {folder}; name the parts you have with --train, --dev, --test"
             )
-        for audio in sorted(folder.glob("*/*/*.wav")):
-            transcript = audio.with_name(f"{audio.stem}.normalized.txt")
-            text = transcript.read_text("utf-8") if transcript.is_file() else None
-            yield Utterance(audio.stem, audio.parts[-3], str(audio), text)
+        yield from require_some(read_part(folder), folder)
+
+
+def read_part(folder: Path) -> Iterator[Utterance]:
+    """Yield the utterances of one part, reader by reader."""
+    for audio in sorted(folder.glob("*/*/*.wav")):
+        transcript = audio.with_name(f"{audio.stem}.normalized.txt")
+        text = transcript.read_text("utf-8") if transcript.is_file() else None
+        yield Utterance(audio.stem, audio.parts[-3], str(audio), text)
 
 
 if __name__ == "__main__":

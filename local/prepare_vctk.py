@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Prepare VCTK (109 readers, 48 kHz), version 0.80 or 0.92.
 
-Sets: tr_no_dev, dev and eval1; of every reader the last 5 utterances are eval1 and the
-5 before them dev. Utterances without transcript (all of p315) get no text, so that the
-formatting stage leaves them out and counts them.
+Sets: tr_no_dev, dev and eval1; of every reader the last 5 utterances are dev and the 5
+before them eval1, as in ESPnet's recipe, which leaves out what lacks its label files.
+Utterances without transcript (all of p315) get no text, so that the formatting stage
+leaves them out and counts them.
 """
 
 import argparse
@@ -55,8 +56,8 @@ def prepare(args: argparse.Namespace) -> None:
         # Held out are only utterances that can be scored.
         spoken = [item for item in items if item.text is not None]
         held_out = spoken[-2 * number :]
-        sets["dev"] += held_out[:-number]
-        sets["eval1"] += held_out[-number:]
+        sets["eval1"] += held_out[:-number]
+        sets["dev"] += held_out[-number:]
         keys = {item.key for item in held_out}
         sets["tr_no_dev"] += [item for item in items if item.key not in keys]
     write_sets(args.data_root, sets, "vctk")

@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,6 +232,20 @@ def require_folder(path: Path | None, what: str, source: str) -> Path:
         found = "is not given" if path is None else f"{path} is no folder"
         raise FileNotFoundError(f"--corpus_dir {found}; expected {what}, from {source}")
     return path
+
+
+def require_some(utterances: Iterable[Utterance], folder: Path) -> Iterator[Utterance]:
+    """Yield utterances; none at all is a part of the corpus that was not unpacked.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
+    empty = True
+    for item in utterances:
+        empty = False
+        yield item
+    if empty:
+        raise FileNotFoundError(f"no utterances in {folder}; unpack it")
 
 
 def run_script(

@@ -10,10 +10,10 @@ import errno
 import os
 import re
 import struct
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import kaldiio
 import numpy as np
@@ -153,6 +153,10 @@ class ScpArrays(Mapping[str, np.ndarray]):
     def __getitem__(self, key: str) -> np.ndarray:
         return read_array(self.places[key], key, self.scp)
 
+    def length(self, key: str) -> int:
+        """Return the number of rows of an array, of most kinds without reading it."""
+        return read_array(self.places[key], key, self.scp, read=_read_length)
+
     def __contains__(self, key: object) -> bool:
         return key in self.places
 
@@ -212,8 +216,23 @@ def split_ark_place(value: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def read_array(value: str, key: str, scp: Path) -> np.ndarray:
-    """Read one float array, refusing anything else an ark may hold."""
+def read_array(
+    value: str, key: str, scp: Path, read: Callable[[IO[bytes]], Any] | None = None
+) -> Any:
+    """Read one float array, refusing anything else an ark may hold.
+
+    Args:
+        value: ``file:offset``.
+        key: Its id, for messages.
+        scp: Script file that names it.
+        read: What to read at that place instead of the array.
+
+    Returns:
+        (N,) or (R, C), float32, or what ``read`` returns.
+
+    Raises:
+        ValueError: If it cannot be read; key and file are named.
+    """
     place = split_ark_place(value)
     if place is None:
         raise ValueError(f"{scp}: '{key}': expected file:offset, got '{value}'")
@@ -221,7 +240,7 @@ def read_array(value: str, key: str, scp: Path) -> np.ndarray:
     try:
         with path.open("rb") as stream:
             stream.seek(place[1])
-            return _read_float32(stream)
+            return (read or _read_float32)(stream)
     except (ValueError, AssertionError, struct.error) as error:
         raise ValueError(
             f"{scp}: '{key}': cannot read {path} at byte {place[1]} ({error}); the "
@@ -237,14 +256,34 @@ def _read_float32(stream: IO[bytes]) -> np.ndarray:
     only the other binary ones (doubles, compressed matrices, int32 vectors).
     """
     start = stream.tell()
-    head = stream.read(5)
-    if head in (b"\0BFV ", b"\0BFM "):
-        num_sizes = 1 if head[3:4] == b"V" else 2
-        sizes = struct.unpack("<" + "bi" * num_sizes, stream.read(5 * num_sizes))[1::2]
+    sizes = _read_sizes(stream)
+    if sizes is not None:
         data = stream.read(4 * int(np.prod(sizes)))
         # A copy: arrays over bytes are read-only.
         return np.frombuffer(data, "<f4").reshape(sizes).astype(np.float32)
-    if head[:2] != b"\0B":
-        raise ValueError("not a binary Kaldi object")
     stream.seek(start)
     return kaldiio.matio.read_kaldi(stream)
+
+
+def _read_sizes(stream: IO[bytes]) -> tuple[int, ...] | None:
+    """Read the head of a float32 array; None of another binary object."""
+    head = stream.read(5)
+    if head in (b"\0BFV ", b"\0BFM "):
+        num_sizes = 1 if head[3:4] == b"V" else 2
+        return struct.unpack("<" + "bi" * num_sizes, stream.read(5 * num_sizes))[1::2]
+    if head[:2] != b"\0B":
+        raise ValueError("not a binary Kaldi object")
+    return None
+
+
+def _read_length(stream: IO[bytes]) -> int:
+    """Read how many rows the array at the stream's position has."""
+    start = stream.tell()
+    sizes = _read_sizes(stream)
+    if sizes is None:
+        stream.seek(start)
+        return len(kaldiio.matio.read_kaldi(stream))
+    stop = stream.tell() + 4 * int(np.prod(sizes))
+    if stop > os.fstat(stream.fileno()).st_size:
+        raise ValueError(f"{sizes} values do not fit")
+    return sizes[0]

@@ -183,6 +183,33 @@ def test_libritts_parts(tmp_path):
     assert text == {"84_121123_000007_000001": "Go? He did."}
 
 
+@pytest.mark.parametrize("corpus", ["librispeech", "libritts"])
+def test_a_part_that_was_not_unpacked_is_not_passed_over(tmp_path, corpus):
+    for part in ("train-clean-100", "dev-clean", "test-clean"):
+        chapter = tmp_path / "L" / part / "8" / "1"
+        write(chapter / "8-1.trans.txt", "8-1-0 A\n")
+        write(chapter / "8_1_0.wav")
+    (tmp_path / "L" / "train-clean-360").mkdir()
+    args = ["--corpus_dir", "L", "--train", "train-clean-100", "train-clean-360"]
+    args += ["--dev", "dev-clean", "--test", "test-clean"]
+
+    result = prepare(corpus, *args, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "no utterances in L/train-clean-360; unpack it" in result.stderr
+
+
+def test_a_chapter_of_librispeech_without_transcripts_is_named(tmp_path):
+    write(tmp_path / "L" / "train-clean-100" / "8" / "1" / "8-1.trans.txt", "8-1-0 A\n")
+    write(tmp_path / "L" / "train-clean-100" / "8" / "2" / "8-2-0.flac")
+    args = ["--corpus_dir", "L", "--train", "train-clean-100", "--dev", "dev-clean"]
+
+    result = prepare("librispeech", *args, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "no L/train-clean-100/8/2/8-2.trans.txt" in result.stderr
+
+
 @pytest.mark.parametrize("new", [False, True])
 def test_vctk(tmp_path, new):
     for reader in ("p225", "p315"):
@@ -204,24 +231,26 @@ def test_vctk(tmp_path, new):
     data = tmp_path / "data"
     wav, text, _ = tables(data / "tr_no_dev")
     assert len(wav) == 8 and list(text) == ["p225_001", "p225_002", "p225_003"]
-    assert list(tables(data / "dev")[0]) == ["p225_004"]
-    assert tables(data / "eval1")[1] == {"p225_005": "Say 5."}
+    # ESPnet's recipe has them in this order.
+    assert list(tables(data / "eval1")[0]) == ["p225_004"]
+    assert tables(data / "dev")[1] == {"p225_005": "Say 5."}
 
 
+@pytest.mark.parametrize("name", ["id", "_id"])  # of Emilia and of Emilia-YODAS
 @pytest.mark.parametrize("listed", [False, True])
-def test_emilia(tmp_path, listed):
+def test_emilia(tmp_path, listed, name):
     rows = [
-        {"id": f"EN_S{n:02}", "speaker": f"EN_{n % 3}", "text": f" Hi {n}."}
+        {name: f"EN_S{n:02}", "speaker": f"EN_{n % 3}", "text": f" Hi {n}."}
         for n in range(30)
     ]
     folder = tmp_path / "E" / "EN_B00000"
     if listed:
-        rows = [{**row, "wav": f"EN_B00000/mp3/{row['id']}.mp3"} for row in rows]
+        rows = [{**row, "wav": f"EN_B00000/mp3/{row[name]}.mp3"} for row in rows]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         write(tmp_path / "E" / "EN_B00000.jsonl", lines)
     else:
         for row in rows:
-            write(folder / f"{row['id']}.json", json.dumps(row))
+            write(folder / f"{row[name]}.json", json.dumps(row))
     args = ["--corpus_dir", "E", "--valid_share", "0.2", "--test_share", "0.2"]
 
     result = prepare("emilia", *args, cwd=tmp_path)
@@ -238,7 +267,7 @@ def test_emilia(tmp_path, listed):
 
 
 def test_emilia_names_a_broken_line_and_packed_archives(tmp_path):
-    write(tmp_path / "E" / "a.tar")
+    write(tmp_path / "E" / "EN" / "a.tar")
     result = prepare("emilia", "--corpus_dir", "E", cwd=tmp_path)
     assert result.returncode == 1 and "unpack its tar files" in result.stderr
 

@@ -1,15 +1,21 @@
 """Job splitting and merging: nothing lost, nothing twice."""
 
 import json
+import os
+import tracemalloc
 
+import kaldiio
+import numpy as np
 import pytest
 
+from espnet_taste.data.ark_writer import ArkWriter
 from espnet_taste.data.jobs import (
     merge_jobs,
     next_utterances,
     read_keys,
     split_keys,
     utterance_ids,
+    write_lengths,
 )
 from espnet_taste.data.kaldi import read_table, write_table
 
@@ -129,3 +135,29 @@ def test_jobs_that_seem_to_have_left_nothing_are_not_joined(tmp_path):
 
     with pytest.raises(FileNotFoundError, match="no job has left anything in .*parts"):
         merge_jobs(parts, tmp_path / "out")
+
+
+def test_lengths_are_told_without_reading_the_arrays(tmp_path):
+    with ArkWriter(tmp_path, "mel") as writer:
+        writer("a", np.zeros((20_000, 80), np.float32))
+        writer("b", np.zeros(3, np.float32))
+    kaldiio.save_ark(str(tmp_path / "c.ark"), {"c": np.zeros((5, 2))})  # doubles
+    with (tmp_path / "mel.scp").open("a") as stream:
+        stream.write(f"c {tmp_path}/c.ark:2\n")
+
+    tracemalloc.start()
+    write_lengths(tmp_path / "mel.scp", tmp_path / "mel_shape")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert read_table(tmp_path / "mel_shape") == {"a": "20000", "b": "3", "c": "5"}
+    assert peak < 1e6  # the first array has 6.4 MB
+
+
+def test_the_length_of_an_array_that_was_cut_off_is_not_told(tmp_path):
+    with ArkWriter(tmp_path, "mel") as writer:
+        writer("a", np.zeros((9, 80), np.float32))
+    os.truncate(tmp_path / "mel.chunk1.ark", 2000)
+
+    with pytest.raises(ValueError, match="'a': cannot read .*mel.chunk1.ark"):
+        write_lengths(tmp_path / "mel.scp", tmp_path / "mel_shape")
