@@ -294,14 +294,7 @@ split_jobs() {
     done
     num_jobs=$(cat "${parts}/num_jobs")
     rm -f "${parts}"/log.* # of more jobs, in an earlier run
-    local -a on_gpu=()
-    if [[ "${launcher}" == run.pl*" --gpu "* ]] && [ "${ngpu}" -gt 1 ]; then
-        # run.pl deals out none: all would share the first. It quotes what has a ".
-        # shellcheck disable=SC2016  # for the shell of the job
-        on_gpu=(bash -c 'IFS=, read -r -a gpus <<< "$0"; CUDA_VISIBLE_DEVICES=${gpus[JOB % ${#gpus[@]}]} exec "$@"' \
-            "${CUDA_VISIBLE_DEVICES:-$(seq -s , 0 $((ngpu - 1)))}")
-    fi
-    "${behind[@]}" ${launcher} "JOB=1:${num_jobs}" "${parts}/log.JOB" "${on_gpu[@]}" \
+    "${behind[@]}" ${launcher} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
         ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \
         --key_file "${parts}/keys.JOB" --output_dir "${parts}/JOB" "${options[@]}" \
         || { show_error "${parts}"/log.*; return 1; }

@@ -1,7 +1,6 @@
 """Which launcher starts what: on a cluster, work belongs on its nodes, GPUs are few."""
 
-import pytest
-from recipe_shell import UTILS, needs_espnet, once
+from recipe_shell import needs_espnet, once
 
 pytestmark = needs_espnet
 
@@ -36,36 +35,3 @@ jobs data out mel; jobs data out states --device cuda
     assert result.returncode == 0, result.stderr
     launched = (tmp_path / "log").read_text().split("\n")
     assert launched == ["cpu -m", "gpu -m", ""]
-
-
-FAKE_PYTHON = """#!/bin/sh
-case "$*" in
-    *split_keys*) echo 3 > out/.parts.states/num_jobs ;;
-    *key_file*) echo "${CUDA_VISIBLE_DEVICES-none}" > "seen.${6##*.}" ;;
-esac
-"""
-
-
-@pytest.mark.parametrize(
-    ("given", "ngpu", "device", "seen"),
-    [
-        ("", 2, "cuda", ["1", "0", "1"]),
-        ("export CUDA_VISIBLE_DEVICES=4,6,7", 2, "cuda", ["6", "7", "4"]),
-        ("", 1, "cuda", ["none"] * 3),
-        ("", 2, "", ["none"] * 3),
-    ],
-)
-def test_jobs_of_one_machine_share_its_gpus(tmp_path, given, ngpu, device, seen):
-    python = tmp_path / "python"
-    python.write_text(FAKE_PYTHON)
-    python.chmod(0o755)
-    lines = f"""
-export PATH={UTILS}:$PATH; {given}
-python=$PWD/python; nj=3; ngpu={ngpu}; job_cmd="run.pl --gpu 1"
-jobs data out states {"--device " + device if device else ""} 'a b'
-"""
-    result = once(tmp_path, "unset CUDA_VISIBLE_DEVICES" + lines)
-
-    assert result.returncode == 0, result.stderr
-    found = [(tmp_path / f"seen.{job}").read_text().strip() for job in (1, 2, 3)]
-    assert found == seen
