@@ -70,15 +70,16 @@ is_made_so() {
 
 # deciding <share> < <signature>: what makes it another step's. Not so the path of a YAML
 # file, whose settings follow it, nor settings that the step does not read: older marks have
-# more. Nor a share that may be left out, up to the given one: it decides only whether what
-# was made is accepted, and a larger one is what that error advises. When a model was
-# trained is told for later steps, to which the mark is an input.
+# more. Nor the device, nor a share that may be left out, up to the given one: it decides
+# only whether what was made is accepted, and a larger one is what that error advises. When
+# a model was trained is told for later steps, to which the mark is an input.
 deciding() {
     awk -v keys="${yaml_keys}" -v most="$1" '
         /^trained / { next }
         /^--/ { chosen = 0 }
         /^--max_excluded$/ { getline share; next }
         /^--max_excluded=/ { share = substr($0, 16); next }
+        /^--device$/ { getline; next }
         chosen && /^[^ -]/ { key = $0; sub(/:.*/, "", key)
                              wanted = index(" " keys " ", " " key " ") }
         chosen && !wanted { next }

@@ -205,7 +205,8 @@ extract_units() { # extract_units <set>
     if [ "$(units_kind)" = whisper_vq ] && [[ " ${train_set} ${valid_set} " == *" $1 "* ]]; then
         states=(--states_scp "${features}/$1/unit_states/encoder_states.scp") # kept for training
     fi
-    jobs "${aligned}/$1" "${features}/$1" extract_units --units_dir "${exp}/units" "${states[@]}"
+    jobs "${aligned}/$1" "${features}/$1" extract_units --device "${device}" \
+        --units_dir "${exp}/units" "${states[@]}"
 }
 
 stage_train_vocoder() {

@@ -31,6 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="encoder states to make the units of, where they were kept for training "
         "them (units: whisper_vq); default: those of the audio",
     )
+    parser.add_argument("--device", default="cpu")
     return parser
 
 
@@ -73,7 +74,7 @@ def open_extractor(args: argparse.Namespace, keys: Sequence[str]) -> Callable:
     from espnet_taste.units.build import load_units
     from espnet_taste.units.whisper_vq import WhisperVQ
 
-    extractor = load_units(args.units_dir)
+    extractor = load_units(args.units_dir).to(args.device)
     if args.states_scp is None:
         wav = read_table(args.data_dir / "wav.scp", frozenset(keys))
         folder = args.data_dir

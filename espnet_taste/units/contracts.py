@@ -4,6 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from safetensors.torch import save
@@ -41,6 +42,14 @@ class AbsUnitExtractor(ABC):
         Raises:
             ValueError: If an utterance is too short for a single unit.
         """
+
+    def to(self, device: str) -> Self:
+        """Compute on a device from now on; by default, units know the CPU only.
+
+        Args:
+            device: As torch names it; units and their vectors are on the CPU still.
+        """
+        return self
 
     def unit_vectors(self) -> Tensor:
         """Return a vector for every unit, close where units sound alike.

@@ -12,7 +12,7 @@ Source: CosyVoice (arXiv:2407.05407), supervised semantic tokens.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -87,6 +87,12 @@ class S3Units(AbsUnitExtractor):
         """Units per second."""
         return UNIT_RATE_HZ
 
+    def to(self, device: str) -> Self:
+        """Compute on a device; see ``AbsUnitExtractor``."""
+        self.network.to(device)
+        self._filters = self._filters.to(device)
+        return self
+
     def extract(self, speech: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the units of utterances; see ``AbsUnitExtractor``.
 
@@ -105,14 +111,17 @@ class S3Units(AbsUnitExtractor):
             )
         if len(speech) < FRAMES_PER_UNIT * HOP_SAMPLES:
             raise too_short(len(speech), UNIT_RATE_HZ)
-        waveform = torch.from_numpy(np.array(speech, np.float32))
+        device = self._filters.device
+        waveform = torch.from_numpy(np.array(speech, np.float32)).to(device)
         mel = log_mel(waveform[None], self._filters).transpose(1, 2)
-        units, lengths = self.network.quantize(mel, torch.tensor([mel.size(2)]))
-        return units[0, : int(lengths[0])].long().numpy()
+        units, lengths = self.network.quantize(
+            mel, torch.tensor([mel.size(2)], device=device)
+        )
+        return units[0, : int(lengths[0])].long().cpu().numpy()
 
     def unit_vectors(self) -> Tensor:
         """Return the codebook; see ``AbsUnitExtractor``."""
-        return self.network.quantizer.codebook.detach().float().clone()
+        return self.network.quantizer.codebook.detach().cpu().float().clone()
 
     def save(self, folder: Path) -> None:
         """Write what ``load`` needs; see ``AbsUnitExtractor``."""

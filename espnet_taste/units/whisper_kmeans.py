@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -116,6 +117,12 @@ class WhisperKMeans(AbsUnitExtractor):
         """Units per second."""
         return self.config.unit_rate_hz
 
+    def to(self, device: str) -> Self:
+        """Compute on a device; see ``AbsUnitExtractor``."""
+        self.features.to(device)
+        self.codebook = {name: part.to(device) for name, part in self.codebook.items()}
+        return self
+
     def extract(self, speech: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the units of utterances; see ``AbsUnitExtractor``."""
         return [self._extract_one(waveform) for waveform in speech]
@@ -125,11 +132,11 @@ class WhisperKMeans(AbsUnitExtractor):
         if len(frames) == 0:
             raise too_short(len(speech), self.unit_rate_hz)
         vectors = (frames - self.codebook["mean"]) @ self.codebook["components"]
-        return nearest_means(vectors, self.codebook["means"]).numpy()
+        return nearest_means(vectors, self.codebook["means"]).cpu().numpy()
 
     def unit_vectors(self) -> Tensor:
         """Return the means of the classes; see ``AbsUnitExtractor``."""
-        return self.codebook["means"].clone()
+        return self.codebook["means"].cpu().clone()
 
     def save(self, folder: Path) -> None:
         """Write what ``load`` needs; see ``AbsUnitExtractor``."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -88,6 +88,12 @@ class WhisperVQ(AbsUnitExtractor):
         """Units per second."""
         return FRAME_RATE_HZ / self.unit_encoder.frames_per_unit
 
+    def to(self, device: str) -> Self:
+        """Compute on a device; see ``AbsUnitExtractor``."""
+        self.encoder.to(device)
+        self.unit_encoder.to(device)
+        return self
+
     def extract(self, speech: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the units of utterances; see ``AbsUnitExtractor``."""
         return [self._extract_one(waveform) for waveform in speech]
@@ -123,17 +129,23 @@ class WhisperVQ(AbsUnitExtractor):
         states = states[: _num_frames(num_samples)]
         if len(states) < self.unit_encoder.frames_per_unit:
             raise too_short(num_samples, self.unit_rate_hz)
-        lengths = torch.tensor([len(states)])
-        return self.unit_encoder(centre_states(states)[None], lengths).units[0].numpy()
+        states = centre_states(states.to(self._device))
+        lengths = torch.tensor([len(states)], device=self._device)
+        return self.unit_encoder(states[None], lengths).units[0].cpu().numpy()
 
     def unit_vectors(self) -> Tensor:
         """Return the codebook; see ``AbsUnitExtractor``."""
-        return self.unit_encoder.codebook()
+        return self.unit_encoder.codebook().cpu()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.unit_encoder.parameters()).device
 
     def _encode(self, speech: Tensor) -> Tensor:
         """Return the packed states of the audio itself, (N,) -> (T, E)."""
-        packed = self.encoder(speech[None], torch.tensor([len(speech)])).pack()[0]
-        return packed[: _num_frames(len(speech))]
+        speech = speech[None].to(self._device)
+        packed = self.encoder(speech, torch.tensor([speech.size(1)])).pack()[0]
+        return packed[: _num_frames(speech.size(1))]
 
     def save(self, folder: Path) -> None:
         """Write what ``load`` needs; see ``AbsUnitExtractor``."""

@@ -43,6 +43,16 @@ def test_more_may_be_left_out_of_what_is_begun_or_finished(tmp_path, more):
     assert result.returncode == 2 and "max_excluded" not in result.stderr
 
 
+@pytest.mark.parametrize("step", [FINISH, BEGIN])
+def test_another_device_makes_no_other_step(tmp_path, step):
+    """As of a run that goes on with --gpu_inference true."""
+    for options in ("--b --device cpu 1", "--b --device cuda 1", "--b 1"):
+        result = once(tmp_path, step.format(options))
+        assert result.returncode == 0, result.stderr
+
+    assert once(tmp_path, step.format("--b --device cuda 2")).returncode == 2
+
+
 def test_what_was_made_although_more_was_left_out_is_not_accepted(tmp_path):
     step = FINISH.format("--max_excluded 0.5 --max_excluded={}")
     assert once(tmp_path, step.format("0.3")).returncode == 0

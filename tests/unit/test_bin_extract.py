@@ -29,6 +29,11 @@ def data(tmp_path):
 class Extractor:
     def __init__(self, folder):
         self.unit = float(str(folder)[-1])
+        self.device = None
+
+    def to(self, device):
+        self.device = device
+        return self
 
     def extract(self, waves):
         return [np.full(5, self.unit)]
