@@ -5,6 +5,7 @@ No GPU is needed: fake tensors know device and type and have no values.
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,8 +20,15 @@ from espnet_taste.tasks.slm_model import TasteSpokenLMModel
 from espnet_taste.tasks.tokenizer_model import TasteTokenizerModel
 from espnet_taste.tasks.unit_to_mel import UnitToMelESPnetModel
 from espnet_taste.tokenizer.quantizer import RvqQuantizer
+from espnet_taste.units.s3 import S3Units, build_network
+from espnet_taste.units.unit_encoder import UnitEncoder
+from espnet_taste.units.whisper_features import WhisperFeatures
+from espnet_taste.units.whisper_kmeans import WhisperKMeans, WhisperKMeansConfig
+from espnet_taste.units.whisper_vq import WhisperVQ, WhisperVQConfig
 from tests.tiny_slm import make_batch, make_llm, make_slm
 from tests.tiny_whisper import tiny_aggregator, tiny_encoder
+from tests.unit.test_s3 import SIZES
+from tests.unit.test_whisper_kmeans import whisper  # noqa: F401  (fixture)
 
 CUDA = torch.device("cuda", 0)
 LENGTHS = torch.tensor([3, 2])
@@ -118,3 +126,61 @@ def test_what_is_mixed_in_is_found(gpu):
 
     with pytest.raises(Exception, match="device"):
         model(torch.zeros(1, 2))
+
+
+def whisper_vq(_):
+    sizes = {"input_dim": 32, "num_units": 6, "width": 8, "blocks": 1, "code_dim": 4}
+    config = WhisperVQConfig("tiny", {}, sizes)
+    return WhisperVQ(
+        config, tiny_encoder(), UnitEncoder(**sizes, frames_per_unit=2), ""
+    )
+
+
+def whisper_kmeans(folder):
+    config = WhisperKMeansConfig(num_units=5, unit_rate_hz=25.0)
+    codebook = {"mean": torch.zeros(32), "components": torch.zeros(32, 3)}
+    codebook |= {"means": torch.zeros(5, 3)}
+    return WhisperKMeans(config, WhisperFeatures(folder, 1), codebook)
+
+
+def s3(_):
+    pytest.importorskip(
+        "s3tokenizer", reason="no s3tokenizer: run make test-units or make test-all"
+    )
+    return S3Units(build_network(SIZES), SIZES, "")
+
+
+@pytest.fixture(params=[whisper_vq, whisper_kmeans, s3])
+def extractor(request, whisper):  # noqa: F811
+    return request.param(whisper)
+
+
+def parts_of(units):
+    """Return the networks and the loose tensors of an extractor."""
+    parts = [*vars(units).values()]
+    parts += getattr(units, "codebook", {}).values()
+    networks = [part for part in parts if isinstance(part, nn.Module)]
+    return networks, [part for part in parts if isinstance(part, torch.Tensor)]
+
+
+def test_all_of_an_extractor_moves(extractor):
+    networks, tensors = parts_of(extractor.to("meta"))
+
+    tensors += [p for network in networks for p in network.parameters()]
+    assert networks and {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_units_of_a_gpu_come_to_the_cpu(extractor, gpu, monkeypatch):
+    for network in parts_of(extractor)[0]:
+        move(network).eval()
+    if isinstance(extractor, WhisperKMeans):
+        loose = extractor.codebook.items()
+        extractor.codebook = {name: moved(part) for name, part in loose}
+    if isinstance(extractor, S3Units):
+        extractor._filters = moved(extractor._filters)
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)
+
+    found = extractor.extract([np.zeros(16000, np.float32)])[0]
+
+    assert found.device.type == "cpu" and found.dtype == torch.int64
+    assert extractor.unit_vectors().device.type == "cpu"
