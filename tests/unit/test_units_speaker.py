@@ -77,3 +77,16 @@ def test_a_long_recording_is_embedded_by_blocks_of_windows(encoder, monkeypatch)
 
     np.testing.assert_allclose(encoder.embed(wave), whole, atol=1e-6)
     assert sizes == [2, 2, 1]
+
+
+def test_a_mel_frame_is_centred_on_its_10_ms(encoder):
+    wave, seen = np.full(16000 * 3, 1e-4, np.float32), []
+    wave[60 * 160] = wave[200 * 160] = 1.0
+    encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    encoder.embed(wave)
+
+    energy = seen[0].sum(-1)
+    starts = partial_starts(len(wave))
+    loudest = energy.argmax(-1) + torch.tensor(starts)
+    assert starts[:2] == [0, 77] and loudest.tolist()[:2] == [60, 200]
