@@ -30,7 +30,7 @@ test-all: setup .s3/stamp ## every test: also slow ones, downloaded weights and 
 	PYTHONPATH=$(CURDIR)/.s3 $(PYTEST) -m "" $(ARGS)
 
 test-units: setup .s3/stamp ## the tests of S3 units, which want a package beside .venv
-	PYTHONPATH=$(CURDIR)/.s3 $(PYTEST) tests/unit/test_s3.py $(ARGS)
+	PYTHONPATH=$(CURDIR)/.s3 $(PYTEST) tests/unit/test_s3.py tests/unit/test_gpu_forward.py $(ARGS)
 
 integration: setup ## recipe stages on a tiny configuration, as tests
 	$(PYTEST) -m recipe $(ARGS)
