@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prepare a corpus: local/data.sh --corpus NAME [options of local/prepare_NAME.py]
-# Writes data/<set>/{wav.scp,text,utt2spk[,segments]}; --help after --corpus NAME lists
+# Writes data/<set>/{wav.scp,text,utt2spk,spk2utt[,segments]}; --help after --corpus NAME lists
 # the options and the sets.
 set -euo pipefail
 

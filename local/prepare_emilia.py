@@ -3,7 +3,8 @@
 
 Reads either form in which it is published: unpacked folders of <id>.mp3 with
 <id>.json, or <shard>.jsonl beside the folders its "wav" fields name. Emilia-YODAS, too.
-Sets: train, valid and test, divided by a hash of the utterance id.
+Sets: train, valid and test, divided by a hash of the utterance id. An mp3 that nothing
+describes gets no text, so that the formatting stage leaves it out and counts it.
 """
 
 import argparse
@@ -48,13 +49,26 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def read_corpus(corpus_dir: Path) -> Iterator[Utterance]:
-    """Yield the utterances of all description files."""
+    """Yield the utterances of all description files, then audio without one."""
     listed = sorted(corpus_dir.rglob("*.jsonl"))
     single = sorted(corpus_dir.rglob("*.json"))
     if not listed and not single:
         packed = any(corpus_dir.rglob("*.tar"))
         remedy = "; unpack its tar files first" if packed else ""
         raise FileNotFoundError(f"no *.json or *.jsonl in {corpus_dir}{remedy}")
+    described = set()
+    for item in read_descriptions(listed, single):
+        described.add(Path(item.audio).stem)
+        yield item
+    for audio in sorted(corpus_dir.rglob("*.mp3")):
+        if audio.stem not in described:
+            yield Utterance(audio.stem, None, str(audio), None)
+
+
+def read_descriptions(
+    listed: Iterable[Path], single: Iterable[Path]
+) -> Iterator[Utterance]:
+    """Yield the utterances of files of many lines and of files of one utterance."""
     for path in listed:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):

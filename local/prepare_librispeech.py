@@ -3,7 +3,8 @@
 
 Sets: train, dev, and each test part by its name with _ for - (test_clean). Speakers
 are readers. The transcripts are upper case without punctuation; they are lowered,
-because upper case falls apart into many tokens of Whisper and of the LLMs.
+because upper case falls apart into many tokens of Whisper and of the LLMs. Audio that
+no transcript file lists gets no text, so that the formatting stage counts it.
 """
 
 import argparse
@@ -82,11 +83,16 @@ def read_chapters(folder: Path, lower: bool) -> Iterator[Utterance]:
 
 def read_chapter(path: Path, lower: bool) -> Iterator[Utterance]:
     """Yield the utterances of one ``<reader>-<chapter>.trans.txt``."""
+    texts: dict[str, str | None] = {
+        audio.stem: None for audio in sorted(path.parent.glob("*.flac"))
+    }
     for line in path.read_text("utf-8").splitlines():
         key, _, words = line.partition(" ")
-        audio = path.parent / f"{key}.flac"
-        text = words.lower() if lower else words
-        yield Utterance(key, key.split("-")[0], str(audio), text)
+        texts[key] = words.lower() if lower else words
+    for key, text in texts.items():
+        yield Utterance(
+            key, key.split("-")[0], str(path.with_name(f"{key}.flac")), text
+        )
 
 
 if __name__ == "__main__":

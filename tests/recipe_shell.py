@@ -33,7 +33,8 @@ set -euo pipefail
 expdir=exp; tag=t; corpus=c; datadir=data; dumpdir=dump; at_once=1
 train_set=tr; valid_set=cv; test_sets=te
 cmd_backend=local; train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; dry_run=false
-language=en; spell_numbers=true; inference_model=valid.loss.best.pth
+language=en; spell_numbers=true; judge=Systran/faster-whisper-base
+inference_model=valid.loss.best.pth
 fail() { echo "fail: $*" >&2; exit 2; }
 log() { echo "$*"; }
 exp=exp

@@ -162,11 +162,23 @@ score_pairs_of() { # score_pairs_of <set>
         alone "${job_cmd}" "${dir}/likelihood/likelihood.log" ${python} \
         -m espnet_taste.bin.likelihood --model "${exp}" --device "${device}" \
         --tokens "${dir}/tokens/tokens.jsonl" --moments "${made}/moments" \
-        --transcripts given --output_dir "${dir}/likelihood" --max_excluded "${max_excluded}"
+        --transcripts "$(written_by)" --output_dir "${dir}/likelihood" \
+        --max_excluded "${max_excluded}"
     once "${dir}/.done.score_pairs" "${dir}/likelihood" "${made}" -- \
         ${python} -m espnet_taste.bin.score_pairs --pairs "${made}/pairs" \
         --likelihoods "${dir}/likelihood/likelihoods.jsonl" --output_dir "${dir}" \
-        --max_skipped "${max_excluded}"
+        --excluded "${dir}"/{tokens,likelihood}/excluded.jsonl --max_skipped "${max_excluded}"
+}
+
+written_by() { # who wrote the words of the corpus
+    local word before='' writer=${whisper}
+    [ "${transcripts}" = asr ] || writer=given
+    for word in ${asr_opts}; do
+        [[ "${transcripts} ${before}" =~ ^asr\ --(whisper|asr_tag|asr_config)$ ]] \
+            && writer=${word}
+        before=${word}
+    done
+    echo "${writer}"
 }
 
 stage_score_slm() {
@@ -223,8 +235,16 @@ stage_report() {
         local heard=${exp}/slm/continuations/${dset}/scores/continuations.json
         [ ! -f "${heard}" ] || rows+=(--continuations "${dset}=${heard}")
     done
-    [ ! -f "${exp}/slm/benchmarks/pairs.json" ] \
-        || rows+=(--pairs "benchmarks=${exp}/slm/benchmarks/pairs.json")
+    local place words name
+    while read -r place words; do
+        name=benchmarks
+        [ "${place##*/}" = benchmarks ] || name=benchmarks.${words}
+        [ ! -f "${place}/pairs.json" ] || rows+=(--pairs "${name}=${place}/pairs.json")
+    done < <(benchmark_places)
+    for dset in ${question_sets}; do
+        local answers=${exp}/slm/questions/${dset}/answers.json
+        [ ! -f "${answers}" ] || rows+=(--answers "${dset}=${answers}")
+    done
     # shellcheck disable=SC2086  # several sets
     run ${python} -m espnet_taste.bin.report "${rows[@]}" "${folders[@]}" \
         --test_sets ${test_sets} --output_dir "${exp}" \
@@ -233,17 +253,23 @@ stage_report() {
         "${configs[@]}"
 }
 
+# in_place_of <mark> <command...>: which makes anew what another step has made
+in_place_of() {
+    rm -f "$1"
+    "${@:2}"
+}
+
 stage_pack() {
-    local marker=${exp}/.done.pack
+    local marker=${exp}/.done.pack other=${exp}/.done.pack_tokenizer
     local -a parts=("${exp}/taste" "${exp}/slm") without=()
     if ! has_slm; then # another marker: a spoken LM that is trained later is packed too
-        marker=${exp}/.done.pack_tokenizer
+        marker=${other} other=${exp}/.done.pack
         parts=("${exp}/taste")
         without=(--tokenizer_only) # of a stopped training there may be a checkpoint
     fi
     [ "${speaker_model}" = resemblyzer/ge2e ] || parts+=("${exp}/speaker")
     once "${marker}" "${parts[@]}" "${chosen[@]}" "holds:${exp}/vocoder/.done" -- \
-        ${python} -m espnet_taste.bin.pack --exp_dir "${exp}" \
+        in_place_of "${other}" ${python} -m espnet_taste.bin.pack --exp_dir "${exp}" \
         --inference_model "${inference_model}" --output "${exp}/taste.zip" \
         "${without[@]}"
 }

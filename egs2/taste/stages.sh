@@ -15,6 +15,7 @@ job_cmd=${train_cmd}
 language_opts=()
 [ "${language}" = en ] || language_opts=(--language "${language}")
 judge_opts=("${language_opts[@]}")
+[ "${judge}" = Systran/faster-whisper-base ] || judge_opts+=(--judge "${judge}")
 [ "${spell_numbers}" = true ] || judge_opts+=(--spell_numbers false)
 # The option is about tokenizers; of all else the best by validation loss is used.
 best_model=valid.loss.best.pth
@@ -71,7 +72,23 @@ stage_format_audio() {
             || fail "no ${datadir}/${dset}/wav.scp; prepare it, or name other folders by" \
                 "--datadir, --train_set, --valid_set and --test_sets"
     done
+    "${dry_run}" || refuse_small_sets
     each format_audio ${all_sets}
+}
+
+refuse_small_sets() { # of one utterance, or of several that all say the same
+    local table
+    for dset in ${test_sets}; do
+        table=${datadir}/${dset}/segments
+        [ -f "${table}" ] || table=${datadir}/${dset}/wav.scp
+        [ "$(wc -l < "${table}")" -ge 2 ] || fail "test set ${dset} has one utterance; scores" \
+            "need two, for intervals and to exchange text and codes"
+        table=${datadir}/${dset}/text
+        [ "${transcripts}" = asr ] || [ ! -f "${table}" ] \
+            || [ "$(sed -E 's/^[^ \t]+[ \t]*//' "${table}" | sort -u | wc -l)" -ge 2 ] \
+            || fail "test set ${dset} says the same in all utterances; scores need two texts," \
+                "to exchange them"
+    done
 }
 
 format_audio() { # format_audio <set>

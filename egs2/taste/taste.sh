@@ -24,6 +24,7 @@ stages=(
     continue_speech     # spoken prompts of the test sets, continued
     score_continuations # what a judge hears in them, if it is wanted
     score_pairs         # spoken LM on pairs of real speech that differ in one thing
+    score_answers       # its answers to spoken questions, if any are given
     score_slm           # losses of the spoken LM
     report              # results.json and RESULTS.md
     pack                # one loadable file
@@ -56,6 +57,7 @@ max_excluded=0.2     # share of a set that may be dropped before the stage stops
 format_opts=         # further options of espnet_taste.bin.format_audio
 language=en          # of the speech, as Whisper abbreviates it; others need a
                      # multilingual --whisper and an --aligner that knows them
+judge=Systran/faster-whisper-base # recogniser of all word errors; never the one of --whisper
 spell_numbers=true   # false if the transcripts write numbers in digits: the judge may too
 transcripts=corpus   # corpus, or asr: made by Whisper or by an ESPnet recogniser
 asr_opts=            # options of espnet_taste.bin.transcribe: which recogniser
@@ -85,7 +87,12 @@ num_pairs=100        # of every kind and test set, at most
 pair_opts=           # further options of espnet_taste.bin.make_pairs
 benchmark_sets=      # sets of local/prepare_pairs.py that score_pairs scores as well, e.g.
                      # "salmon sSC tSC"; default: none
-benchmark_transcripts=asr # the words of these: asr, by Whisper, or given, their text
+question_sets=       # sets of local/prepare_questions.py that score_answers asks, e.g.
+                     # "llama_questions"; default: none
+question_shots=      # set of spoken examples, question and answer, to put before each
+question_opts=       # further options of espnet_taste.bin.complete for the answers
+benchmark_transcripts=asr # the words of both: asr, by Whisper, or given, their text; of
+                     # single sets by name: "asr sWUGGY=given"
 continuation_scores=false # judge what continue_speech makes
 continuation_opts=   # further options of espnet_taste.bin.score_continuations
 max_audio_utts=50    # utterances of a test set that are synthesised and judged
@@ -123,6 +130,9 @@ if [ "${language}" != en ]; then
     [[ "${whisper}" != *.en ]] || fail "--language ${language}: ${whisper} knows" \
         "English only; choose a multilingual one, e.g. --whisper openai/whisper-tiny"
 fi
+[ "${judge##*faster-}" != "${whisper##*/}" ] \
+    || fail "--judge ${judge} has the weights of --whisper ${whisper}, and what a tokenizer" \
+        "was built on would judge it; choose another one, e.g. Systran/faster-whisper-small"
 for name in ${skip_stages}; do
     [[ " ${stages[*]} " == *" ${name} "* ]] \
         || fail "--skip_stages: no stage '${name}'; stages: ${stages[*]}"
@@ -159,10 +169,17 @@ for name in tag dumpdir expdir; do
     [[ "${!name}" != *[[:space:],]* ]] || fail "--${name} '${!name}': ESPnet's launchers" \
         "and data options take no paths with blanks or commas"
 done
+awk -v most="${max_wav_duration}" 'BEGIN { exit !(most > 0 && most <= 30) }' \
+    || fail "--max_wav_duration is above 0 and at most 30, the seconds that Whisper hears at" \
+        "once, not '${max_wav_duration}'"
 twice=$(printf '%s\n' ${test_sets} | sort | uniq -d | head -n 1)
 [ -z "${twice}" ] || fail "--test_sets names ${twice} twice"
-[[ "${benchmark_transcripts}" =~ ^(asr|given)$ ]] \
-    || fail "--benchmark_transcripts is asr or given, not '${benchmark_transcripts}'"
+for word in ${benchmark_transcripts}; do
+    [[ "${word}" =~ ^([^=]+=)?(asr|given)$ ]] && [[ "${word}" != *=* \
+        || " ${benchmark_sets} ${question_sets} ${question_shots} " == *" ${word%%=*} "* ]] \
+        || fail "--benchmark_transcripts is asr or given, or a set of --benchmark_sets or" \
+            "--question_sets with it as in sWUGGY=given, not '${word}'"
+done
 
 # --- driver -----------------------------------------------------------------
 
@@ -189,6 +206,13 @@ check_inputs() { # check_inputs <stage>
             done
             return
             ;;
+        score_answers)
+            for name in ${question_sets}; do
+                [ -f "${datadir}/${name}/answers" ] || "${dry_run}" || fail "--question_sets:" \
+                    "no ${datadir}/${name}/answers; local/data.sh --corpus questions makes it"
+            done
+            return
+            ;;
         pack)
             [[ "$(realpath -m "${exp}")" == "$(pwd -P)"/* ]] || fail "stage pack: ${exp}" \
                 "is, or leads, outside this folder, and a pack holds relative paths; leave" \
@@ -207,6 +231,14 @@ check_inputs() { # check_inputs <stage>
     fi
 }
 
+# Told before hours of preparation; a cluster's GPUs are not those of this machine.
+check_gpus() {
+    local found
+    [ "${ngpu}" -gt 0 ] && [ "${cuda_cmd%% *}" = run.pl ] && ! "${dry_run}" || return 0
+    found=$(${python} -c 'import torch; print(torch.cuda.device_count())')
+    [ "${found}" -ge "${ngpu}" ] || fail "--ngpu ${ngpu}: torch finds ${found} GPUs here"
+}
+
 run_stages() {
     trap stop_asides EXIT
     local first last
@@ -222,6 +254,7 @@ run_stages() {
     for number in "${wanted[@]}"; do
         check_inputs "${stages[number - 1]}"
     done
+    check_gpus
     for number in "${wanted[@]}"; do
         name=${stages[number - 1]}
         log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"

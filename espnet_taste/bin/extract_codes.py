@@ -51,16 +51,20 @@ def extract(args: argparse.Namespace) -> None:
     settings["model_file"] = f"{args.model_file} {noted_sha256(args.model_file)[:16]}"
     keep_settings(args.output_dir, settings)
     with ArkWriter(args.output_dir, "codes", keys=keys) as writer:
-        todo = [key for key in keys if key not in writer.done]
-        if todo:
+        if not writer.done.issuperset(keys):
             model = TokenizerInference(args.model_file, device=args.device)
             utterances = model.open(args.data_dir, args.features_dir)
-        for number, batch in enumerate(in_batches(todo, args.batch_size)):
+        # Of all keys, and made again whole: a row's last bits depend on its batch, and
+        # a killed run must not end with others.
+        for number, batch in enumerate(in_batches(keys, args.batch_size)):
+            if writer.done.issuperset(batch):
+                continue
             codes = model.word_codes([(key, utterances[key]) for key in batch])
             for key, rows in zip(batch, codes, strict=True):
-                writer(key, rows.astype(np.float32))
+                if key not in writer.done:
+                    writer(key, rows.astype(np.float32))
             if number % 20 == 0:
-                logging.info(f"{number * args.batch_size}/{len(todo)} utterances")
+                logging.info(f"{number * args.batch_size}/{len(keys)} utterances")
     codes = read_scp_arrays(args.output_dir / "codes.scp")
     shapes = {key: ",".join(map(str, codes[key].shape)) for key in keys}
     write_table(args.output_dir / "codes_shape", shapes)

@@ -54,8 +54,11 @@ def extract(args: argparse.Namespace) -> None:
     settings = {"data_dir": args.data_dir, "whisper": args.whisper}
     keep_settings(args.output_dir, settings | chosen_encoder(args.config))
     with ArkWriter(args.output_dir, "encoder_states", keys=keys) as writer:
-        todo = [key for key in keys if key not in writer.done]
-        for number, batch_keys in enumerate(in_batches(todo, args.batch_size)):
+        # Of all keys, and made again whole: a row's last bits depend on its batch, and
+        # a killed run must not end with others.
+        for number, batch_keys in enumerate(in_batches(keys, args.batch_size)):
+            if writer.done.issuperset(batch_keys):
+                continue
             items = [
                 (key, {"speech": read_audio(wav[key], folder=args.data_dir)})
                 for key in batch_keys
@@ -64,9 +67,10 @@ def extract(args: argparse.Namespace) -> None:
             states = encoder(batch["speech"].to(args.device), batch["speech_lengths"])
             packed = states.pack().to("cpu", torch.float32)
             for key, row, length in zip(batch_keys, packed, states.lengths.tolist()):
-                writer(key, row[:length].numpy())
+                if key not in writer.done:
+                    writer(key, row[:length].numpy())
             if number % 20 == 0:
-                logging.info(f"{number * args.batch_size}/{len(todo)} utterances")
+                logging.info(f"{number * args.batch_size}/{len(keys)} utterances")
 
 
 def chosen_encoder(config: Path) -> dict[str, object]:

@@ -150,9 +150,14 @@ def _check_tables(data: DataDir, args: argparse.Namespace) -> None:
 
 
 def _is_done(row: dict | None) -> bool:
-    """Tell whether a journal row stands for finished work that is still there."""
-    if row is None or "reason" in row:
-        return row is not None and is_excluded(row)
+    """Tell whether a journal row stands for finished work that is still there.
+
+    A transcript that was missing may be in the table since.
+    """
+    if row is None or row.get("reason") == "no_transcript":
+        return False
+    if "reason" in row:
+        return is_excluded(row)
     return Path(row["path"]).is_file()
 
 

@@ -67,12 +67,13 @@ def pack_experiment(
     Raises:
         FileNotFoundError: If a part other than the spoken LM was not trained.
         ValueError: If the experiment does not lie under the working directory, whose
-            relative paths the pack holds.
+            relative paths the pack holds; if the spoken LM is another tokenizer's.
     """
     from espnet2.main_funcs.pack_funcs import pack
 
     check_place(exp_dir)
     models = trained_parts(exp_dir, model_name, tokenizer_only)
+    check_same_codes(models)
     files = {f"{prefix}model_file": model for prefix, model in models.items()}
     yaml_files = {
         f"{prefix}train_config": exp_dir / PARTS[prefix] / "config.yaml"
@@ -115,6 +116,32 @@ def trained_parts(
         print(f"pack: {why}; the pack holds a tokenizer without spoken LM")
         del models[OPTIONAL]
     return models
+
+
+def check_same_codes(models: dict[str, Path]) -> None:
+    """Refuse a spoken LM that was trained on the codes of another tokenizer.
+
+    Args:
+        models: Of ``trained_parts``; without a spoken LM nothing is compared.
+
+    Raises:
+        ValueError: If the quantizer in its checkpoint is not that of the tokenizer.
+    """
+    from espnet_taste.tasks.checkpointing import read_part
+
+    if OPTIONAL not in models:
+        return
+    own = read_part(models[OPTIONAL], "slm.codebooks.")
+    others = read_part(models[""], "quantizer.")
+    changed = [
+        name for name in own if name not in others or not own[name].equal(others[name])
+    ]
+    if changed:
+        raise ValueError(
+            f"{models[OPTIONAL]} was trained on the codes of another tokenizer than "
+            f"{models['']} (its quantizer differs in {', '.join(changed[:3])}); train "
+            "it on this one's, or give --inference_model or --tokenizer_only"
+        )
 
 
 if __name__ == "__main__":

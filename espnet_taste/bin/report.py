@@ -10,8 +10,9 @@ that a row must have and lacks, or that is not finite, makes the command fail.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 HEADER = "<!-- Written by espnet_taste.bin.report. Do not edit. -->\n"
 
@@ -42,6 +43,13 @@ def get_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="SET=FILE",
         help="continuations.json of espnet_taste.bin.score_continuations",
+    )
+    parser.add_argument(
+        "--answers",
+        action="append",
+        default=[],
+        metavar="SET=FILE",
+        help="answers.json of espnet_taste.bin.score_answers",
     )
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="gets results.json, RESULTS.md"
@@ -83,11 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         systems = {role: Path(path) for role, path in _pairs("--system", args.system)}
+        scores = {name: _load(systems, name) for name in args.test_sets}
         results = Results(
-            metadata=_metadata(args),
+            metadata=_metadata(args, scores),
             sets=tuple(
-                build_set(name, _load(systems, name), seed=args.bootstrap_seed)
-                for name in args.test_sets
+                build_set(name, loaded, seed=args.bootstrap_seed)
+                for name, loaded in scores.items()
             ),
             exclusions=gather_exclusions(args.data_dir),
             pairs={
@@ -96,6 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             continuations={
                 n: read_continuation_scores(Path(p))
                 for n, p in _pairs("--continuations", args.continuations)
+            },
+            answers={
+                n: read_answer_scores(Path(p))
+                for n, p in _pairs("--answers", args.answers)
             },
         )
         page = HEADER + render_page(results)
@@ -183,6 +196,14 @@ def read_continuation_scores(path: Path) -> dict:
     return content
 
 
+def read_answer_scores(path: Path) -> dict:
+    """Read what ``espnet_taste.bin.score_answers`` wrote."""
+    content = _read_object(path)
+    if not {"accuracy", "num_items", "output"} <= set(content):
+        raise ValueError(f"{path}: no 'accuracy', 'num_items' and 'output'")
+    return content
+
+
 def _read_object(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -203,9 +224,20 @@ def _training_seed(args: argparse.Namespace) -> str:
     return str(config["seed"])
 
 
-def _metadata(args: argparse.Namespace) -> dict[str, str]:
-    """Collect what a reader needs to repeat the run."""
-    from espnet_taste.eval.environment import describe_environment, hash_files
+def _metadata(
+    args: argparse.Namespace, scores: Mapping[str, Mapping[str, Sequence[Any]]]
+) -> dict[str, str]:
+    """Collect what a reader needs to repeat the run.
+
+    Args:
+        args: The options.
+        scores: Test set to role to score files.
+    """
+    from espnet_taste.eval.environment import (
+        describe_environment,
+        describe_makers,
+        hash_files,
+    )
 
     configs = [*args.config, *([args.train_config] if args.train_config else [])]
     hashes = hash_files(configs)
@@ -213,6 +245,12 @@ def _metadata(args: argparse.Namespace) -> dict[str, str]:
         "seed": _training_seed(args),
         "bootstrap seed": str(args.bootstrap_seed),
         **describe_environment(),
+        **describe_makers(
+            file.metadata
+            for systems in scores.values()
+            for files in systems.values()
+            for file in files
+        ),
         **{f"config {name}": f"sha256 {digest}" for name, digest in hashes.items()},
         **dict(_pairs("--meta", args.meta)),
     }

@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "slm": _score_slm,
         }
         fields = kinds[args.kind](args, texts)
+        fields["metadata"] = {**_made_by(), **fields.get("metadata", {})}
         scores = ScoreFile(args.system, args.set, args.kind, **fields)
         scores.save(args.output_dir / f"scores_{args.kind}.json")
     except (OSError, ValueError, MissingPackageError) as error:
@@ -120,6 +121,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+def _made_by() -> dict[str, str]:
+    """Return what the page tells of a score, whenever it is written."""
+    from espnet_taste.eval.environment import MADE_BY, describe_environment
+
+    found = describe_environment()
+    return {name: found[name] for name in MADE_BY}
 
 
 def _read_texts(args: argparse.Namespace) -> dict[str, str]:

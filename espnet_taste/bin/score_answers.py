@@ -70,6 +70,7 @@ def score(args: argparse.Namespace) -> None:
     """Judge all questions and write the results."""
     from espnet_taste.data.kaldi import atomic_write, read_table
     from espnet_taste.eval.answers import (
+        check_not_asked,
         first_sentence,
         judge_answers,
         split_accepted,
@@ -82,6 +83,7 @@ def score(args: argparse.Namespace) -> None:
     num_shots = count_shots(args)
     judged = args.judged or ("first_sentence" if num_shots else "all")
     said = read_said(args)
+    check_not_asked(said, read_questions(args))
     if judged == "first_sentence":
         said = {key: first_sentence(text) for key, text in said.items()}
     items = judge_answers(said, accepted)
@@ -94,6 +96,14 @@ def score(args: argparse.Namespace) -> None:
     with atomic_write(args.output_dir / "answers.json") as stream:
         stream.write(json.dumps(facts, indent=2) + "\n")
     print("\n".join(lines_of(facts)))
+
+
+def read_questions(args: argparse.Namespace) -> dict[str, str]:
+    """Return the questions' texts; none if they are not told."""
+    from espnet_taste.data.kaldi import read_table
+
+    path = args.questions or args.answers.parent / "text"
+    return read_table(path) if path.is_file() else {}
 
 
 def count_shots(args: argparse.Namespace) -> int | None:

@@ -6,13 +6,14 @@ Reads tables ``pairs`` (local/prepare_pairs.py) and ``likelihoods.jsonl``
 StoryCloze and overall of the TASTE paper are means over parts. Writes ``pairs.json``
 and prints a table: accuracy of every part and mean by every convention, with bootstrap
 intervals over pairs, and what others have published. Pairs with a half that has no
-score are counted, and more of them than --max_skipped end with an error.
+score are counted, with the reasons (--excluded); more than --max_skipped are an error.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from espnet_taste.eval.pairs import PairScores
 
 FIELDS = ("key", "scores", "transcripts")
+NOT_LOCALISED = "not_localised"  # field of a line: why nothing is scored after a moment
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,6 +33,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=Path, nargs="+", required=True)
     parser.add_argument("--likelihoods", type=Path, nargs="+", required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--excluded",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="excluded.jsonl of encode and likelihood: why halves have no score",
+    )
     parser.add_argument(
         "--conventions", nargs="+", help="default: all that stand in a line"
     )
@@ -52,6 +61,7 @@ def score(args: argparse.Namespace) -> None:
 
     pairs = read_all_pairs(args.pairs)
     rows = read_likelihoods(args.likelihoods)
+    reasons = read_reasons(args.excluded)
     transcripts = sorted({row["transcripts"] for row in rows.values()})
     where = ", ".join(map(str, args.likelihoods))
     if len(transcripts) != 1:
@@ -63,13 +73,15 @@ def score(args: argparse.Namespace) -> None:
     results = {}
     for name in args.conventions or conventions_of(rows):
         scores = scores_by(rows, name, where)
-        results[name] = score_pairs(pairs_scored_by(pairs, scores), scores)
+        asked = scores.keys() | unscored_by(rows, name)
+        results[name] = score_pairs(pairs_scored_by(pairs, asked), scores)
     check_skipped(results, args.max_skipped)
     results = {name: parts | score_means(parts) for name, parts in results.items()}
     facts = {
         "transcripts": transcripts[0],
         "conventions": {name: facts_of(parts) for name, parts in results.items()},
         "means_without": missing_parts(pair.part for pair in pairs),
+        "left_out": left_out(pairs, rows, reasons),
         "made": made_of(args.pairs),
         "published": published_of(next(iter(results.values()), {})),
     }
@@ -149,22 +161,58 @@ def read_likelihoods(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return rows
 
 
+def read_reasons(paths: Sequence[Path]) -> dict[str, str]:
+    """Return why utterances were left out on the way, by their ids."""
+    from espnet_taste.eval.json_lines import read_rows
+
+    return {
+        row["key"]: row["reason"]
+        for path in paths
+        for _, row in read_rows(path, ("key", "reason"))
+    }
+
+
+def left_out(
+    pairs: "Iterable[Pair]",
+    rows: Mapping[str, Mapping[str, Any]],
+    reasons: Mapping[str, str],
+) -> dict[str, dict[str, int]]:
+    """Return part to reason to how many halves have no score, or none of a moment."""
+    found: dict[str, Counter[str]] = {}
+    for pair in pairs:
+        for key in (pair.positive, pair.negative):
+            if key not in rows:
+                reason = reasons.get(key, "reason not told")
+            elif NOT_LOCALISED in rows[key]:
+                reason = NOT_LOCALISED
+            else:
+                continue
+            found.setdefault(pair.part, Counter())[reason] += 1
+    return {part: dict(sorted(counts.items())) for part, counts in found.items()}
+
+
 def conventions_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the conventions that items were scored by, in their order."""
-    return list(dict.fromkeys(name for row in rows.values() for name in row["scores"]))
+    """Return the conventions that items were to be scored by, in their order."""
+    names = dict.fromkeys(name for row in rows.values() for name in row["scores"])
+    if any(NOT_LOCALISED in row for row in rows.values()):
+        names["localised"] = None  # of which then nothing may have a score
+    return list(names)
 
 
-def pairs_scored_by(
-    pairs: "Sequence[Pair]", scores: Mapping[str, float]
-) -> "list[Pair]":
+def unscored_by(rows: Mapping[str, Mapping[str, Any]], convention: str) -> set[str]:
+    """Return the items that have a moment, but no score of what is said after it."""
+    if convention not in ("localised", "normalised"):
+        return set()
+    return {key for key, row in rows.items() if NOT_LOCALISED in row}
+
+
+def pairs_scored_by(pairs: "Sequence[Pair]", asked: Set[str]) -> "list[Pair]":
     """Return the pairs of the parts that a convention is for, e.g. with moments.
 
     Of these parts, pairs without a score are then left out and counted.
     """
     parts = {
-        pair.part
-        for pair in pairs
-        if pair.positive in scores or pair.negative in scores
+        pair.part for pair in pairs if pair.positive in asked or pair.negative in asked
     }
     return [pair for pair in pairs if pair.part in parts]
 
@@ -185,7 +233,12 @@ def scores_by(
             scores[key] = finite({"key": key, **row["scores"]}, convention, where)
     if not scores:
         known = sorted({name for row in rows.values() for name in row["scores"]})
-        raise ValueError(f"{where}: nothing has a '{convention}' score, only {known}")
+        told = [row[NOT_LOCALISED] for row in rows.values() if NOT_LOCALISED in row]
+        why = told[0] if told else f"only {known}"
+        raise ValueError(
+            f"{where}: nothing has a '{convention}' score: {why}; choose others with "
+            "--conventions"
+        )
     return scores
 
 
@@ -236,6 +289,7 @@ def published_of(parts: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
 
 def table_of(facts: Mapping[str, Any]) -> list[str]:
     """Return lines for a person."""
+    from espnet_taste.eval.pair_page import gaps
     from espnet_taste.eval.published import lines
 
     texts = []
@@ -248,9 +302,7 @@ def table_of(facts: Mapping[str, Any]) -> list[str]:
             left_out = part["num_pairs"] - part["num_scored"]
             line += f", {left_out} left out" if left_out else ""
             texts.append(line)
-    for name, missing in facts["means_without"].items():
-        texts.append(f"no {name}: without {', '.join(missing)}")
-    return texts + lines(facts["published"])
+    return [*texts, *gaps(facts), *lines(facts["published"])]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_taste.data.data_dir import utterances_of
 from espnet_taste.data.kaldi import atomic_write, read_table, write_table
 
-TABLES = ("wav.scp", "utt2spk", "text", "segments")
+TABLES = ("wav.scp", "utt2spk", "spk2utt", "text", "segments")
 NOTE = ".corpus"  # in a data folder: the corpus it was made of
 
 
@@ -28,7 +29,7 @@ class Utterance:
 
 
 def write_data_dir(folder: Path, utterances: Iterable[Utterance]) -> int:
-    """Write wav.scp, text, utt2spk and, where there are spans, segments.
+    """Write wav.scp, text, utt2spk, spk2utt and, where there are spans, segments.
 
     Args:
         folder: Folder to make.
@@ -67,7 +68,8 @@ def write_data_dir(folder: Path, utterances: Iterable[Utterance]) -> int:
     if not keys:
         raise ValueError(f"{folder}: no utterances found for it")
     wav = {name: audio for name, audio in recordings.items() if audio is not None}
-    for name, table in zip(TABLES, (wav, speakers, text, segments), strict=True):
+    tables = (wav, speakers, utterances_of(speakers), text, segments)
+    for name, table in zip(TABLES, tables, strict=True):
         # A table of an earlier preparation must not stay beside the others.
         (folder / name).unlink(missing_ok=True)
         if table:

@@ -238,9 +238,12 @@ def write_speakers(folder: Path, utt2spk: Mapping[str, str], inverse: bool) -> N
     """
     write_table(folder / "utt2spk", utt2spk)
     if inverse:
-        spk2utt: dict[str, list[str]] = {}
-        for key in sorted(utt2spk):
-            spk2utt.setdefault(utt2spk[key], []).append(key)
-        write_table(
-            folder / "spk2utt", {name: " ".join(keys) for name, keys in spk2utt.items()}
-        )
+        write_table(folder / "spk2utt", utterances_of(utt2spk))
+
+
+def utterances_of(utt2spk: Mapping[str, str]) -> dict[str, str]:
+    """Return the lines of spk2utt: speaker to utterance ids, sorted, with blanks."""
+    spk2utt: dict[str, list[str]] = {}
+    for key in sorted(utt2spk):
+        spk2utt.setdefault(utt2spk[key], []).append(key)
+    return {name: " ".join(keys) for name, keys in spk2utt.items()}

@@ -16,6 +16,9 @@ from espnet_taste.data.kaldi import atomic_write
 
 logger = logging.getLogger(__name__)
 
+# Reasons that may be gone when the same command runs again.
+MENDABLE = ("unreadable", "empty", "no_audio", "no_speaker")
+
 
 class ExclusionError(ValueError):
     """An utterance that cannot be used.
@@ -34,9 +37,10 @@ class ExclusionError(ValueError):
 def is_excluded(row: Mapping[str, object]) -> bool:
     """Tell whether a journal row leaves its utterance out for good.
 
-    What could not be read is tried again by the next run: a disk may be back.
+    What could not be read or stood in no table is tried again by the next run: a disk
+    may be back, or a table mended.
     """
-    return row.get("reason", "unreadable") != "unreadable"
+    return row.get("reason", MENDABLE[0]) not in MENDABLE
 
 
 class Journal:

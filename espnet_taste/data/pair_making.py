@@ -27,6 +27,8 @@ REVERB_S = (0.3, 1.2)  # decay by 60 dB
 RATES = (0.85, 1.18)  # how fast, against the recording
 SEMITONES = (-3.0, 3.0)  # how high
 _CHAPTER = re.compile(r"(.*\D)?(\d+)")
+# LibriTTS: reader, chapter, paragraph, sentence.
+_LIBRITTS = re.compile(r"(\d+_\d+_)\d{6}_\d{6}")
 
 
 @dataclass(frozen=True)
@@ -115,23 +117,21 @@ def speaker_switch(
 ) -> MadePair | None:
     """Go on in the same voice, or in another one."""
     me = corpus.speaker[key]
-    same = corpus.others(key, lambda other: corpus.speaker[other] == me)
     different = corpus.others(key, lambda other: corpus.speaker[other] != me)
-    return _splice(corpus, key, same, different, random, "speaker")
+    return _splice(corpus, key, different, random, "speaker")
 
 
 def gender_switch(
     corpus: Corpus, key: str, random: np.random.Generator
 ) -> MadePair | None:
     """Go on in the same voice, or in one of another gender."""
-    me, gender = corpus.speaker[key], corpus.gender_of(key)
+    gender = corpus.gender_of(key)
     if gender is None:
         return None
-    same = corpus.others(key, lambda other: corpus.speaker[other] == me)
     different = corpus.others(
         key, lambda other: corpus.gender_of(other) not in (None, gender)
     )
-    return _splice(corpus, key, same, different, random, "gender")
+    return _splice(corpus, key, different, random, "gender")
 
 
 def topic_switch(
@@ -305,12 +305,20 @@ def hum(count: int, random: np.random.Generator) -> np.ndarray:
 def _splice(
     corpus: Corpus,
     key: str,
-    same: Sequence[str],
     different: Sequence[str],
     random: np.random.Generator,
     about: str,
 ) -> MadePair | None:
-    """Let the first half of an utterance be followed by second halves of two others."""
+    """Let the first half of an utterance be followed by second halves of two others.
+
+    The one of its own voice is of another chapter, as the other voice always is, if
+    the speaker has one: else what is told, or the room, would favour the right half.
+    """
+    me, chapter = corpus.speaker[key], _chapter_of(key)
+    own = corpus.others(key, lambda other: corpus.speaker[other] == me)
+    same = [other for other in own if _chapter_of(other) != chapter]
+    if not same:
+        same, about = own, f"{about}, in one chapter"
     if not same or not different:
         return None
     halves = []
@@ -358,5 +366,5 @@ def _reverberate(
 
 
 def _chapter_of(key: str) -> str:
-    match = _CHAPTER.fullmatch(key)
+    match = _LIBRITTS.fullmatch(key) or _CHAPTER.fullmatch(key)
     return key if match is None else match[1] or ""

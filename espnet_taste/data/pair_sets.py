@@ -190,14 +190,21 @@ def _vocabulary(row: Mapping[str, str], path: Path) -> str:
 def read_list(path: Path) -> PairSet:
     """Read a table of one's own: ``pair part positive.wav negative.wav``, by tabs.
 
-    Paths are relative to the table.
+    Paths are relative to the table. A pair is named by its part, too, since parts may
+    number theirs alike.
 
     Raises:
-        ValueError: If a line has other fields, or a pair is there twice.
+        ValueError: If a line has other fields, a name blanks, or a pair is there twice.
     """
     found: dict[tuple[str, str], dict[str, Path]] = {}
     for number, fields in _lines(path):
         name, part, *files = fields
+        if (part + name).split() != [part + name]:
+            raise ValueError(
+                f"{path}:{number}: pair '{name}' of '{part}': names become utterance "
+                "ids, which have no blanks"
+            )
+        name = f"{part}-{name}"
         if (part, name) in found:
             raise ValueError(f"{path}:{number}: pair '{name}' is repeated")
         halves = dict(zip(("positive", "negative"), files, strict=True))

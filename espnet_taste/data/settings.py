@@ -1,9 +1,10 @@
 """A YAML file that a person wrote: names and values, or one line on what is wrong."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -63,9 +64,20 @@ def build(target: type, conf: Any, where: str) -> Any:
 
 
 def _has_type(value: Any, hint: Any) -> bool:
-    """Tell whether a value fits a field of plain types; other fields take any."""
-    kinds = set(get_args(hint) or (hint,))
-    if not kinds <= {bool, int, float, str, NoneType}:
+    """Tell whether a value fits a field.
+
+    Literal and generic fields take any; their classes check them.
+    """
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return any(_is_a(value, kind) for kind in kinds)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Callable:
+        return callable(value)
+    if not isinstance(kind, type):
         return True
     # A bool is no number here, and YAML reads 1 for a float and "1e-3" for a string.
-    return type(value) in kinds or (type(value) is int and float in kinds)
+    if kind in (bool, int, float, str):
+        return type(value) is kind or (type(value) is int and kind is float)
+    return isinstance(value, kind)

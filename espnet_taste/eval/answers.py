@@ -94,6 +94,29 @@ def check_shots(shots: Mapping[str, str], questions: Mapping[str, str]) -> None:
                 )
 
 
+def check_not_asked(said: Mapping[str, str], questions: Mapping[str, str]) -> None:
+    """Refuse what holds the questions beside the answers, whose words would count.
+
+    Args:
+        said: Question id to what was said.
+        questions: Question id to question, where it is known.
+
+    Raises:
+        ValueError: If most begin with their question.
+    """
+    both = [key for key in said if normalise(questions.get(key, ""))]
+    repeats = [
+        key
+        for key in both
+        if f"{normalise(said[key])} ".startswith(f"{normalise(questions[key])} ")
+    ]
+    if len(repeats) > len(both) / 2:
+        raise ValueError(
+            f"{len(repeats)} of {len(both)} answers begin with their question, e.g. "
+            f"'{repeats[0]}'; give the answers alone (complete --with_prompt false)"
+        )
+
+
 def judge_answers(
     said: Mapping[str, str], accepted: Mapping[str, Sequence[str]]
 ) -> dict[str, Answered]:

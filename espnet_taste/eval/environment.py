@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ PACKAGES = (
 )
 
 
+# What every score is noted with: the page may be written later, elsewhere.
+MADE_BY = ("date", "commit", "hardware")
+
+
 def describe_environment() -> dict[str, str]:
     """Return commit of this package, date, hardware and versions as printable text."""
     return {
@@ -34,6 +38,23 @@ def describe_environment() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
     }
+
+
+def describe_makers(notes: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return when, from what and where scores were made, each once.
+
+    Args:
+        notes: ``MADE_BY`` of every score; older ones have none.
+    """
+    notes = list(notes)
+    found = {}
+    for name in MADE_BY:
+        values = sorted({note[name] for note in notes if name in note})
+        if name == "date" and len(values) > 1:
+            values = [f"{values[0]} to {values[-1]}"]
+        if values:
+            found[f"{name} of the scores"] = "; ".join(values)
+    return found
 
 
 def describe_commit(folder: Path) -> str:

@@ -29,11 +29,26 @@ def render_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         source = content["transcripts"]
         parts.append(f"Of `{name}`; the words' source: {source}.")
         parts.append(_table(content["conventions"]))
-        if few := _few(content.get("made", {})):
+        if few := [*_few(content.get("made", {})), *gaps(content)]:
             parts.append(bullets(few))
         if content.get("published"):
             parts.append(bullets(published.lines(content["published"])))
     return [*parts, bullets(NOTES)]
+
+
+def gaps(content: Mapping[str, Any]) -> list[str]:
+    """Name what has no score, with the reasons, and the means that lack a part.
+
+    Args:
+        content: Of ``pairs.json``; older ones do not tell.
+    """
+    texts = []
+    for part, reasons in content.get("left_out", {}).items():
+        counts = ", ".join(f"{count} {name}" for name, count in reasons.items())
+        texts.append(f"{part}: halves without a score: {counts}")
+    for name, missing in content.get("means_without", {}).items():
+        texts.append(f"no {name}: without {', '.join(missing)}")
+    return texts
 
 
 def _few(made: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -7,6 +7,7 @@ where a rule (``rules``) says that it must not be read at face value.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from espnet_taste.eval.answer_page import render_answers
 from espnet_taste.eval.bootstrap import LEVEL, RESAMPLES
 from espnet_taste.eval.cells import (
     NOTHING,
@@ -81,6 +82,7 @@ def render_page(results: Results) -> str:
         parts += render_set(test_set)
     parts += render_pairs(results.pairs)
     parts += render_continuations(results.continuations)
+    parts += render_answers(results.answers)
     parts += ["## Excluded and skipped", *_exclusions(results)]
     parts += ["## How it was measured", bullets(method_notes(results))]
     parts += ["## Environment", _environment(results.metadata)]

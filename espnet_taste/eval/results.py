@@ -109,6 +109,8 @@ class Results:
     pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # test set -> content of continuations.json
     continuations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # data set -> content of answers.json
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``results.json``."""

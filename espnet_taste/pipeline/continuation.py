@@ -17,6 +17,7 @@ from espnet_taste.pipeline.speech import (
     row_seeds,
 )
 from espnet_taste.pipeline.tokenizer import TokenizerInference
+from espnet_taste.pipeline.tokens import nearest_end
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.words import split_words
 
@@ -101,7 +102,10 @@ class SpeechContinuer:
         return self.parts.synthesize([unit.units for unit in units], speakers, facts)
 
     def _first_words(self, key: str) -> list[str]:
-        return split_words(self.text[key])[: self.options.prompt_words]
+        words = split_words(self.text[key])
+        if self.options.prompt_s is None:
+            return words[: self.options.prompt_words]
+        return words[: nearest_end(self.times[key], self.options.prompt_s)]
 
     def _end_s(self, key: str, num_words: int) -> float:
         """Return where the prompt ends: with its last word."""

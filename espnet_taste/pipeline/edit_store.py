@@ -7,7 +7,7 @@ is made of these fields at the end.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class EditStore(TokenStore):
                     f"{file.path} holds tokens that no edit made; choose another "
                     "--output_dir"
                 )
-        self._forget_excluded()
+        keys = list(keys)
+        self._forget_excluded(set(keys))
         left = []
         for key in keys:
             file = next((file for file in self._sources if key in file), None)
@@ -62,14 +63,18 @@ class EditStore(TokenStore):
                 )
         return left
 
-    def _forget_excluded(self) -> None:
-        """Begin the journals anew; they keep the settings at every moment."""
+    def _forget_excluded(self, keys: Set[str]) -> None:
+        """Take edits out of the journals, which keep the settings at every moment."""
         for path in self._files("journal"):
             fresh = path.with_suffix(".fresh")
             fresh.unlink(missing_ok=True)
-            Journal(fresh, self.settings)
+            kept = Journal(fresh, self.settings)
+            for key, row in Journal(path, self.settings).rows.items():
+                if key not in keys:
+                    kept.add(key, row)
             os.replace(fresh, path)
-        self.excluded.clear()
+        for key in keys:
+            self.excluded.pop(key, None)
 
     def part(self, job: int) -> "EditPart":
         """Open the part of one job."""

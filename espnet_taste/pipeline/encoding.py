@@ -23,7 +23,12 @@ from espnet_taste.pipeline.listening import (
     Transcriber,
     open_listener,
 )
-from espnet_taste.pipeline.long_audio import hear_long, spread_words, without_loops
+from espnet_taste.pipeline.long_audio import (
+    crowded,
+    hear_long,
+    spread_words,
+    without_loops,
+)
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.pipeline.windows import WINDOW_S, carry_times, plan_windows
@@ -85,6 +90,8 @@ class TasteEncoder:
     ) -> list[TasteTokens]:
         """Encode recordings of at most 30 s, the encoder running once.
 
+        What Whisper has to hear in over 25 s is heard in two parts, see ``crowded``.
+
         Args:
             waves: Recordings, each (N,), float32, 16 kHz.
             texts: Their transcripts; None lets Whisper write one.
@@ -95,6 +102,8 @@ class TasteEncoder:
             ValueError: If a transcript has no word or too many tokens.
         """
         texts = list(texts)
+        for place in [] if self.transcriber else crowded(waves, texts):
+            texts[place] = " ".join(hear_long(waves[place], self._hear)[0])
         states = self._states(waves)
         missing = [place for place, text in enumerate(texts) if text is None]
         if missing:

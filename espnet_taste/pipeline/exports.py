@@ -165,6 +165,11 @@ def export_hf(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
         for _ in range(ndim):
             features[name] = datasets.Sequence(features[name])
     first = tokens[keys[0]]
+    if not first.models:
+        raise ValueError(
+            f"{tokens.path}: '{keys[0]}' does not say by which models it was made, of "
+            "which a dataset has a column; put their names into 'models'"
+        )
     features["models"] = {name: datasets.Value("string") for name in first.models}
     schema = datasets.Features(features).arrow_schema
     with atomic_write(folder / "data" / "train.parquet", "wb") as stream:

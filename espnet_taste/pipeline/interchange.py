@@ -147,7 +147,8 @@ def _key_of(row: Any, where: str) -> str:
 
 
 def _is_word(word: Any) -> bool:
-    return isinstance(word, str) and bool(word)
+    """Tell whether a word is one; with a blank inside, it would be two in tables."""
+    return isinstance(word, str) and bool(word) and not set(word) & set(" \t\r\n")
 
 
 def _numbers(values: Any, dtype: type, ndim: int, what: str) -> np.ndarray:

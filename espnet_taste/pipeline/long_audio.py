@@ -7,7 +7,7 @@ down behind it counts as its length.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # Whisper hears 30 s, but may stop at the first full stop (12 of 88 words) when they
 # are full of speech; with some silence behind it, it goes on to the end.
-WINDOW_S = 25.0
+HEARING_S = 25.0
 # A word that ends so near the end of a window may go on behind it.
 DOUBT_S = 1.0
 MIN_STEP_S = 0.5  # every window begins so much later than the one before
@@ -32,12 +32,12 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
 
     Args:
         wave: The recording, (N,), 16 kHz.
-        hear: Returns words and their start and end in s, (W, 2), of up to ``WINDOW_S``.
+        hear: Returns words and their start and end in s, (W, 2), of ``HEARING_S``.
 
     Returns:
         Words and their start and end in s, (W, 2), float32; W may be 0.
     """
-    size = round(WINDOW_S * SAMPLE_RATE_HZ)
+    size = round(HEARING_S * SAMPLE_RATE_HZ)
     words: list[str] = []
     times: list[np.ndarray] = []
     start = 0
@@ -49,11 +49,26 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
             # A word that is kept must not reach into the next window.
             found, found_times = found[:count], found_times[:count].clip(max=step_s)
         else:
-            step_s = WINDOW_S
+            step_s = HEARING_S
         words += found
         times.append(found_times + start / SAMPLE_RATE_HZ)
         start += round(step_s * SAMPLE_RATE_HZ)
     return words, np.concatenate(times).astype(np.float32)
+
+
+def crowded(waves: Sequence[np.ndarray], texts: Sequence[str | None]) -> list[int]:
+    """Return the recordings without text that Whisper may not hear out at once.
+
+    Args:
+        waves: Recordings, each (N,), 16 kHz.
+        texts: Their transcripts, if they are known.
+    """
+    size = HEARING_S * SAMPLE_RATE_HZ
+    return [
+        place
+        for place, (wave, text) in enumerate(zip(waves, texts, strict=True))
+        if text is None and len(wave) > size
+    ]
 
 
 def without_loops(words: list[str], tokens: TokenizedWords, limit: int) -> list[str]:
@@ -73,7 +88,7 @@ def without_loops(words: list[str], tokens: TokenizedWords, limit: int) -> list[
         else:
             logger.warning(
                 f"left out a word of {stop - start} tokens that Whisper heard in "
-                f"{WINDOW_S:g} s: '{word[:20]}...'"
+                f"{HEARING_S:g} s: '{word[:20]}...'"
             )
     return kept
 
@@ -102,7 +117,7 @@ def _settled(times: np.ndarray) -> tuple[int, float]:
     Args:
         times: Start and end of the words in s, (W, 2), on the clock of the window.
     """
-    longest_s = WINDOW_S - DOUBT_S  # past a window without words, e.g. music
+    longest_s = HEARING_S - DOUBT_S  # past a window without words, e.g. music
     certain = times[:, 1] <= longest_s
     count = max(min(int(np.cumprod(certain).sum()), len(times) - 1), 0)
     if count == 0:

@@ -40,6 +40,8 @@ UNIT_RATE_HZ = 50.0
 # Key that only the released config has.
 OFFICIAL_KEY = "audio_tower_config"
 ONNX_FOLDER = "cosyvoice"  # of the official layout
+# Arguments of ReleasedInference that from_pretrained takes.
+RELEASED_OPTIONS = {"whisper", "language", "task", "window", "check_sha256"}
 # Counts what a conversion holds: what the cache has of an earlier one is made again.
 CONVERSION = "2: with speaker encoder"
 

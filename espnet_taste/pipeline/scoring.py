@@ -54,7 +54,7 @@ class ScoredItem:
             return replace(self, before="")
         if self.from_s is None or self.why_not_localised() is not None:
             return None
-        first = int((self._starts() >= self.from_s).argmax())
+        first = int(words_within(self.tokens.times, self.from_s, float("inf"))[0])
         return replace(self, tokens=self.tokens[first:]) if first > 0 else None
 
     def scores(
@@ -90,16 +90,11 @@ class ScoredItem:
         return scores
 
     def why_not_localised(self) -> str | None:
-        """Return why no word is known to begin in the window; None if one is."""
+        """Return why no word is known to lie in the window; None if one is."""
         if self.from_s is None:
             return "no moment is given"
         if self.tokens.times is None:
             return "it is not known when its words were said"
-        if len(words_within(self._starts(), self.from_s, self.window_s)):
+        if len(words_within(self.tokens.times, self.from_s, self.window_s)):
             return None
-        return f"no word begins within {self.window_s:g} s after {self.from_s:g} s"
-
-    def _starts(self) -> np.ndarray:
-        """Return when every word begins, in s, (W,); (0,) if it is not known."""
-        times = self.tokens.times
-        return np.zeros(0) if times is None else times[:, 0]
+        return f"no word is said within {self.window_s:g} s after {self.from_s:g} s"

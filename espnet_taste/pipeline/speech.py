@@ -21,6 +21,8 @@ from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import CompletionSettings
 
+RELEASED_UNIT_RATE_HZ = 50.0
+
 
 @dataclass(frozen=True)
 class DecodeOptions:
@@ -30,8 +32,16 @@ class DecodeOptions:
     seed: int = 1986
     sampling: UnitSampling = field(default_factory=UnitSampling)
     prompt_words: int = 6  # words of a spoken prompt
+    prompt_s: float | None = None  # or seconds, to the word end nearest to them
     max_prompts: int = 0  # prompts of a set; 0 = all
     completion: CompletionSettings = field(default_factory=CompletionSettings)
+
+    def __post_init__(self) -> None:
+        """Check the length of prompts."""
+        if self.prompt_words < 1:
+            raise ValueError(f"prompt_words must be above 0, got {self.prompt_words}")
+        if self.prompt_s is not None and not self.prompt_s > 0:
+            raise ValueError(f"prompt_s must be above 0, got {self.prompt_s}")
 
     @classmethod
     def read(cls, path: Path | None) -> "DecodeOptions":
@@ -46,9 +56,10 @@ class DecodeOptions:
         where = str(path)
         completion = conf.pop("completion", None) or {}
         if isinstance(completion, dict):
+            # A name without a value leaves the default, as everywhere in the file.
+            completion = {k: v for k, v in completion.items() if v is not None}
             for name in completion.keys() & {"text", "codes"}:
-                if completion[name] is not None:
-                    completion[name] = build(Sampler, completion[name], where)
+                completion[name] = build(Sampler, completion[name], where)
         sampling = build(UnitSampling, conf.pop("sampling", None) or {}, where)
         completion = build(CompletionSettings, completion, where)
         nested = {"sampling": sampling, "completion": completion}
@@ -72,6 +83,13 @@ class Speech:
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, self.audio, self.sample_rate_hz)
+
+
+def default_sampling(unit_rate_hz: float) -> UnitSampling:
+    """Return how units are drawn: as released, or as fits the recipe's other rates."""
+    if unit_rate_hz == RELEASED_UNIT_RATE_HZ:
+        return UnitSampling()
+    return UnitSampling(top_k=10, temperature=0.8, bounds="tokens")
 
 
 def row_seeds(seed: int, keys: Sequence[str]) -> list[int]:

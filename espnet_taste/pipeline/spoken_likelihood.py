@@ -4,8 +4,11 @@ Symbols: W words.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from espnet_taste.pipeline.inputs import slices
 from espnet_taste.pipeline.scoring import OF_A_PART, ScoredItem
@@ -13,6 +16,7 @@ from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.taste import TasteTokenizer
 from espnet_taste.pipeline.tokens import TasteTokens, listed, require_same_tokenizer
 from espnet_taste.slm.conventions import CONVENTIONS, OF_A_LATENT, ItemLikelihood
+from espnet_taste.tokenizer.contracts import AbsQuantizer
 
 
 class SpokenLikelihood:
@@ -21,9 +25,13 @@ class SpokenLikelihood:
     Args:
         inference: A trained spoken LM.
         tokenizer: The tokenizer of its codes.
+
+    Raises:
+        ValueError: If it was trained on the codes of another tokenizer.
     """
 
     def __init__(self, inference: SpokenLMInference, tokenizer: TasteTokenizer):
+        require_same_codebooks(inference.slm.codebooks, tokenizer.model.quantizer)
         self.inference = inference
         self.tokenizer = tokenizer
 
@@ -86,7 +94,7 @@ class SpokenLikelihood:
         Raises:
             TypeError: If ``tokens`` are none.
             ValueError: As ``likelihoods``; if the convention is unknown or takes no
-                ``from_s``, no word is known to begin in a window, or nothing stands
+                ``from_s``, no word is known to lie in a window, or nothing stands
                 before it.
         """
         of_the_whole = CONVENTIONS.keys() | OF_A_LATENT
@@ -173,3 +181,36 @@ class SpokenLikelihood:
         if len(tokens) == 0 and not may_be_empty:
             raise ValueError(f"cannot {purpose} speech without a word")
         self.tokenizer.check_codes(tokens.codes, f"'{tokens.text[:40]}'")
+
+
+@torch.no_grad()
+def require_same_codebooks(own: AbsQuantizer, others: AbsQuantizer) -> None:
+    """Refuse a spoken LM and a tokenizer whose codes do not mean the same.
+
+    A tokenizer that was trained once more in its folder has codes of the same numbers
+    and range, so that nothing else would notice.
+
+    Args:
+        own: Quantizer of the spoken LM.
+        others: Quantizer of the tokenizer.
+
+    Raises:
+        ValueError: If a code has another embedding.
+    """
+    sizes = [(each.num_codebooks, each.codebook_size) for each in (own, others)]
+    if sizes[0] == sizes[1]:
+        count, size = sizes[0]
+        codes = torch.arange(size)[:, None].expand(-1, count)
+        found = [_decoded(each, codes) for each in (own, others)]
+        if torch.allclose(*found, rtol=1e-3, atol=1e-5):
+            return
+    raise ValueError(
+        "the spoken LM was trained on the codes of another tokenizer, whose codebooks "
+        "differ; open the one that it was trained with, or train it anew (in the "
+        "recipe, from the stage extract_codes on)"
+    )
+
+
+def _decoded(quantizer: AbsQuantizer, codes: Tensor) -> Tensor:
+    device = next(chain(quantizer.parameters(), quantizer.buffers()), codes).device
+    return quantizer.decode(codes.to(device)).float().cpu()

@@ -15,6 +15,7 @@ Source: TASTE (arXiv:2504.07053), text-aligned spoken language model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,7 @@ class TasteSpokenLM(SpokenLikelihood):
         seeds = [seed] * len(prompts) if np.ndim(seed) == 0 else list(seed)
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but {len(seeds)} seeds")
+        prompts = [replace(p, name=f"prompt {n}") for n, p in enumerate(prompts)]
         continuer = self._continuer(settings, is_turn)
         results = []
         for rows in slices(len(prompts), batch_size):

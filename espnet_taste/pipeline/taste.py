@@ -29,24 +29,26 @@ from espnet_taste.pipeline.inputs import Audio, is_many, match_texts, read_named
 from espnet_taste.pipeline.listening import Transcriber
 from espnet_taste.pipeline.packed import find_files
 from espnet_taste.pipeline.released import (
+    RELEASED_OPTIONS,
     ReleasedInference,
     find_released,
     find_speaker_model,
     open_released_vocoder,
     tokenizer_id,
 )
-from espnet_taste.pipeline.speech import DecodeOptions, Speech, UnitSynthesizer
+from espnet_taste.pipeline.speech import (
+    DecodeOptions,
+    Speech,
+    UnitSynthesizer,
+    default_sampling,
+)
+from espnet_taste.pipeline.stretches import MOST_WORDS, join_stretches, stretches
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens, listed, require_same_tokenizer
 from espnet_taste.pipeline.windows import WINDOW_S
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.weights.digests import portable_name, sha256_of
 from espnet_taste.words import TokenizedWords
-
-# Tokenizers of the recipe have units of other rates than the released one.
-RELEASED_UNIT_RATE_HZ = 50.0
-# Arguments of ReleasedInference.
-RELEASED_OPTIONS = {"whisper", "language", "task", "window", "check_sha256"}
 
 
 class TasteTokenizer:
@@ -90,7 +92,7 @@ class TasteTokenizer:
         self.model, self.args = inference.model, inference.args
         self.amp_dtype = AMP_DTYPES.get(dtype)
         self.decode_dtype = self.amp_dtype if dtype == "bfloat16" else None
-        self.sampling = sampling or _default_sampling(self.args.unit_rate_hz)
+        self.sampling = sampling or default_sampling(self.args.unit_rate_hz)
         names = {"whisper": self.args.whisper, "speaker": speaker_model}
         self.models = {role: portable_name(name) for role, name in names.items()}
         if model_id:
@@ -206,6 +208,7 @@ class TasteTokenizer:
         seed: int = 1986,
         sampling: UnitSampling | None = None,
         batch_size: int = 8,
+        words_at_once: int | None = MOST_WORDS,
     ) -> Speech | list[Speech]:
         """Turn words and TASTE codes into speech.
 
@@ -215,6 +218,8 @@ class TasteTokenizer:
                 does not depend on the others.
             sampling: How to draw units; None for ``self.sampling``.
             batch_size: Utterances at once.
+            words_at_once: Longer utterances are spoken in ``stretches``; None for one
+                row each, as released.
 
         Returns:
             One value for one utterance, a list for a list.
@@ -229,9 +234,11 @@ class TasteTokenizer:
         rows, many = listed(tokens)
         for row in rows:
             self._check(row)
-        speech = []
-        for part in slices(len(rows), batch_size):
-            speech += self._decode(rows[part], seed, sampling or self.sampling)
+        cut = [stretches(row, words_at_once) for row in rows]
+        every, parts = [stretch for row in cut for stretch in row], []
+        for part in slices(len(every), batch_size):
+            parts += self._decode(every[part], seed, sampling or self.sampling)
+        speech = join_stretches(parts, map(len, cut))
         return speech if many else speech[0]
 
     def _decode(
@@ -390,9 +397,3 @@ def _open_released(
         **options,
     }
     return TasteTokenizer(inference, options.pop("vocoder"), **options)
-
-
-def _default_sampling(unit_rate_hz: float) -> UnitSampling:
-    if unit_rate_hz == RELEASED_UNIT_RATE_HZ:
-        return UnitSampling()
-    return UnitSampling(top_k=10, temperature=0.8, bounds="tokens")

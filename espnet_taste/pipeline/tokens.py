@@ -162,8 +162,7 @@ class TasteTokens:
         """
         if self.times is None or len(self) == 0:
             raise ValueError("words are cut by their times, which are not known")
-        ends = self.times[:, 1] - self.span_s[0]
-        return self[: int(np.abs(ends - duration_s).argmin()) + 1]
+        return self[: nearest_end(self.times - self.span_s[0], duration_s)]
 
     def _edge_s(self, word: int) -> float:
         """Return where a word begins; the ends of the span at its ends."""
@@ -311,3 +310,13 @@ def require_same_tokenizer(
             f"cannot {purpose} '{tokens.text[:40]}': its codes are of tokenizer "
             f"{theirs}, expected {mine}; encode the audio again"
         )
+
+
+def nearest_end(times: np.ndarray, duration_s: float) -> int:
+    """Return how many words end up to the word end nearest to so many s, at least one.
+
+    Args:
+        times: Start and end of every word in s from the audio's beginning on, (W, 2).
+        duration_s: Seconds.
+    """
+    return int(np.abs(times[:, 1] - duration_s).argmin()) + 1

@@ -134,7 +134,8 @@ def carry_times(
 
     Words that both have in common keep the recogniser's times. Those between share
     evenly the time of what was heard in their place, so that a misheard word does not
-    last through the pause beside it; where nothing was, the time between their
+    last through the pause beside it, up to ``MAX_WORD_S`` each, should the transcript
+    leave out what is said beside it; where nothing was, the time between their
     neighbours (behind the first of them, up to ``MAX_WORD_S`` each), and where there is
     none, that of a neighbour.
 
@@ -154,7 +155,9 @@ def carry_times(
         if kind == "equal":
             known[start:stop] = times[first:last]
         elif kind == "replace":
-            _share(known[start:stop], times[first, 0], times[last - 1, 1])
+            longest_s = MAX_WORD_S * (stop - start)
+            end_s = min(times[last - 1, 1], times[first, 0] + longest_s)
+            _share(known[start:stop], times[first, 0], end_s)
     for start, stop in _gaps(known):
         begin_s = known[start - 1, 1] if start else 0.0
         end_s = known[stop, 0] if stop < len(words) else duration_s

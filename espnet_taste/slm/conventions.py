@@ -10,10 +10,13 @@ that stands in every result:
 * ``text_only``, ``speech_only``: the same of the text, or of the codes.
 * ``released``: minus the released model's loss, of a latent alone: half the mean of the
   text, half that of the loss that latents are trained by.
-* ``localised``: ``taste`` of the words that begin within a window after a moment, e.g.
-  of a speaker switch.
+* ``localised``: ``taste`` of the words within a window after a moment, e.g. a speaker
+  switch, each by its middle: where a word begins is an estimate, which may lie a
+  little before the moment.
 
-``normalised`` takes off what the item is worth without its condition.
+``normalised`` takes off what the item is worth without its condition. The end symbol
+that a model with ``end_of_text`` learns is in none of them: an item need not be all
+that was said.
 
 Symbols: T tokens, W words, S streams of codes.
 
@@ -122,18 +125,18 @@ CONVENTIONS: dict[str, Callable[[ItemLikelihood], float]] = {
 OF_A_LATENT: dict[str, Callable[[ItemLikelihood], float]] = {"released": as_released}
 
 
-def words_within(starts: np.ndarray, from_s: float, window_s: float) -> np.ndarray:
-    """Find the words that begin within a window: the one rule of who is in it.
+def words_within(times: np.ndarray, from_s: float, window_s: float) -> np.ndarray:
+    """Find the words whose middle lies in a window: the one rule of who is in it.
 
     Args:
-        starts: When every word begins, in s, (W,).
+        times: Start and end of every word in s, (W, 2).
         from_s: Where the window begins, in s.
         window_s: Its length in s; its end is outside.
 
     Returns:
         Word indices, int64.
     """
-    since = starts - from_s
+    since = times.mean(1) - from_s
     return np.flatnonzero((since >= 0) & (since < window_s))
 
 
@@ -154,18 +157,17 @@ def localised(
         convention: A name in ``CONVENTIONS``.
 
     Raises:
-        ValueError: If times are missing or no word begins in the window.
+        ValueError: If times are missing or no word lies in the window.
     """
     if word_times.shape != (len(item.codes), 2):
         raise ValueError(
             f"{len(item.codes)} words but times of shape {word_times.shape}"
         )
-    starts = word_times[:, 0]
-    inside = words_within(starts, from_s, window_s)
+    inside = words_within(word_times, from_s, window_s)
     if len(inside) == 0:
         raise ValueError(
-            f"no word begins within {window_s:g} s after {from_s:g} s; the last one "
-            f"begins at {starts[-1]:.2f} s"
+            f"no word is said within {window_s:g} s after {from_s:g} s; the last one "
+            f"begins at {word_times[-1, 0]:.2f} s"
         )
     part = item.words(int(inside[0]), int(inside[-1]) + 1)
     return CONVENTIONS[convention](part)

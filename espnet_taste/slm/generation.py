@@ -22,7 +22,13 @@ from torch import Tensor
 
 from espnet_taste.sampling import RandomSource, Sampler, remove
 from espnet_taste.slm.model import SpokenLM
-from espnet_taste.slm.prompt import Prompt, TextPrompt, pad_left, read_prompt
+from espnet_taste.slm.prompt import (
+    Prompt,
+    TextPrompt,
+    pad_left,
+    read_prompt,
+    rooms_of,
+)
 from espnet_taste.slm.state_machine import Action, Step, TasteAction, WordMachine
 from espnet_taste.slm.vocabulary import Vocabulary
 from espnet_taste.types import IGNORE
@@ -64,6 +70,10 @@ class CompletionSettings:
         if self.text_prompt not in (None, "plain", "fused"):
             raise ValueError(
                 f"text_prompt must be 'plain' or 'fused', got '{self.text_prompt}'"
+            )
+        if self.codes is not None and self.codes.repetition_penalty != 1:
+            raise ValueError(
+                "codes have no repetition_penalty, which is of the text; leave it at 1"
             )
         if self.compat:
             object.__setattr__(self, "text", replace(self.text, rule="released"))
@@ -211,8 +221,9 @@ class CompletionLoop:
         self.pending = torch.stack([pending for _, pending in read])  # (B, delay, D)
         self.inputs, self.mask = pad_left([inputs for inputs, _ in read])
         self.past = None
-        lengths = [len(inputs) for inputs, _ in read]
-        room = rooms_of(slm, lengths, settings.max_tokens)
+        room = rooms_of(
+            slm, prompts, [inputs for inputs, _ in read], settings.max_tokens
+        )
         self.max_tokens = torch.tensor(room, device=device)
         self.num_steps = max(room) + slm.delay  # at most
         has_prefix = torch.tensor([p.goes_on for p in prompts], device=device)
@@ -327,30 +338,6 @@ class CompletionLoop:
                 said = [*prompt.before, *prompt.tokens[1:], *prompt.after]
             row[said or [self.slm.sos_id]] = True
         return seen.to(self.vocabulary.banned.device)
-
-
-def rooms_of(slm: SpokenLM, lengths: Sequence[int], max_tokens: int) -> list[int]:
-    """Return how many tokens may follow prompts, each on its own.
-
-    Args:
-        slm: The spoken LM.
-        lengths: Positions of every prompt, P.
-        max_tokens: The most that is wanted.
-
-    Raises:
-        ValueError: If a prompt leaves no room in the LLM's context.
-    """
-    limit = slm.max_positions
-    if limit is None:
-        return [max_tokens] * len(lengths)
-    rooms = [min(max_tokens, limit - length - slm.delay) for length in lengths]
-    if min(rooms) < 1:
-        row = rooms.index(min(rooms))
-        raise ValueError(
-            f"prompt {row} takes {lengths[row]} positions, of which the LLM has "
-            f"{limit}; shorten it"
-        )
-    return rooms
 
 
 def _require_eval(slm: SpokenLM) -> None:

@@ -34,6 +34,7 @@ class Prompt:
     codes: np.ndarray | None = None  # (W, Q) int; None = text without speech
     before: Sequence[int] = ()  # LLM token ids of an instruction in front
     after: Sequence[int] = ()  # and behind
+    name: str = ""  # for messages; "" = its number in the batch
 
     @property
     def has_codes(self) -> bool:
@@ -110,6 +111,32 @@ def _read_speech(slm: SpokenLM, prompt: Prompt) -> tuple[Tensor, Tensor]:
     batch = collate([layout], [np.asarray(prompt.codes)]).to(slm.pad_text.device)
     end = len(prompt.tokens)
     return slm.embed(batch)[0, : end + 1], slm.lookup_taste(batch)[0, end:]
+
+
+def rooms_of(
+    slm: SpokenLM, prompts: Sequence[Prompt], inputs: Sequence[Tensor], max_tokens: int
+) -> list[int]:
+    """Return how many tokens may follow prompts, each on its own.
+
+    Args:
+        slm: The spoken LM.
+        prompts: The prompts.
+        inputs: What the LLM reads of them, each (P, H).
+        max_tokens: The most that is wanted.
+
+    Raises:
+        ValueError: If a prompt leaves no room in the LLM's context.
+    """
+    limit = slm.max_positions
+    if limit is None:
+        return [max_tokens] * len(prompts)
+    for number, (prompt, rows) in enumerate(zip(prompts, inputs, strict=True)):
+        if len(rows) + slm.delay >= limit:
+            raise ValueError(
+                f"{prompt.name or f'prompt {number}'} takes {len(rows)} positions, of "
+                f"which the LLM has {limit}; shorten it"
+            )
+    return [min(max_tokens, limit - len(rows) - slm.delay) for rows in inputs]
 
 
 def pad_left(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

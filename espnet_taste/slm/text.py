@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from espnet_taste.weights import resolve
+from espnet_taste.weights.strict import naming_damage
 
 
 class LlmText:
@@ -59,9 +60,10 @@ def load_llm(llm: str, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
             the embedding does not count as missing.
     """
     folder = resolve(llm)
-    model, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, output_loading_info=True
-    )
+    with naming_damage(folder):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(

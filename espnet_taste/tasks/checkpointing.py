@@ -124,6 +124,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return state.get("model", state)
 
 
+def read_part(path: str | Path, prefix: str) -> dict[str, Tensor]:
+    """Read the tensors of one part of a model, by their names within it.
+
+    Args:
+        path: As of ``read_checkpoint``, whose errors it raises.
+        prefix: What the names of the part begin with.
+    """
+    state = read_checkpoint(path)
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
+
+
 def _load_tensors(path: Path) -> dict:
     """Read a file that torch saved, refusing code; its long advice is left out."""
     try:

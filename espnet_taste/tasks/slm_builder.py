@@ -20,7 +20,7 @@ from espnet_taste.tasks.building import (
     read_config,
     record_frozen_weights,
 )
-from espnet_taste.tasks.checkpointing import read_checkpoint
+from espnet_taste.tasks.checkpointing import read_part
 from espnet_taste.tasks.choices import quantizer_choices
 from espnet_taste.tasks.slm_model import TasteSpokenLMModel
 from espnet_taste.tasks.tokenizer_builder import build_part
@@ -75,6 +75,12 @@ class SpokenLMBuilder(ModelBuilder):
         check_slm_options(args)
         if args.tokenizer_file is not None:
             load_quantizer(quantizer, args.tokenizer_file)
+        if args.slm_conf.get("train_llm") and args.llm_dtype != "float32":
+            logger.warning(
+                f"train_llm: the weights are trained in {args.llm_dtype}, where small "
+                "steps get lost; llm_dtype: float32 keeps them, and use_amp: true "
+                "still computes in bfloat16"
+            )
         llm = load_llm(args.llm, getattr(torch, args.llm_dtype))
         conf = dict(args.slm_conf)
         weights = LossWeights(**conf.pop("weights", {}))
@@ -121,11 +127,7 @@ def load_quantizer(quantizer: AbsQuantizer, path: str) -> None:
     Raises:
         ValueError: If the checkpoint has no quantizer or another one.
     """
-    state = {
-        name.removeprefix("quantizer."): tensor
-        for name, tensor in read_checkpoint(path).items()
-        if name.startswith("quantizer.")
-    }
+    state = read_part(path, "quantizer.")
     try:
         quantizer.load_state_dict(state)
     except RuntimeError as error:
@@ -159,7 +161,11 @@ def check_slm_options(args: argparse.Namespace) -> None:
             f"llm_dtype must be one of {', '.join(LLM_DTYPES)}, got {args.llm_dtype!r}"
         )
     conf = dict(args.slm_conf)
-    conf.pop("end_of_text", None)
+    if conf.pop("end_of_text", False) and conf.get("end_id") is not None:
+        raise ValueError(
+            "slm_conf: end_of_text takes the end symbol of the LLM's tokenizer and "
+            f"end_id is {conf['end_id']}; give one of them"
+        )
     check_options("slm_conf: weights", conf.pop("weights", {}), LossWeights)
     check_options("slm_conf", conf, SpokenLM, given=("llm", "codebooks", "weights"))
     if conf.get("lora") is not None:

@@ -4,6 +4,7 @@ import torch
 from transformers import PreTrainedModel, WhisperConfig, WhisperModel
 
 from espnet_taste.weights import resolve
+from espnet_taste.weights.strict import naming_damage
 
 # OpenAI's rule: the vocabulary of the English-only models is one id shorter.
 MULTILINGUAL_VOCAB_SIZE = 51865
@@ -25,12 +26,13 @@ def load_whisper(model: str, part: str = "") -> WhisperModel:
         ValueError: If the folder lacks weights of the model.
     """
     folder = resolve(model)
-    whisper, report = WhisperModel.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        output_loading_info=True,
-    )
+    with naming_damage(folder):
+        whisper, report = WhisperModel.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
     # transformers fills what is missing with random numbers.
     missing = sorted(n for n in report["missing_keys"] if n.startswith(part))
     if missing:

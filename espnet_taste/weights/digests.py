@@ -5,9 +5,11 @@ is noted in the cache together with the size and modification time of the file i
 was computed from, and computed anew when either has changed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -50,7 +52,7 @@ def noted_sha256(path: Path, *, cache_dir: Path | None = None) -> str:
     state = {"path": str(real), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (OSError, json.JSONDecodeError):  # absent, or another user's
         known = {}
     digest = known.pop("sha256", None)
     if known == state and isinstance(digest, str):
@@ -61,15 +63,21 @@ def noted_sha256(path: Path, *, cache_dir: Path | None = None) -> str:
 
 
 def _write_note(note: Path, values: dict[str, str | int]) -> None:
-    try:
+    """Keep a digest for all users of the cache.
+
+    Where that fails, it is computed each time: a shared cache is often read-only.
+    """
+    with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(dir=note.parent, suffix=".part")
-    except OSError:
-        # A shared cache is often read-only: then the digest is computed each time.
-        return
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(values, file)
-    os.replace(unfinished, note)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(values, file)
+            # A temporary file is its writer's alone.
+            os.chmod(unfinished, stat.S_IMODE(note.parent.stat().st_mode) & 0o666)
+            os.replace(unfinished, note)
+        except OSError:
+            os.unlink(unfinished)
 
 
 def model_files(folder: Path) -> list[Path]:

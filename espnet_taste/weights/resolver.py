@@ -9,10 +9,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from espnet_taste.weights import cache, carriers
 from espnet_taste.weights.catalog import CATALOG, Carrier, Entry
@@ -64,7 +65,7 @@ def resolve(
     """
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return _from_folder(folder)
+        return _from_folder(folder, cache.cache_root(cache_dir))
     if not cache.is_valid_name(name):
         raise WeightsNotFound(
             f"'{name}' is neither a folder nor a weight name such as "
@@ -98,11 +99,13 @@ def _explain(request: _Request, misses: list[str]) -> str:
     )
 
 
-def _from_folder(folder: Path) -> Path:
+def _from_folder(folder: Path, root: Path) -> Path:
     try:
         model_files(folder)
     except FileNotFoundError as error:
         raise WeightsNotFound(str(error)) from error
+    manifest = cache.read_manifest(folder) or {}  # there is one in copies of our own
+    _check_files(folder, manifest.get("files", {}), root, "copy it again")
     return folder
 
 
@@ -114,17 +117,25 @@ def _from_cache(request: _Request) -> Path:
     wanted = request.entry.revision if request.entry else manifest["revision"]
     if manifest["revision"] != wanted:
         raise _Miss(f"{folder} was made by another version of the converter")
-    for name, recorded in manifest["files"].items():
+    remedy = f"delete {folder} and fetch again"
+    _check_files(folder, manifest["files"], request.root, remedy)
+    return folder
+
+
+def _check_files(
+    folder: Path, files: Mapping[str, Any], root: Path, remedy: str
+) -> None:
+    """Compare the files of a folder with the sha256 recorded of them."""
+    for name, recorded in files.items():
         if not (folder / name).is_file():
             found = "no such file"
         else:
-            found = noted_sha256(folder / name, cache_dir=request.root)
+            found = noted_sha256(folder / name, cache_dir=root)
         if found != recorded["sha256"]:
             raise ValueError(
                 f"{folder / name}: damaged: sha256 {recorded['sha256']} expected, "
-                f"found {found}; delete {folder} and fetch again"
+                f"found {found}; {remedy}"
             )
-    return folder
 
 
 def _from_hub_cache(request: _Request) -> Path:

@@ -1,6 +1,7 @@
 """Weights that fit a network completely, or a message that names what does not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,23 @@ def _read_safetensors(path: Path) -> "dict[str, Tensor]":
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({error}); fetch it again") from error
+
+
+@contextmanager
+def naming_damage(folder: Path) -> Iterator[None]:
+    """Name the folder whose weights a library finds damaged.
+
+    Raises:
+        ValueError: In place of safetensors' own error, which is none.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder}: damaged weights ({error}); fetch or copy them again"
+        ) from error
 
 
 def require_fit(

@@ -166,6 +166,23 @@ def test_librispeech_parts(tmp_path):
     assert result.returncode == 1 and "no LS/train-clean-360" in result.stderr
 
 
+def test_audio_of_librispeech_that_no_line_lists_is_not_passed_over(tmp_path):
+    for part in ("train-clean-100", "dev-clean", "test-clean"):
+        chapter = tmp_path / "L" / part / "8" / "1"
+        write(chapter / "8-1.trans.txt", "8-1-0 A\n8-1-2 B\n")
+        for number in (0, 1):
+            write(chapter / f"8-1-{number}.flac")
+    args = ["--corpus_dir", "L", "--train", "train-clean-100", "--dev", "dev-clean"]
+
+    result = prepare("librispeech", *args, "--test", "test-clean", cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    wav, text, speakers = tables(tmp_path / "data" / "train")
+    assert text == {"8-1-0": "a", "8-1-2": "b"}
+    # The formatting stage counts 8-1-1, and 8-1-2, whose audio is not there.
+    assert wav.keys() == speakers.keys() == {"8-1-0", "8-1-1", "8-1-2"}
+
+
 def test_libritts_parts(tmp_path):
     for part in ("train-clean-100", "dev-clean", "test-clean"):
         folder = tmp_path / "LT" / part / "84" / "121123"
@@ -264,6 +281,23 @@ def test_emilia(tmp_path, listed, name):
     assert len(found) == 30
     middle = "EN_B00000/mp3" if listed else "EN_B00000"
     assert found["EN_S07"] == f"E/{middle}/EN_S07.mp3"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_audio_of_emilia_that_nothing_describes_is_not_passed_over(tmp_path, listed):
+    row = {"id": "a", "speaker": "s", "text": "Hi.", "wav": "EN/mp3/a.mp3"}
+    place = "EN.jsonl" if listed else "EN/mp3/a.json"
+    write(tmp_path / "E" / place, json.dumps(row) + "\n" * listed)
+    for name in ("a", "b"):
+        write(tmp_path / "E" / "EN" / "mp3" / f"{name}.mp3")
+    args = ["--corpus_dir", "E", "--valid_share", "0", "--test_share", "0"]
+
+    result = prepare("emilia", *args, cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    wav, text, speakers = tables(tmp_path / "data" / "train")
+    assert wav == {"a": "E/EN/mp3/a.mp3", "b": "E/EN/mp3/b.mp3"}
+    assert text == {"a": "Hi."} and speakers == {"a": "s"}
 
 
 def test_emilia_names_a_broken_line_and_packed_archives(tmp_path):

@@ -99,7 +99,8 @@ def results_of(recipe):
 
     def clean(value):
         if isinstance(value, dict):
-            return {k: clean(v) for k, v in value.items() if k not in WHEN}
+            kept = {k: v for k, v in value.items() if k.split(" of ")[0] not in WHEN}
+            return {k: clean(v) for k, v in kept.items()}
         return [clean(v) for v in value] if isinstance(value, list) else value
 
     return clean(json.loads((recipe / "exp/mini_an4/results.json").read_text()))

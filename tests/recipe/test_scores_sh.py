@@ -223,6 +223,22 @@ def test_a_pack_is_known_by_its_vocoder(tmp_path, run):
     assert run(pack).returncode == 0
 
 
+def test_a_pack_without_spoken_lm_follows_one_with_it(tmp_path, run):
+    """Both are one file: the mark of the first kept what the second had made."""
+    for part in ("taste", "slm", "vocoder"):
+        write(tmp_path / "exp" / part / ".done", "old\n")
+    made = 'python() { echo pack "$*"; }; python=python; '
+    without, whole = (
+        f"{made}has_slm() {{ {has}; }}; stage_pack\n" for has in ("false", "true")
+    )
+
+    for script in (without, whole, without, whole):
+        result = run(script)
+        assert result.stdout.count("bin.pack") == 1, result.stderr
+        assert ("--tokenizer_only" in result.stdout) == (script is without)
+    assert run(whole).stdout == ""
+
+
 ALIGN = """
 transcripts=corpus; aligner=existing; aligner_opts="--alignments times.ctm"
 split_jobs() {
@@ -249,6 +265,29 @@ def test_a_test_set_of_one_utterance_is_refused_before_anything_is_trained(run):
 
     assert result.returncode == 2
     assert "test set te has one utterance; scores need two" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("wav", "text", "message"),
+    [
+        ("a a.wav\n", "a one\n", "test set te has one utterance; scores need two"),
+        ("a a.wav\nb b.wav\n", "a one two\nb  one two\n", "says the same in all"),
+    ],
+)
+def test_a_test_set_that_cannot_be_scored_is_refused_at_once(
+    tmp_path, run, wav, text, message
+):
+    write(tmp_path / "data" / "te" / "wav.scp", wav)
+    write(tmp_path / "data" / "te" / "text", text)
+    script = "datadir=data; all_sets=te; transcripts=corpus; each() { echo formats; }; "
+
+    result = run(script + "stage_format_audio")
+
+    assert result.returncode == 2 and "formats" not in result.stdout
+    assert message in result.stderr
+    write(tmp_path / "data" / "te" / "wav.scp", "a a.wav\nb b.wav\n")
+    write(tmp_path / "data" / "te" / "text", "a one\nb two\n")
+    assert "formats" in run(script + "stage_format_audio").stdout
 
 
 def test_kept_states_are_not_read_by_a_run_that_asks_for_none(tmp_path, run):

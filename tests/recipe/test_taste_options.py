@@ -112,12 +112,17 @@ speaker_model=resemblyzer/ge2e
 train_set=tr; valid_set=cv; test_sets=te; transcripts=corpus; dry_run=false
 train_cmd=run.pl; cuda_cmd=run.pl; gpu_inference=false; python=echo; train_args=
 encoder_states=true
-language=en; spell_numbers=true; inference_model=valid.loss.best.pth; skip_stages=
+language=en; spell_numbers=true; judge=Systran/faster-whisper-base
+inference_model=valid.loss.best.pth; skip_stages=
 taste_config=taste.yaml; slm_config=slm.yaml; whisper=openai/whisper-tiny.en
+benchmark_sets=; benchmark_transcripts=asr; question_sets=
 fail() { echo "fail: $*" >&2; exit 2; }
 log() { echo "$*"; }
 . "$1"/running.sh
 """
+
+
+SOURCES = '. "$1"/stages.sh; . "$1"/scores.sh; . "$1"/benchmarks.sh'
 
 
 @pytest.fixture
@@ -130,7 +135,7 @@ def experiment(tmp_path):
         add_training(tmp_path, name)
 
     def run(script):
-        whole = STAGES + script.format(stages='. "$1"/stages.sh; . "$1"/scores.sh')
+        whole = STAGES + script.format(stages=SOURCES)
         return bash("-c", whole, "bash", str(RECIPE), cwd=tmp_path)
 
     return run

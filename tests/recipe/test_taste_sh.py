@@ -33,7 +33,7 @@ def test_stages_can_be_skipped_by_name():
     result = dry("--stage", "15", "--skip_stages", "score_tokenizers score_slm report")
 
     expected = ["reconstruct", "continue_speech", "score_continuations"]
-    expected += ["score_pairs", "pack"]
+    expected += ["score_pairs", "score_answers", "pack"]
     assert stages_of(result) == expected
 
 
@@ -76,8 +76,64 @@ def test_published_benchmarks_are_scored_at_once_by_the_words_of_one_source():
     given = commands_of("score_pairs", *sets, "--benchmark_transcripts", "given")
     assert "--transcripts auto" in " ".join(given[0])
     assert "--transcripts given" in " ".join(given[1])
-    result = dry(*sets, "--benchmark_transcripts", "mine")
-    assert "--benchmark_transcripts is asr or given" in result.stderr
+    for wrong in ("mine", "sBLIMP=given", "sSC=mine"):
+        result = dry(*sets, "--benchmark_transcripts", wrong)
+        assert "--benchmark_transcripts is asr or given" in result.stderr
+
+
+def test_benchmarks_of_two_sources_are_not_compared():
+    """Whisper repairs the words of sWUGGY that are none; SALMon has no text."""
+    sets = ("--benchmark_sets", "sSC sWUGGY", "--at_once", "1")
+
+    commands = commands_of(
+        "score_pairs", *sets, "--benchmark_transcripts", "asr sWUGGY=given"
+    )
+
+    lines = [" ".join(words) for words in commands]
+    assert [line.split()[0] for line in lines[-2:]] == ["score_pairs"] * 2
+    assert "--transcripts auto" in lines[2] and "--transcripts given" in lines[3]
+    folder = "exp/mini_an4/slm/benchmarks"
+    for line, name, words in zip(lines[-2:], ("sSC", "sWUGGY"), ("asr", "given")):
+        assert f"--pairs data/{name}/pairs --likelihoods {folder}/{name}/" in line
+        assert f"--output_dir {folder}/words.{words} " in line
+        assert f"--excluded {folder}/{name}/tokens/excluded.jsonl " in line
+
+
+def test_words_that_a_recogniser_wrote_are_not_given():
+    kinds = ("--pair_kinds", "speaker_switch", "--transcripts", "asr", "--whisper", "w")
+
+    for options, writer in (
+        ((), "w"),
+        (("--asr_opts", "--asr_tag some/tag --batch_size 3"), "some/tag"),
+    ):
+        commands = commands_of("score_pairs", *kinds, *options)
+        assert f"--transcripts {writer} " in " ".join(commands[2])
+
+
+def test_spoken_questions_are_asked_where_they_are_wanted():
+    asked = ("--question_sets", "llama_questions", "--question_shots", "shots")
+    asked += ("--question_opts", "--max_words 9", "--benchmark_transcripts", "given")
+
+    commands = commands_of("score_answers", *asked)
+
+    names = [words[0] for words in commands]
+    assert names == ["encode", "encode", "complete", "score_answers"]
+    lines = [" ".join(words) for words in commands]
+    folder = "exp/mini_an4/slm/questions"
+    shots = f"--shots {folder}/shots/tokens/tokens.jsonl"
+    assert "--data_dir data/shots" in lines[0] and "--transcripts auto" in lines[0]
+    assert "--with_prompt false" in lines[2] and "--top_p 0" in lines[2]
+    assert lines[2].endswith(f"{shots} --max_words 9")
+    for part in (
+        "--answers data/llama_questions/answers",
+        f"--tokens {folder}/llama_questions/answers/tokens.jsonl",
+        "--benchmark LLaMA-Questions",
+        "--transcripts given",
+        shots,
+    ):
+        assert part in lines[3]
+    assert "--shots none" in " ".join(commands_of("score_answers", *asked[:2])[-1])
+    assert commands_of("score_answers") == []
 
 
 def test_continuations_are_scored_where_that_is_wanted():
@@ -108,12 +164,12 @@ def test_tokenizers_are_judged_before_the_spoken_lm_has_to_be_ready():
 
     stages = stages_of(result)
     assert stages.index("score_tokenizers") < stages.index("continue_speech")
-    *_, tokenizers, continued, heard, pairs, slm = result.stdout.split(" stage ")
+    *_, tokenizers, continued, heard, pairs, asked, slm = result.stdout.split(" stage ")
     for kind in ("units", "audio", "codes"):
         assert f"--kind {kind} --system taste" in tokenizers
     assert "--kind codes --system units_only" in tokenizers
     assert "--kind slm --system slm --set test " in slm
-    assert "--kind" not in continued + heard + pairs
+    assert "--kind" not in continued + heard + pairs + asked
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -262,7 +318,7 @@ def test_the_resume_hint_names_its_own_stage():
         (["--test_sets", "a b a"], "--test_sets names a twice"),
         (["--tag", "my run"], "--tag 'my run': ESPnet's launchers"),
         (["--stage", "6", "--stop_stage", "5"], "no stage is left from --stage 6"),
-        (["--stage", "23"], "no stage is left from --stage 23"),
+        (["--stage", "24"], "no stage is left from --stage 24"),
         (["--stop_stage", "1", "--skip_stages", "prepare_data"], "no stage is left"),
         (["--slm_config", "no.yaml"], "no conf/debug/no.yaml, which stage train_slm"),
         (["--decode_config", "no.yaml"], "which stage score_topline reads; see --con"),

@@ -12,6 +12,7 @@ from hub_sounds import level, sound_bytes
 
 from espnet_taste.bin import score_answers as command
 from espnet_taste.data.kaldi import read_table
+from espnet_taste.eval.answer_page import render_answers
 from espnet_taste.eval.answers import (
     check_shots,
     contains_answer,
@@ -161,6 +162,37 @@ def test_the_command_scores_what_was_heard_as_speech(folder, capsys):
     assert (
         "published, Web-Questions, speech: GLM-4-Voice 15.9" in capsys.readouterr().out
     )
+
+
+def test_questions_in_front_of_the_answers_are_refused(folder, capsys):
+    """``complete`` writes the prompt along unless it is told not to."""
+    (folder / "text").write_text("a Is it Rome or Paris?\nb How many?\n")
+    rows = {"a": make_tokens("is it rome or paris rome"), "b": make_tokens("two")}
+    write_tokens(folder / "tokens.jsonl", rows)
+    assert run(folder, "--tokens", str(folder / "tokens.jsonl")) == 0
+    rows["b"] = make_tokens("How many? Two.")
+    write_tokens(folder / "tokens.jsonl", rows)
+
+    assert run(folder, "--tokens", str(folder / "tokens.jsonl")) == 1
+
+    error = capsys.readouterr().err
+    assert "2 of 2 answers begin with their question" in error
+    assert "--with_prompt false" in error
+
+
+def test_the_page_tells_how_they_were_made(folder):
+    (folder / "heard").write_text("b the one\n")
+    told = ["--benchmark", "Web-Questions", "--shots", "none"]
+    assert run(folder, "--text", str(folder / "heard"), *told) == 0
+    facts = json.loads((folder / "out" / "answers.json").read_text())
+
+    page = "\n".join(render_answers({"web": facts}))
+
+    assert (
+        "| web | 50.0% [0.0, 100.0] of 2 | 1 | as speech | all | 0 | not told |" in page
+    )
+    assert "* published, Web-Questions, speech: GLM-4-Voice 15.9" in page
+    assert render_answers({}) == []
 
 
 def test_behind_examples_the_first_sentence_is_judged(folder, capsys):

@@ -311,6 +311,17 @@ def test_a_subset_of_the_edits(folder, worker):
     assert list(rows_of(folder / "out" / "edits.jsonl")) == ["e1", "e3"]
 
 
+def test_a_subset_leaves_what_is_told_of_others(folder, worker):
+    """Edits of an earlier run that were not made were no longer counted."""
+    write_list(folder, {"e1": ORDERS["e1"], "x4": BAD["x4"][0], "x6": BAD["x6"][0]})
+    assert run(folder, "--max_excluded", "1") == 0
+    write_table(folder / "some", {"e1": "", "x6": ""})
+
+    assert run(folder, "--key_file", str(folder / "some"), "--max_excluded", "1") == 0
+
+    assert set(rows_of(folder / "out" / "excluded.jsonl")) == {"x4", "x6"}
+
+
 def test_parts_of_parallel_jobs_are_joined(folder, worker, monkeypatch):
     """The jobs run here, one after the other; processes: test_parallel."""
     jobs = []

@@ -11,8 +11,11 @@ from espnet_taste.bin import (
     extract_states,
     extract_units,
 )
+from espnet_taste.data import ark_writer
 from espnet_taste.data.kaldi import read_scp_arrays, write_table
 from espnet_taste.pipeline import tokenizer
+from espnet_taste.tasks import tokenizer_builder
+from espnet_taste.tokenizer.states import EncoderStates
 from espnet_taste.units import build, speakers
 
 
@@ -119,3 +122,66 @@ def test_codes_of_other_weights_at_the_same_path_are_refused(
     assert extract_codes.main(argv) == 1
     assert "was begun with other settings (model_file" in capsys.readouterr().err
     assert torch.tensor(read_scp_arrays(out / "codes.scp")["a"]).eq(3).all()
+
+
+@pytest.mark.parametrize("module", [extract_codes, extract_states])
+def test_a_killed_run_goes_on_with_the_same_batches(tmp_path, monkeypatch, module):
+    """Late chunks end anywhere; a row's last bits depend on its batch."""
+    folder, keys = tmp_path / "data", list("abcdefg")
+    folder.mkdir()
+    for key in keys:
+        soundfile.write(folder / f"{key}.flac", np.full(3200, 0.1), 16000)
+    write_table(folder / "wav.scp", {key: f"{folder}/{key}.flac" for key in keys})
+    write_table(folder / "text", dict.fromkeys(keys, "one two"))
+    batches, seen = [], []
+
+    class Tokenizer:
+        def __init__(self, *args, **options):
+            pass
+
+        def open(self, *folders):
+            return dict.fromkeys(keys)
+
+        def word_codes(self, items):
+            batches.append("".join(key for key, _ in items))
+            return [np.full((2, 4), len(items)) for _ in items]
+
+    class Encoder(torch.nn.Module):
+        def forward(self, speech, lengths):
+            batches.append("?" * len(speech))
+            states = torch.zeros(len(speech), 3, 2)
+            return EncoderStates(states, states, torch.full((len(speech),), 3))
+
+    class Writer(ark_writer.ArkWriter):
+        """Every array is late, and the third one is the last before a kill."""
+
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options, chunk=1)
+
+        def __call__(self, key, array):
+            if len(seen) == 3:
+                seen.append(None)
+                raise KeyboardInterrupt
+            seen.append(key)
+            super().__call__(key, array)
+
+    monkeypatch.setattr(tokenizer, "TokenizerInference", Tokenizer)
+    monkeypatch.setattr(tokenizer_builder, "build_encoder", lambda *_: Encoder())
+    monkeypatch.setattr(ark_writer, "ArkWriter", Writer)
+    monkeypatch.setattr(module, "ArkWriter", Writer, raising=False)
+    (tmp_path / "m").write_text("1")
+    (tmp_path / "c.yaml").write_text("encoder: whisper\n")
+    argv = ["--data_dir", str(folder), "--output_dir", str(tmp_path / "out")]
+    argv += ["--batch_size", "2"]
+    if module is extract_codes:
+        argv += ["--model_file", str(tmp_path / "m"), "--features_dir", str(tmp_path)]
+    else:
+        argv += ["--config", str(tmp_path / "c.yaml"), "--whisper", "w"]
+    with pytest.raises(KeyboardInterrupt):
+        module.main(argv)
+    assert [len(batch) for batch in batches] == [2, 2]
+
+    assert module.main(argv) == 0
+
+    assert [len(batch) for batch in batches[2:]] == [2, 2, 1]
+    assert seen == [*"abc", None, *"defg"]

@@ -80,7 +80,11 @@ def model(folder, monkeypatch):
         if codes.size and codes.max() >= CODEBOOK_SIZE:
             raise ValueError(f"{where}: code {codes.max()}")
 
-    tokenizer = SimpleNamespace(models={"tokenizer": "mine"}, check_codes=check_codes)
+    tokenizer = SimpleNamespace(
+        models={"tokenizer": "mine"},
+        check_codes=check_codes,
+        model=SimpleNamespace(quantizer=model.slm.codebooks),
+    )
     lm = TasteSpokenLM(model, tokenizer)
     monkeypatch.setattr(TasteSpokenLM, "from_pretrained", lambda *_, **options: lm)
     return model
@@ -292,7 +296,7 @@ def test_what_has_no_word_in_the_window_keeps_its_other_scores(folder, model):
 
     rows = rows_of(folder)
     assert "localised" not in rows["b"]["scores"] and "taste" in rows["b"]["scores"]
-    assert "no word begins" in rows["b"]["not_localised"]
+    assert "no word is said" in rows["b"]["not_localised"]
     assert "localised" in rows["a"]["scores"] and "not_localised" not in rows["a"]
 
 

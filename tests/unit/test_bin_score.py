@@ -93,7 +93,10 @@ def test_original_audio(tmp_path, data_dir, fake_listener):
     assert status == 0
     scores = ScoreFile.load(path)
     assert [scores.items[key]["word_errors"] for key in "ab"] == [0, 2]
-    assert scores.metadata == {"judge": "fake", "normaliser": "basic-1"}
+    told = dict(scores.metadata)
+    # The page may be written later, by another commit, on another machine.
+    assert all(told.pop(name) for name in ("date", "commit", "hardware"))
+    assert told == {"judge": "fake", "normaliser": "basic-1"}
     assert cache.exists()
 
 

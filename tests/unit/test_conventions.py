@@ -58,11 +58,17 @@ def test_the_mean_times_its_count_is_the_sum():
     [
         (0.0, np.inf, (0, 3)),
         (0.5, np.inf, (1, 3)),
-        (0.2, 0.5, (1, 2)),
-        (1.2, 9, (2, 3)),
+        (0.2, 0.45, (0, 1)),
+        (0.3, 0.5, (1, 2)),
+        # An estimate that lets the second word begin before the moment.
+        (0.6, np.inf, (1, 3)),
+        (0.8, np.inf, (2, 3)),
+        (1.3, 9, (2, 3)),
     ],
 )
-def test_localised_scores_words_that_begin_in_the_window(from_s, window_s, words):
+def test_localised_scores_words_with_their_middle_in_the_window(
+    from_s, window_s, words
+):
     part = ITEM.words(*words)
     for name, score in CONVENTIONS.items():
         assert localised(ITEM, TIMES, from_s, window_s, name) == score(part)
@@ -93,7 +99,9 @@ def test_what_does_not_belong_together_is_refused(parts, message):
 
 
 def test_a_window_without_words_is_refused():
-    with pytest.raises(ValueError, match="after 2 s; the last one begins at 1.20 s"):
+    with pytest.raises(
+        ValueError, match="said .* after 2 s; the last one begins at 1.20"
+    ):
         localised(ITEM, TIMES, 2.0)
     with pytest.raises(ValueError, match="3 words but times of shape"):
         localised(ITEM, TIMES[:2], 0.0)
@@ -107,7 +115,8 @@ def test_who_asks_whether_a_word_is_inside_is_told_what_is_scored(dtype):
     window_s = 0.5
     for hundredths in range(800):
         from_s = hundredths / 100
-        times = np.array([[-1, 0], [-1, 0], [from_s + window_s, 9]], dtype).round(2)
+        at = from_s + window_s
+        times = np.array([[-1, 0], [-1, 0], [at, at]], dtype).round(2)
         tokens = TasteTokens(
             words=("a", "b", "c"),
             speaker=np.ones(1, np.float32),

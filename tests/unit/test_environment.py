@@ -12,6 +12,7 @@ from espnet_taste.eval.environment import (
     PACKAGES,
     describe_commit,
     describe_environment,
+    describe_makers,
     hash_files,
 )
 
@@ -75,3 +76,19 @@ def test_files_are_named_by_their_hash(tmp_path):
     assert hash_files([path]) == {str(path): expected}
     with pytest.raises(FileNotFoundError):
         hash_files([tmp_path / "none.yaml"])
+
+
+def test_who_made_scores_is_told_once_each():
+    """The page may be written later, by another commit, on another machine."""
+    notes = [
+        {"date": "2026-02-02", "commit": "b", "hardware": "GPU", "judge": "x"},
+        {"date": "2026-01-01", "commit": "a", "hardware": "GPU"},
+        {"judge": "x"},
+    ]
+
+    assert describe_makers(notes) == {
+        "date of the scores": "2026-01-01 to 2026-02-02",
+        "commit of the scores": "a; b",
+        "hardware of the scores": "GPU",
+    }
+    assert describe_makers(notes[2:]) == {}

@@ -116,6 +116,17 @@ def test_what_speechlm_cannot_take_is_named(path, capsys):
     assert "'u1': ESPnet's reader strips" in capsys.readouterr().err
 
 
+def test_a_dataset_needs_the_names_of_the_models(path, capsys):
+    """It ended in a traceback of pyarrow."""
+    pytest.importorskip("datasets")
+    nameless = {"u1": replace(TokenFile(path)["u1"], models={})}
+    path.unlink()
+    write_tokens(path, nameless)
+
+    assert run(path, "hf")[0] == 1
+    assert "'u1' does not say by which models it was made" in capsys.readouterr().err
+
+
 def test_hugging_face_reads_folder_and_file(path):
     datasets = pytest.importorskip("datasets")
     status, out = run(path, "hf")

@@ -273,6 +273,25 @@ def test_what_could_not_be_read_is_tried_again(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("table", "reason"),
+    [("wav.scp", "no_audio"), ("text", "no_transcript"), ("utt2spk", "no_speaker")],
+)
+def test_what_a_table_lacked_is_looked_for_again(tmp_path, table, reason):
+    for key in "abc":
+        add(tmp_path / "data", key, noise(0.3))
+    path = tmp_path / "data" / table
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[1:]))
+
+    assert run(tmp_path / "data", tmp_path / "out", "--max_excluded", "0.1") == 1
+    assert reasons(tmp_path / "out") == {"a": reason}
+    path.write_text(whole)
+
+    assert run(tmp_path / "data", tmp_path / "out", "--max_excluded", "0.1") == 0
+    assert list(read_table(tmp_path / "out" / "wav.scp")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
     ("name", "line", "message"),
     [
         ("utt2spk", "b Jane Doe\n", "the speaker of 'b' must be a name without blanks"),

@@ -116,6 +116,7 @@ def test_files_are_joined_in_the_order_asked_for(tmp_path):
         ({"speaker": None}, r"f:7: 'u': no field \['speaker'\]"),
         ({"words": "abc"}, "f:7: 'u': words must be a list of words"),
         ({"words": ["a", "", "b"]}, "f:7: 'u': words must be a list of words"),
+        ({"words": ["a", "b c", "d"]}, "f:7: 'u': words must be a list of words"),
         ({"models": []}, "f:7: 'u': models must name roles"),
         ({"codes": [[1, 2], [3]]}, "f:7: 'u': codes: its rows differ in length"),
         ({"codes": [[0.5]] * 3}, "f:7: 'u': codes: expected whole numbers with 2"),

@@ -11,7 +11,7 @@ from tiny_taste import noise, tiny_tokenizer
 from espnet_taste.align.contracts import AlignmentError
 from espnet_taste.pipeline import encoding
 from espnet_taste.pipeline.long_audio import hear_long, without_loops
-from espnet_taste.pipeline.windows import carry_times, plan_windows
+from espnet_taste.pipeline.windows import MAX_WORD_S, carry_times, plan_windows
 from espnet_taste.words import TokenizedWords
 
 RATE = 16000
@@ -145,6 +145,19 @@ def test_a_misheard_word_does_not_last_through_the_pause_beside_it():
     found = carry_times(["so", "Ellis", "sat"], ["so", "Alice", "sat"], times, 42.0)
 
     np.testing.assert_allclose(found, times)
+
+
+def test_a_misheard_word_does_not_last_through_what_the_transcript_leaves_out():
+    """A jingle or credits beside it are heard in its place; it ended the encoding."""
+    edges = np.linspace(1.0, 41.0, 82)
+    times = np.stack([edges[:-1], edges[1:]], 1)
+    times = np.concatenate([[[0.0, 1.0]], times, [[41.0, 41.5]]])
+    heard = ["so", "Alice", *["words"] * 80, "sat"]
+
+    found = carry_times(["so", "Ellis", "sat"], heard, times, 42.0)
+
+    np.testing.assert_allclose(found, [[0, 1], [1, 1 + MAX_WORD_S], [41, 41.5]])
+    assert len(plan_windows(found, 42.0)) == 2
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ def test_a_switch_of_voices(corpus, kind):
         (same,) = owner(pair.positive.words[count:])
         (other,) = owner(pair.negative.words[count:])
         assert SPEAKER[same] == me != SPEAKER[other] and same != pair.anchor
+        # The other voice never tells the same story; nor does the own one here.
+        assert same[:2] != pair.anchor[:2] and "chapter" not in pair.about
         if kind == "gender_switch":
             assert corpus.gender_of(other) != corpus.gender_of(pair.anchor)
         assert len(pair.positive.words) == len(pair.negative.words) >= count + 2
@@ -94,6 +96,33 @@ def test_a_switch_of_voices(corpus, kind):
         assert pair.positive.times[count, 0] >= pair.moment_s
         after = pair.negative.wave[round(pair.moment_s * RATE) :]
         assert np.sqrt(np.mean(after**2)) == pytest.approx(LEVEL, rel=0.05)
+
+
+def test_a_voice_of_one_chapter_goes_on_in_it():
+    keys = [key for key in KEYS if key[:2] in ("A1", "B1")]
+
+    pairs = all_pairs(Corpus(keys, SPEAKER, {}, speak), "speaker_switch")
+
+    assert {pair.about for pair in pairs} == {"speaker, in one chapter"}
+    assert len(pairs) == 4
+
+
+def test_chapters_of_libritts_have_paragraphs():
+    """A paragraph was taken for one, so that the next one was another story."""
+    names = (
+        "1_2_000003_000001",
+        "1_2_000003_000002",
+        "1_2_000004_000000",
+        "1_3_000000_000001",
+    )
+    speaker = dict.fromkeys(names, "1")
+    keys = dict(zip(names, ("A1-0007", "A1-0008", "A2-0007", "B1-0008")))
+    corpus = Corpus(names, speaker, {}, lambda name: speak(keys[name]))
+
+    for seed in range(8):
+        (pair,) = make_pairs(corpus, "topic_switch", 9, seed)
+        assert pair.anchor == names[0]
+        assert owner(pair.negative.words[7:]) == {"B1-0008"}
 
 
 def test_unknown_genders_make_no_pair(corpus):

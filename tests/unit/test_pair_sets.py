@@ -103,13 +103,27 @@ def test_zerospeech_sentences_are_numbered_within_their_subtypes(tmp_path):
 
 
 def test_a_list_of_ones_own(tmp_path):
-    touch(tmp_path, "x/1.wav", "2.wav")
-    (tmp_path / "pairs.tsv").write_text("p\tmine\tx/1.wav\t2.wav\n")
+    """Pairs of one name in two parts had the audio of one of them."""
+    touch(tmp_path, "x/1.wav", "2.wav", "3.wav")
+    lines = "p\tmine\tx/1.wav\t2.wav\np\tyours\t2.wav\t3.wav\n"
+    (tmp_path / "pairs.tsv").write_text(lines)
 
     found = read_list(tmp_path / "pairs.tsv")
 
-    assert found.pairs == (Pair("p", "mine", "p-pos", "p-neg"),)
-    assert found.audio == {"p-pos": tmp_path / "x/1.wav", "p-neg": tmp_path / "2.wav"}
+    assert found.pairs == (
+        Pair("mine-p", "mine", "mine-p-pos", "mine-p-neg"),
+        Pair("yours-p", "yours", "yours-p-pos", "yours-p-neg"),
+    )
+    assert found.audio == {
+        "mine-p-pos": tmp_path / "x/1.wav",
+        "mine-p-neg": tmp_path / "2.wav",
+        "yours-p-pos": tmp_path / "2.wav",
+        "yours-p-neg": tmp_path / "3.wav",
+    }
+    (tmp_path / "pairs.tsv").write_text("my p\tmine\tx/1.wav\t2.wav\n")
+    with pytest.raises(ValueError, match="pairs.tsv:1: pair 'my p' of 'mine'.*blanks"):
+        read_list(tmp_path / "pairs.tsv")
+    (tmp_path / "pairs.tsv").write_text(lines)
     write_pairs(tmp_path / "pairs", found.pairs)
     assert read_pairs(tmp_path / "pairs") == list(found.pairs)
 

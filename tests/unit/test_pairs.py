@@ -7,6 +7,7 @@ import pytest
 from espnet_taste.bin import score_pairs as command
 from espnet_taste.data.pair_sets import SALMON_PARTS, Pair, write_pairs
 from espnet_taste.eval.bootstrap import Interval
+from espnet_taste.eval.pair_page import render_pairs
 from espnet_taste.eval.pairs import (
     OVERALL_MEAN,
     SALMON_CONSISTENCY,
@@ -165,6 +166,41 @@ def test_a_part_of_which_nothing_was_scored_stops_the_command(folder, capsys):
     assert "l.jsonl: nothing of two; give the likelihoods" in capsys.readouterr().err
 
 
+def test_why_halves_have_no_score_is_told(folder, capsys):
+    write_rows(folder, {"0p": 1.0, "1p": 1.0})
+    gone = [{"key": "3p", "reason": "no_words"}, {"key": "zz", "reason": "silent"}]
+    (folder / "gone.jsonl").write_text("\n".join(map(json.dumps, gone)) + "\n")
+    told = ("--excluded", str(folder / "gone.jsonl"), "--max_skipped", "0.5")
+
+    assert run(folder, *told) == 0
+
+    facts = json.loads((folder / "out" / "pairs.json").read_text())
+    assert facts["left_out"] == {"one": {"no_words": 1, "reason not told": 1}}
+    line = "one: halves without a score: 1 no_words, 1 reason not told"
+    assert line in capsys.readouterr().out
+    assert line in "\n".join(render_pairs({"set": facts}))
+
+
+def test_a_part_without_any_word_behind_its_moments_is_not_passed_over(folder, capsys):
+    """It had no row of ``localised``, and nobody was told."""
+    lines = [json.loads(line) for line in (folder / "l.jsonl").open()]
+    for line in lines:
+        line["not_localised"] = "it is not known when its words were said"
+    (folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+    assert run(folder) == 1
+    assert "nothing has a 'localised' score: it is not known" in capsys.readouterr().err
+    assert run(folder, "--conventions", "sum") == 0
+
+    for key in ("xp", "xn"):
+        scores = {"sum": 1.0, "taste": 1.0, "localised": 1.0}
+        lines.append({"key": key, "transcripts": "given", "scores": scores})
+    (folder / "l.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    write_pairs(folder / "pairs", [*PAIRS, Pair("x", "two", "xp", "xn")])
+    assert run(folder, "--conventions", "localised") == 1
+    assert "one: none of 4 pairs has both scores" in capsys.readouterr().err
+
+
 def test_an_item_without_a_convention_is_left_out_of_that_one(folder, capsys):
     """A moment behind which nothing is said gives no ``localised`` score."""
     lines = [json.loads(line) for line in (folder / "l.jsonl").open()]
@@ -203,7 +239,7 @@ def test_a_part_that_a_convention_is_not_for_has_no_row_of_it(folder):
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({}, ["--conventions", "mean"], "nothing has a 'mean' score, only"),
+        ({}, ["--conventions", "mean"], "nothing has a 'mean' score: only"),
         ({"sum": None}, [], "has sum None; expected a finite number"),
     ],
 )

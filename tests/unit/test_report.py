@@ -364,6 +364,17 @@ def test_continuations_have_a_section_of_their_own():
     assert "Spoken continuations" not in page_of(whole_run())
 
 
+def test_answer_scores_are_read_from_their_file(tmp_path, run_report):
+    path = tmp_path / "a.json"
+    path.write_text('{"accuracy": 0.25, "num_items": 4, "output": "text"}')
+
+    assert run_report(None, "--answers", f"questions={path}") == 0
+    (found,) = tmp_path.rglob("results.json")
+    assert json.loads(found.read_text())["answers"]["questions"]["num_items"] == 4
+    path.write_text("{}")
+    assert run_report(None, "--answers", f"questions={path}") == 1
+
+
 def test_published_values_stand_below_the_pairs():
     row = {"system": "S", "value": 61.5, "source": "a paper", "note": "summed"}
     content = {"transcripts": "given", "conventions": {"sum": {"sSC": pair_facts(0.5)}}}

@@ -40,10 +40,10 @@ def test_anything_else_is_one_line_that_names_the_file(write, text, message):
 
 def test_a_file_without_decoding_options_leaves_the_defaults(write):
     """Both ended in an AttributeError or TypeError."""
-    for text in ("", "# none\n", "completion:\nsampling:\n"):
+    for text in ("", "# none\n", "completion:\nsampling:\n", "completion: {text: }"):
         options = DecodeOptions.read(write(text))
         assert options.sampling == DecodeOptions().sampling
-        assert options.completion.extra_words == DecodeOptions().completion.extra_words
+        assert options.completion == DecodeOptions().completion
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,9 @@ def test_a_value_in_the_place_of_names_is_refused(write, text, message):
             "completion: {text: {top_p: 9e-1}}",
             "top_p of Sampler cannot be '9e-1', a str",
         ),
+        ("completion: {until: word}", "until of CompletionSettings cannot be 'word'"),
+        ("sampling: {top_k: null}", "top_k of UnitSampling cannot be None"),
+        ("sampling: {bounds: [tokens]}", r"bounds must be .* got \['tokens'\]"),
     ],
 )
 def test_a_value_of_another_type_is_refused_by_its_name(write, text, message):

@@ -240,6 +240,8 @@ def test_a_prompt_that_fills_the_context_is_refused_and_a_long_one_is_cut():
 
     with pytest.raises(ValueError, match="prompt 1 takes 13 positions.*has 12"):
         complete(slm, [SPEECH, long], EVEN)
+    with pytest.raises(ValueError, match="^mine takes 13 positions"):
+        complete(slm, [SPEECH, replace(long, name="mine")], EVEN)
     result = run(slm, SPEECH, extra_words=50, max_tokens=30)
     alone = [run(slm, p, extra_words=50, max_tokens=30) for p in (SPEECH, Prompt())]
     settings = CompletionSettings(text=GREEDY, extra_words=50, max_tokens=30)
@@ -315,6 +317,12 @@ def test_repetition_is_penalised_over_prompt_and_draws(slm):
 
     said = [*SPEECH.tokens, *result.trace.tokens.tolist()]
     assert len(set(said)) == len(said)
+
+
+def test_codes_have_no_repetition_penalty():
+    """It was passed over."""
+    with pytest.raises(ValueError, match="repetition_penalty, which is of the text"):
+        CompletionSettings(codes=Sampler(repetition_penalty=1.2))
 
 
 def test_what_an_instruction_says_counts_but_for_the_released_first_token(slm):

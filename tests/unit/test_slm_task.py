@@ -92,6 +92,20 @@ def test_the_end_of_a_text_is_modelled_where_it_is_asked_for(untrained):
     assert SpokenLMBuilder.build_model(args).slm.end_id is None
     args.slm_conf["end_of_text"] = True
     assert SpokenLMBuilder.build_model(args).slm.end_id == 0  # "<end>"
+    args.slm_conf["end_id"] = 3
+    with pytest.raises(ValueError, match="end_id is 3; give one of them"):
+        SpokenLMBuilder.build_model(args)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_an_llm_in_few_bits_is_warned_of(untrained, caplog, dtype):
+    args, _ = untrained
+    args.llm_dtype = dtype
+    args.slm_conf |= {"train_llm": True, "lora": None, "weights": {"text_kl": 0}}
+
+    SpokenLMBuilder.build_model(args)
+
+    assert ("trained in bfloat16" in caplog.text) == (dtype == "bfloat16")
 
 
 def test_a_text_llm_that_lacks_a_tensor_is_refused(untrained):

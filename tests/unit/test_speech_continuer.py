@@ -117,6 +117,24 @@ def test_a_prompt_is_heard_up_to_its_last_word_and_no_further(folder, tokenizer)
     assert np.array_equal(slm.prompts[0][1]["codes"], data["codes"])
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(0.01, 1), (0.6, 2), (99.0, 3)])
+def test_a_prompt_ends_with_the_word_nearest_to_some_seconds(
+    folder, tokenizer, seconds, count
+):
+    slm, go_on = make(folder, tokenizer, DecodeOptions(prompt_s=seconds))
+
+    (speech,) = go_on(["a"])
+
+    assert speech.facts["prompt"].split() == ["one", "two", "three"][:count]
+    assert len(slm.prompts[0][1]["codes"]) == count
+
+
+@pytest.mark.parametrize("options", [{"prompt_s": 0.0}, {"prompt_words": 0}])
+def test_prompts_of_nothing_are_refused(options):
+    with pytest.raises(ValueError, match="must be above 0, got 0"):
+        DecodeOptions(**options)
+
+
 def test_a_short_utterance_is_its_own_prompt(folder, tokenizer):
     slm, go_on = make(folder, tokenizer, replace(OPTIONS, prompt_words=9))
     go_on(["b", "a"])

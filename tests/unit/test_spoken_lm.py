@@ -10,11 +10,9 @@ from tiny_taste import SPEAKER_DIM, letters, noise
 
 from espnet_taste.pipeline import slm as slm_module
 from espnet_taste.pipeline.released_lm import ReleasedSpokenLM
-from espnet_taste.pipeline.scoring import ScoredItem
 from espnet_taste.pipeline.slm import SpokenLMInference
 from espnet_taste.pipeline.tokens import TasteTokens
 from espnet_taste.sampling import Sampler
-from espnet_taste.slm.conventions import CONVENTIONS
 from espnet_taste.slm.generation import CompletionSettings
 from espnet_taste.slm.vocabulary import build_vocabulary
 
@@ -83,6 +81,14 @@ def test_a_list_is_its_prompts_alone(lm, speech):
     assert lm.complete([], settings) == []
 
 
+def test_a_prompt_that_is_too_long_is_named_by_its_place_in_the_list(lm, speech):
+    """It was counted in its batch."""
+    limit = lm.slm.max_positions
+
+    with pytest.raises(ValueError, match=f"^prompt 3 takes .*has {limit}; shorten"):
+        lm.complete([speech, None, None, "one " * limit], SHORT, batch_size=2)
+
+
 def test_the_seed_decides(lm, speech):
     settings = replace(SHORT, max_words=12, extra_words=12, text=Sampler())
 
@@ -102,41 +108,6 @@ def test_a_stream_is_the_completion_word_by_word(lm, speech):
     assert TasteTokens.concatenate(words) == whole
     heard = list(lm.tokenizer.stream(lm.stream(speech, SHORT), words_at_once=2))
     assert len(heard) == -(-len(whole) // 2)
-
-
-def test_likelihoods_by_their_conventions(lm, speech):
-    item = lm.likelihoods(speech)
-
-    assert item.codes.shape == (3, 1) and len(item.tokens) == len("onetwothree")
-    for name, convention in CONVENTIONS.items():
-        assert lm.log_likelihood(speech, name) == convention(item)
-    pair = lm.log_likelihood([speech, speech[:2]])
-    assert pair[0] == pytest.approx(lm.log_likelihood(speech))
-    assert pair[1] == pytest.approx(lm.log_likelihood(speech[:2]))
-    with pytest.raises(ValueError, match="convention must be one of .*, got 'best'"):
-        lm.log_likelihood(speech, "best")
-
-
-def test_what_is_said_from_a_moment_on_is_scored_by_itself(lm, speech):
-    starts = np.array([0.0, 0.3, 0.6], dtype=np.float32)
-    timed = replace(speech, times=np.stack([starts, starts + 0.2], 1), span_s=(0, 0.8))
-    part = lm.likelihoods(timed).words(1, 3)
-
-    found = lm.log_likelihood([timed, timed], "localised", from_s=[0.1, 0.5])
-    assert found[0] == pytest.approx(CONVENTIONS["taste"](part))
-    last = lm.likelihoods(timed).words(2, 3)
-    assert found[1] == pytest.approx(CONVENTIONS["taste"](last))
-    short = lm.log_likelihood(timed, "localised", from_s=0.1, window_s=0.3)
-    assert short == pytest.approx(CONVENTIONS["taste"](part.words(0, 1)))
-
-    gain = lm.log_likelihood(timed, "normalised", from_s=0.1)
-    without = lm.log_likelihood(timed[1:])
-    assert gain == pytest.approx(found[0] - without, abs=1e-5)
-    assert abs(gain) > 1e-4
-    # In one batch, an item that nothing stands before leaves the other alone.
-    items = [ScoredItem(timed, from_s=moment) for moment in (0.0, 0.1)]
-    first, second = lm.scores(items, normalise=True)
-    assert "normalised" not in first and second["normalised"] == pytest.approx(gain)
 
 
 def test_a_batch_of_chats_is_its_chats(lm, speech):
@@ -214,49 +185,10 @@ def test_an_answer_ends_with_the_turn_and_a_completion_does_not(lm, monkeypatch)
     del inference.turn_vocabulary
 
 
-@pytest.mark.parametrize(
-    ("convention", "from_s", "message"),
-    [
-        ("localised", None, "no moment is given"),
-        ("localised", 0.7, "no word begins within inf s after 0.7 s"),
-        ("normalised", 0.0, "no word stands before the moment"),
-    ],
-)
-def test_a_moment_that_cannot_be_scored_is_named(
-    lm, speech, convention, from_s, message
-):
-    starts = np.array([0.0, 0.3, 0.6], dtype=np.float32)
-    timed = replace(speech, times=np.stack([starts, starts + 0.2], 1))
-    with pytest.raises(ValueError, match=f"'one two three' has no .*{message}"):
-        lm.log_likelihood(timed, convention, from_s=from_s)
-    with pytest.raises(ValueError, match="not known when its words were said"):
-        lm.log_likelihood(speech, "localised", from_s=0.1)
-
-
-def test_every_item_has_its_moment_and_only_parts_have_one(lm, speech):
-    """A moment was passed over where everything is scored."""
-    with pytest.raises(ValueError, match="from_s: 'taste' scores the whole; leave it"):
-        lm.log_likelihood(speech, from_s=0.5)
-    with pytest.raises(ValueError, match="from_s: 2 items, but 1 moments"):
-        lm.log_likelihood([speech, speech], "localised", from_s=[0.1])
-
-
 def test_a_written_prompt_of_an_unspaced_script_has_a_word_a_sign(lm):
     prompt = lm._prompt("世界 ok")
 
     assert max(prompt.words) + 1 == 3
-
-
-@pytest.mark.parametrize("texts", [{"after": ["x"]}, {"before": ["x"] * 3}])
-def test_every_item_of_a_list_has_a_text_or_none_has(lm, speech, texts):
-    with pytest.raises(ValueError, match=r"(after|before): 2 items, but \d texts"):
-        lm.likelihoods([speech, speech], batch_size=1, **texts)
-
-
-def test_codes_change_the_likelihood(lm, speech):
-    other = replace(speech, codes=(speech.codes + 1) % 8)
-
-    assert lm.log_likelihood(speech) != lm.log_likelihood(other)
 
 
 def test_a_chat_is_read_around_the_speech(lm, speech, monkeypatch):

@@ -96,6 +96,30 @@ def test_a_damaged_note_is_not_believed(tmp_path):
     assert fingerprint(folder, cache_dir=tmp_path) == sha256(b"first")
 
 
+def test_notes_are_for_all_users_and_those_of_others_may_be_closed(
+    tmp_path, monkeypatch
+):
+    """The second user of a cache was refused, since notes were their writer's alone."""
+    folder = write(tmp_path / "m", model__safetensors=b"first")
+    (tmp_path / "digests").mkdir(mode=0o755)
+    fingerprint(folder, cache_dir=tmp_path)
+    (note,) = (tmp_path / "digests").iterdir()
+    assert note.stat().st_mode & 0o777 == 0o644
+
+    def closed(self, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(note), "read_text", closed)
+    assert fingerprint(folder, cache_dir=tmp_path) == sha256(b"first")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("espnet_taste.weights.digests.json.dump", full)
+    assert fingerprint(folder, cache_dir=tmp_path) == sha256(b"first")
+    assert [path.suffix for path in (tmp_path / "digests").iterdir()] == [".json"]
+
+
 def test_without_a_place_for_notes_the_digest_is_still_computed(tmp_path):
     folder = write(tmp_path / "m", model__safetensors=b"first")
     (tmp_path / "file").touch()
