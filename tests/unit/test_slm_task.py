@@ -118,3 +118,13 @@ def test_a_text_llm_that_lacks_a_tensor_is_refused(untrained):
 
     with pytest.raises(ValueError, match=f"not a complete .* 1 tensors .*{name}"):
         SpokenLMBuilder.build_model(args)
+
+
+def test_a_text_llm_that_was_cut_short_is_named(untrained):
+    """A copy that a full disk ended; it was a traceback of safetensors."""
+    args, folder = untrained
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(ValueError, match=f"{folder}: damaged weights .* copy them"):
+        SpokenLMBuilder.build_model(args)

@@ -46,6 +46,14 @@ def test_an_incomplete_checkpoint_is_refused(folder):
         load_whisper(str(folder))
 
 
+def test_a_checkpoint_that_was_cut_short_is_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(ValueError, match=f"{folder}: damaged weights .* copy them"):
+        load_whisper(str(folder))
+
+
 def test_a_part_loads_without_the_other(folder):
     path = folder / "model.safetensors"
     state = load_file(path)
