@@ -90,7 +90,7 @@ class TasteEncoder:
     ) -> list[TasteTokens]:
         """Encode recordings of at most 30 s, the encoder running once.
 
-        What Whisper has to hear in over 25 s is heard in two parts, see ``crowded``.
+        What fills Whisper's window is heard in two parts first, see ``crowded``.
 
         Args:
             waves: Recordings, each (N,), float32, 16 kHz.

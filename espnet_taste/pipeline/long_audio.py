@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from espnet_taste.align.contracts import AlignmentError, uniform_times
+from espnet_taste.align.transcripts import FULL_S
 from espnet_taste.types import SAMPLE_RATE_HZ
 from espnet_taste.words import TokenizedWords, word_spans
 
 logger = logging.getLogger(__name__)
 
-# Whisper hears 30 s, but may stop at the first full stop (12 of 88 words) when they
-# are full of speech; with some silence behind it, it goes on to the end.
+# Whisper hears 30 s, but not to the end when they are full of speech (``FULL_S``).
 HEARING_S = 25.0
 # A word that ends so near the end of a window may go on behind it.
 DOUBT_S = 1.0
@@ -57,13 +57,13 @@ def hear_long(wave: np.ndarray, hear: Hear) -> tuple[list[str], np.ndarray]:
 
 
 def crowded(waves: Sequence[np.ndarray], texts: Sequence[str | None]) -> list[int]:
-    """Return the recordings without text that Whisper may not hear out at once.
+    """Return the recordings without text that Whisper would not hear out at once.
 
     Args:
         waves: Recordings, each (N,), 16 kHz.
         texts: Their transcripts, if they are known.
     """
-    size = HEARING_S * SAMPLE_RATE_HZ
+    size = FULL_S * SAMPLE_RATE_HZ
     return [
         place
         for place, (wave, text) in enumerate(zip(waves, texts, strict=True))

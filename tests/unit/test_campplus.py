@@ -67,7 +67,14 @@ def test_long_recordings_are_heard_in_equal_parts(path, monkeypatch):
     mean = np.mean([network(part) for part in parts], 0)
     np.testing.assert_allclose(embedding, mean / np.linalg.norm(mean), rtol=1e-5)
     lone = np.concatenate([noise(30000), np.zeros(30000, np.float32)])
+    heard, embed = [], CamPlus._embed
+    monkeypatch.setattr(
+        CamPlus,
+        "_embed",
+        lambda self, part: heard.append(len(part)) or embed(self, part),
+    )
     assert np.array_equal(CamPlus(path).embed(lone), CamPlus(path).embed(noise(30000)))
+    assert heard == [30000, 30000]
 
 
 def test_the_features_have_no_mean_over_time():

@@ -1,11 +1,14 @@
 """The transcription command: text for folders that have none."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from espnet_taste.align.transcripts import FULL_S, WhisperTranscriber
 from espnet_taste.bin import transcribe
 from espnet_taste.bin.transcribe import main
 from espnet_taste.data.kaldi import read_table
@@ -123,3 +126,31 @@ def test_an_unformatted_folder_is_refused(tmp_path, data, transcriber, capsys):
 def test_an_incomplete_recogniser_is_named(tmp_path, data, capsys):
     assert run(data, tmp_path / "out", "--asr_config", tmp_path / "c.yaml") == 1
     assert "needs --asr_config and --asr_model_file" in capsys.readouterr().err
+
+
+def test_audio_that_fills_whispers_window_is_heard_in_two_parts():
+    """Of 30.0 s of read speech it wrote one word, where it had 80 of 29.8 s."""
+    full = np.sin(np.arange(round(FULL_S * 16000) + 16000)).astype(np.float32)
+    full[200000:203200] = 0.0  # the pause in which it is cut
+    short = full[: round(FULL_S * 16000)]
+    heard = []
+
+    class Whisper:
+        device, dtype = "cpu", torch.float32
+
+        def generate(self, features, **options):
+            return features
+
+    whisper = WhisperTranscriber.__new__(WhisperTranscriber)
+    whisper.whisper, whisper.options = Whisper(), {}
+    whisper._texts = lambda ids: [f"t{int(number)}" for number in ids]
+
+    def features(audios, **options):
+        heard.extend(audios)
+        return SimpleNamespace(input_features=torch.arange(float(len(audios))))
+
+    whisper.features = features
+
+    assert whisper.transcribe([short, full, short]) == ["t0", "t1 t2", "t3"]
+    assert np.array_equal(np.concatenate(heard[1:3]), full)
+    assert 201500 < len(heard[1]) < 201700 and np.array_equal(heard[0], short)
