@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from espnet_taste.data.corpora import (
+    NOTE,
     Utterance,
     check_owner,
     corpus_parser,
@@ -37,7 +38,7 @@ from espnet_taste.data.hub_tables import (
     unpack_salmon,
     unpack_stories,
 )
-from espnet_taste.data.kaldi import write_table
+from espnet_taste.data.kaldi import atomic_write, write_table
 from espnet_taste.data.pair_sets import (
     SALMON_PAIRS,
     SALMON_PARTS,
@@ -146,14 +147,31 @@ def unpack(args: argparse.Namespace, folder: Path) -> Path:
     """Return where the files of a download are; .parquet files are unpacked first."""
     if args.layout not in ("salmon", "multispeaker") or not has_tables(folder):
         return folder
-    target = args.data_root / args.set
-    check_owner(target, CORPUS)  # before anything is written there
+    target = own_folder(args)
     print(f"{folder}: unpacking .parquet files into {target / 'audio'}")
     if args.layout == "salmon":
         unpack_salmon(folder, target / "audio", args.parts)
     else:
         unpack_stories(folder, target / "audio")
     return target / "audio"
+
+
+def own_folder(args: argparse.Namespace) -> Path:
+    """Return the data folder into which audio is about to be written.
+
+    Raises:
+        ValueError: If there is audio, or a table, that this preparation did not make.
+    """
+    target = args.data_root / args.set
+    check_owner(target, CORPUS)
+    if (target / "audio").exists() and not (target / NOTE).is_file():
+        raise ValueError(
+            f"{target / 'audio'} is there already, made by hand or by an older "
+            "version; move it away or choose another --set"
+        )
+    with atomic_write(target / NOTE) as stream:  # of whom it is, before there is audio
+        stream.write(f"{CORPUS}\n")
+    return target
 
 
 def name_part(args: argparse.Namespace) -> str:
@@ -229,6 +247,8 @@ def prepare_stories(args: argparse.Namespace, folder: Path, part: str) -> None:
         made = whole_stories(stories, part)
     else:
         modalities = (args.prompt, args.ending)
+        if modalities == ("speech", "speech"):
+            own_folder(args)
         made = split_stories(stories, part, *modalities, target / "audio")
     write_folder(args, made.utterances, made.pairs)
     for name, table in made.tables.items():

@@ -38,6 +38,7 @@ inference_model=valid.loss.best.pth
 fail() { echo "fail: $*" >&2; exit 2; }
 log() { echo "$*"; }
 exp=exp
+. "$1"/marks.sh
 . "$1"/running.sh
 """
 

@@ -22,8 +22,8 @@ if [ ! -f "${root}/conf/corpora/${corpus}.opts" ] && [ ! -d "${espnet}/egs2/${co
 fi
 recipe=${espnet}/egs2/${corpus}/taste1
 mkdir -p "${recipe}"
-for name in run.sh taste.sh running.sh stages.sh scores.sh benchmarks.sh path.sh cmd.sh \
-    conf local; do
+for name in run.sh taste.sh marks.sh running.sh stages.sh scores.sh benchmarks.sh path.sh \
+    cmd.sh conf local; do
     ln -sfn "${root}/egs2/taste/${name}" "${recipe}/${name}"
 done
 for name in utils scripts pyscripts steps; do

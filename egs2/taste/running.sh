@@ -1,5 +1,5 @@
 # How the stages of taste.sh run things: once, each, in parallel jobs, as trainings.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # the options are variables of taste.sh
 
 run() {
     if "${dry_run}"; then
@@ -15,7 +15,9 @@ run() {
 # inputs, is not overwritten: its successors may have been built on it. Two runs never
 # work on the same step: what a killed run has left running still holds the lock.
 # The command sees the signature, for begin. Among the words, holds:<file> stands for
-# what is in a table of a user's, whether or not there is one.
+# what is in a table of a user's, whether or not there is one. With the variable checking,
+# nothing is made: what is finished is accepted or refused, and what is not passed over.
+checking=false
 once() {
     local marker=$1
     shift
@@ -35,6 +37,10 @@ once() {
     if [ -f "${marker}" ] && is_made_so "${marker}"; then
         return
     fi
+    if "${checking}"; then
+        [ ! -f "${marker}" ] || refuse_made "${marker}" "$@"
+        return 0
+    fi
     mkdir -p "$(dirname "${marker}")"
     exec {lock}> "$(dirname "${marker}")/.lock$(basename "${marker}")"
     flock --nonblock "${lock}" || locked=$?
@@ -50,62 +56,11 @@ once() {
         ! is_made_so "${marker}" || return 0
         refuse_made "${marker}" "$@"
     fi
+    need_finished "${identity[@]}"
     "$@"
     echo "${signature}" > "${marker}.part"
     mv "${marker}.part" "${marker}"
     exec {lock}>&-
-}
-
-# is_made_so <mark>: by the step of the signature?
-is_made_so() {
-    [ "${signature}" != "$(cat "$1")" ] || return 0
-    local made told
-    made=$(deciding "$(share_left_out <<< "${signature}")" < "$1")
-    # Older marks do not tell what tables of a user's held, or of fewer tables.
-    for told in '' '/^holds .*\//d' '/^holds /d'; do
-        [ "$(sed "${told}" <<< "${signature}" | deciding 1)" != "${made}" ] || return 0
-    done
-    return 1
-}
-
-# deciding <share> < <signature>: what makes it another step's. Not so the path of a YAML
-# file, whose settings follow it, nor settings that the step does not read: older marks have
-# more. Nor the device, nor a share that may be left out, up to the given one: it decides
-# only whether what was made is accepted, and a larger one is what that error advises. When
-# a model was trained is told for later steps, to which the mark is an input.
-deciding() {
-    awk -v keys="${yaml_keys}" -v most="$1" '
-        /^trained / { next }
-        /^--/ { chosen = 0 }
-        /^--max_excluded$/ { getline share; next }
-        /^--max_excluded=/ { share = substr($0, 16); next }
-        /^--device$/ { getline; next }
-        chosen && /^[^ -]/ { key = $0; sub(/:.*/, "", key)
-                             wanted = index(" " keys " ", " " key " ") }
-        chosen && !wanted { next }
-        /^[^ :-][^ :]*\.yaml$/ { chosen = keys != ""; wanted = 0; next }
-        { print }
-        END { if (share + 0 > most + 0) print "--max_excluded " share }'
-}
-
-share_left_out() { # share_left_out < <signature>: the last one, which counts
-    awk '/^--max_excluded$/ { getline share }
-        /^--max_excluded=/ { share = substr($0, 16) }
-        END { print share }'
-}
-
-# begin <folder> <what a killed run has left in it to go on with, if anything>
-# Only the step that began it may go on with it: with other options or on other inputs
-# half would be of one kind and half of the other. What has no mark is taken on trust.
-begin() {
-    local begun=$1/.begun
-    if [ -n "$2" ] && [ -f "${begun}" ] \
-        && [ "$(deciding 1 <<< "${signature}")" != "$(deciding 1 < "${begun}")" ]; then
-        refuse "$1" begun "${begun}"
-    fi
-    mkdir -p "$1"
-    echo "${signature}" > "${begun}.part"
-    mv "${begun}.part" "${begun}"
 }
 
 # resumable <folder> <command...>: one that goes on with what a killed run has left there
@@ -115,95 +70,21 @@ resumable() {
     "${@:2}"
 }
 
-# refuse_made <marker> <command...>: name what of the step's must go, and no other's work
-refuse_made() {
-    local made parts=
-    made=$(dirname "$1")
-    ! is_shared "$1" || made=$1
-    # With the mark gone alone, jobs would go on with what they have left elsewhere.
-    if [ "$2" = split_jobs ] && [[ $4/ != "${made}"/* ]]; then
-        parts=$4/.parts.$5
-    fi
-    refuse "${made}" made "$1" "${parts}"
-}
-
-is_shared() { # is_shared <marker>: have other steps their work in its folder, too?
-    local folder
-    folder=$(dirname "$1")
-    # By its name, the mark of a whole folder: all that is in there was made of it.
-    [ "$(basename "$1")" != .done ] || return 1
-    [[ " ${datadir} ${exp} " == *" ${folder} "* ]] \
-        || [ -n "$(find "${folder}/" -name '.done*' ! -name '*.part' ! -samefile "$1" \
-            -print -quit)" ]
-}
-
-# refuse <what> <made|begun> <file of the signature with which it was> [<what else goes>]
-refuse() {
-    local elsewhere=--tag share=1
-    case $1 in
-        "${datadir}"/*) elsewhere="--datadir, --dumpdir and --tag" ;;
-        "${dumpdir}"/*) elsewhere="--dumpdir and --tag" ;;
-    esac
-    [ "$2" = begun ] || share=$(share_left_out <<< "${signature}")
-    diff <(deciding "${share}" < "$3") <(deciding 1 <<< "${signature}") >&2 || true
-    fail "$1 was $2 with what is marked '<' above;" \
-        "remove it${4:+ and $4} to make it again, or choose another ${elsewhere}"
-}
-
-signature_of() { # words, settings in YAML files, checksums of the steps before
-    local word place
-    for word in "$@"; do
-        if [[ ${word} == holds:* ]]; then
-            word=${word#holds:}
-            echo "holds ${word} $(cat "${word}" 2> /dev/null | cksum)"
-            continue
-        fi
-        echo "${word}"
-        case ${word} in
-            *.yaml) settings_of "${word}" ;;
-            */*)
-                place=${word%%,*}
-                [ -d "${place}" ] || place=$(dirname "${place}")
-                echo "made by $(cat "${place}"/.done* 2> /dev/null | cksum)"
-                compgen -G "${place}/.done*" > /dev/null || tables_of "${place}"
-                ;;
-        esac
-        if [[ ${word%%/*} == *=* ]]; then # as --set train=one,two of local/data.sh
-            while read -r place; do
-                tables_of "${place}" "${place}/"
-            done < <(tr , '\n' <<< "${word#*=}")
-        fi
-    done
-}
-
-tables_of() { # tables_of <data folder, which no step has marked as its own> [<prefix>]
-    local table
-    for table in wav.scp segments text utt2spk; do
-        [ ! -f "$1/${table}" ] || echo "holds ${2:-}${table} $(cksum < "$1/${table}")"
-    done
-}
-
-# settings_of <YAML file>: without comments, which decide nothing. With the variable
-# yaml_keys, only those top-level keys: a step that reads two settings of a training's
-# file is not another step when the training gets more epochs.
-yaml_keys=
-settings_of() {
-    awk -v keys="${yaml_keys}" '
-        { sub(/(^|[ \t]+)#.*/, "") }
-        /^[^ -]/ { key = $0; sub(/:.*/, "", key)
-                   wanted = keys == "" || index(" " keys " ", " " key " ") }
-        wanted && /[^ \t]/' "$1"
-}
-
 # each <function> <words...>: call the function with every word, at_once of them at a
 # time; a failure stops the stage after those that have begun.
+workers=()
 each() {
     local function=$1 word pid failed=false
     shift
     local -a pids=()
     for word in "$@"; do
+        # A process group of its own: what runs behind does not hear Ctrl-C. What runs
+        # aside has one.
+        ((BASH_SUBSHELL)) || set -m
         "${function}" "${word}" &
+        set +m
         pids+=($!)
+        workers+=($!)
         if [ ${#pids[@]} -ge "${at_once}" ]; then
             wait "${pids[0]}" || failed=true
             pids=("${pids[@]:1}")
@@ -213,11 +94,14 @@ each() {
     for pid in "${pids[@]}"; do
         wait "${pid}" || failed=true
     done
+    workers=()
     ! "${failed}"
 }
 
 # aside <function> <words...>: with at_once above 1, run beside the stages that follow,
-# one after the other. A stage that needs what they make calls join_asides first.
+# one after the other, or at once if in_turn is false. A stage that needs what they make
+# calls join_asides first.
+in_turn=true
 asides=()
 aside_functions=()
 aside() {
@@ -226,9 +110,9 @@ aside() {
         return
     fi
     local -a before=("${asides[@]: -1}")
-    set -m # a process group of its own, so that stop_asides reaches all of it
+    set -m # a process group of its own, so that stop_others reaches all of it
     (
-        [ ${#before[@]} -eq 0 ] || tail --pid="${before[0]}" -f /dev/null
+        [ ${#before[@]} -eq 0 ] || ! "${in_turn}" || tail --pid="${before[0]}" -f /dev/null
         "$@"
     ) &
     set +m
@@ -254,9 +138,9 @@ join_asides() { # join_asides [<functions that may run on>...]
     ! "${failed}" || fail "what ran beside the stages has failed; see above"
 }
 
-stop_asides() {
+stop_others() { # what runs aside, and the workers of each
     local pid
-    for pid in "${asides[@]}"; do
+    for pid in "${asides[@]}" "${workers[@]}"; do
         kill -- "-${pid}" 2> /dev/null || true
     done
 }
@@ -268,6 +152,7 @@ behind=() # in front of jobs, to let trainings that run beside them go first
 # decides as well.
 key_subset=
 held=()
+least=1 # utterances of a job: starting one takes seconds
 jobs_marker= # where to note that it is done, if not in the output folder
 jobs() {
     local -a keys=()
@@ -279,11 +164,19 @@ jobs() {
 split_jobs() {
     local data=$1 output=$2 module=$3
     shift 3
-    local parts=${output}/.parts.${module}
-    begin "${parts}" "$(find "${parts}" -mindepth 2 -type f -print -quit 2> /dev/null)"
+    local parts=${output}/.parts.${module} begun divide=${nj} fewest=${least}
+    begun=$(find "${parts}" -mindepth 2 -type f ! -path '*/q/*' -print -quit 2> /dev/null || true)
+    begin "${parts}" "${begun}"
     await_queue "${parts}"
+    # A job goes on with its own work: divided otherwise, most would be done again.
+    if [ -n "${begun}" ] && [ -s "${parts}/num_jobs" ]; then
+        divide=$(cat "${parts}/num_jobs") fewest=1
+        [ "${divide}" -eq "$((10#${nj}))" ] || log "${parts}: goes on as ${divide} jobs, as it" \
+            "was begun; remove it to divide the work anew"
+    fi
     ${python} -m espnet_taste.bin.split_keys --data_dir "${data}" \
-        --num_jobs "${nj}" --output_dir "${parts}" ${key_subset:+--key_file "${key_subset}"}
+        --num_jobs "${divide}" --least "${fewest}" --output_dir "${parts}" \
+        ${key_subset:+--key_file "${key_subset}"}
     # Only what takes a device is given one: of GPUs there are fewer than of CPUs.
     local num_jobs place launcher=${train_cmd}
     [[ " $* " != *" --device "* ]] || launcher=${job_cmd}
@@ -294,6 +187,9 @@ split_jobs() {
             || options[place]="cuda:\$(((JOB-1)%$((10#${ngpu} + !10#${ngpu}))))"
     done
     num_jobs=$(cat "${parts}/num_jobs")
+    if [ "${launcher%% *}" = run.pl ] && [ "${num_jobs}" -gt "$((10#${nj}))" ]; then
+        launcher+=" --max-jobs-run $((10#${nj}))"
+    fi
     rm -f "${parts}"/log.* # of more jobs, in an earlier run
     "${behind[@]}" ${launcher} "JOB=1:${num_jobs}" "${parts}/log.JOB" \
         ${python} -m "espnet_taste.bin.${module}" --data_dir "${data}" \

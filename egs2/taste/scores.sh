@@ -123,6 +123,7 @@ score_codes() { # score_codes <system> <options...>, of the set in dset
 }
 
 stage_continue_speech() {
+    local least=1
     join_asides
     for dset in ${test_sets}; do
         jobs "${aligned}/${dset}" "${exp}/slm/continuations/${dset}" continue_speech \
@@ -136,6 +137,10 @@ stage_continue_speech() {
 stage_score_pairs() {
     [ -n "${pair_kinds}${benchmark_sets}" ] || return 0
     join_asides
+    aside score_all_pairs
+}
+
+score_all_pairs() {
     [ -z "${pair_kinds}" ] || each score_pairs_of ${test_sets}
     [ -z "${benchmark_sets}" ] || score_benchmarks
 }
@@ -182,7 +187,8 @@ written_by() { # who wrote the words of the corpus
 }
 
 stage_score_slm() {
-    join_asides
+    local least=1
+    join_asides score_all_pairs
     each score_slm ${test_sets}
 }
 
@@ -194,6 +200,22 @@ score_slm() { # score_slm <set>
         --train_codes_scp "${exp}/codes/${train_set}/codes.scp"
     score slm "$1" slm --slm_scores "${exp}/slm/scores/$1/slm_scores.jsonl" "${codes[@]}" \
         --train_config "${exp}/taste/config.yaml"
+}
+
+# Scores that were not asked for may be of models that have since been trained again.
+check_scores() {
+    "${dry_run}" && return
+    local checking=true dset system
+    for dset in ${test_sets}; do
+        if ! is_skipped score_topline; then
+            score_audio original "${dset}"
+            score_audio units_only "${dset}" --wav_scp "${exp}/units_only/audio/${dset}/wav.scp"
+        fi
+        for system in units_only $(trained_systems); do
+            is_skipped score_tokenizers || score_tokenizer "${system}"
+        done
+        is_skipped score_slm || [ ! -e "${exp}/slm/.done" ] || score_slm "${dset}"
+    done
 }
 
 has_slm() { # the spoken LM is optional: its stages may have been skipped, or stopped
@@ -210,6 +232,13 @@ ids_of() { # ids_of <set>
 }
 
 stage_report() {
+    join_asides
+    local name
+    for name in slm ${systems}; do
+        is_finished "${exp}/${name}" || log "${exp}/${name} was begun and is not finished; it" \
+            "is left out"
+    done
+    check_scores
     local -a rows=(--system "original=${exp}/original" --system "units=${exp}/units_only")
     local -a configs=(--config "${config_dir}/${taste_config}")
     if has_slm && ! is_skipped score_slm; then
@@ -235,7 +264,7 @@ stage_report() {
         local heard=${exp}/slm/continuations/${dset}/scores/continuations.json
         [ ! -f "${heard}" ] || rows+=(--continuations "${dset}=${heard}")
     done
-    local place words name
+    local place words
     while read -r place words; do
         name=benchmarks
         [ "${place##*/}" = benchmarks ] || name=benchmarks.${words}

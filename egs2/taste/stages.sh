@@ -1,6 +1,6 @@
 # One function per stage of taste.sh, up to the last training; scores.sh has the others,
 # benchmarks.sh those that judge the spoken LM as others do, running.sh the ways in which
-# they run things.
+# they run things, marks.sh by what finished and begun work is known again.
 # shellcheck shell=bash disable=SC2154  # the options are variables of taste.sh
 
 exp=${expdir}/${tag:-${corpus}}
@@ -23,6 +23,8 @@ chosen=()
 [ "${inference_model}" = "${best_model}" ] || chosen=("${inference_model}")
 # Jobs and scores beside a training give way to it: more waits for the training.
 [ "${at_once}" -le 1 ] || behind=(nice -n 10)
+# Where several sets or systems are at work at once, small ones need no jobs of their own.
+[ "${at_once}" -le 1 ] || least=100
 if "${gpu_inference}"; then
     device=cuda
     job_cmd="${cuda_cmd} --gpu 1"
@@ -61,9 +63,13 @@ slm_data() { # slm_data <train|valid> <set>
 # --- stages -----------------------------------------------------------------
 
 stage_prepare_data() {
+    # An ESPnet corpus whose options stand in conf/corpora: its own recipe prepares folders.
+    local maker=${corpus}
+    [ -f "local/prepare_${corpus}.py" ] || [ ! -f "conf/corpora/${corpus}.opts" ] \
+        || maker=kaldi_dir
     # shellcheck disable=SC2086  # options are words
     once "${datadir}/.done.${corpus}" "${corpus}" ${local_data_opts} -- \
-        local/data.sh --corpus "${corpus}" --data_root "${datadir}" ${local_data_opts}
+        local/data.sh --corpus "${maker}" --data_root "${datadir}" ${local_data_opts}
 }
 
 stage_format_audio() {
@@ -118,6 +124,8 @@ align() { # align <set>
             --max_excluded "${max_excluded}" "${language_opts[@]}" ${asr_opts}
     fi
     local word
+    local -a placed=() # these run a network
+    [[ ! "${aligner}" =~ ^(whisper|ctc)$ ]] || placed=(--device "${device}")
     local -a held=() # times that a user brings, if these are files
     for word in ${aligner_opts}; do
         [ ! -f "${word}" ] || held+=("holds:${word}")
@@ -125,7 +133,7 @@ align() { # align <set>
     # shellcheck disable=SC2086
     jobs "${source}" "${aligned}/$1" align --aligner "${aligner}" \
         --whisper "${whisper}" --max_excluded "${max_excluded}" "${language_opts[@]}" \
-        ${aligner_opts}
+        "${placed[@]}" ${aligner_opts}
 }
 
 stage_extract_features() {
@@ -257,10 +265,33 @@ score_topline() {
     done
 }
 
+# refuse_other_states <config of a training>: it would be given those of another encoder
+# than it says, and what is heard later would be encoded by the latter
+refuse_other_states() {
+    local dset mark yaml_keys="encoder encoder_conf" signature config=${config_dir}/$1
+    "${encoder_states}" && ! "${dry_run}" && settings_of "${config}" | grep '^encoder_conf' > /dev/null \
+        || return 0
+    for dset in "${train_set}" "${valid_set}"; do
+        mark=${features}/${dset}/.done.extract_states
+        signature=$(signature_of "${aligned}/${dset}" extract_states --device "${device}" \
+            --config "${config}" --whisper "${whisper}")
+        if [ -f "${mark}" ] && ! is_made_so "${mark}"; then
+            diff <(deciding 1 < "${mark}") <(deciding 1 <<< "${signature}") >&2 || true
+            fail "${config} is not of the encoder states in ${features}/${dset}, which are" \
+                "what is marked '<' above; give all tokenizers the encoder of" \
+                "${taste_config} and the same --whisper, or extract states again" \
+                "(another --dumpdir), or leave them out (--encoder_states false)"
+        fi
+    done
+}
+
 train_tokenizer() { # train_tokenizer <name> <config> [<model to start from>]
     local init=()
     [ $# -lt 3 ] || init=(--init_from "${exp}/$3")
-    [ -f "${exp}/$1/.done" ] || refuse_other_units "${train_set}" "${valid_set}"
+    if [ ! -f "${exp}/$1/.done" ]; then
+        refuse_other_units "${train_set}" "${valid_set}"
+        refuse_other_states "$2"
+    fi
     # shellcheck disable=SC2086
     train "$1" tokenizer_train "$2" tokenizer_data --whisper "${whisper}" \
         --units_dir "${exp}/units" "${init[@]}" "${language_opts[@]}" ${train_args}
@@ -327,12 +358,8 @@ extract_codes() { # extract_codes <set>
 }
 
 stage_train_slm() {
-    # While controls are trained, the next stage waits for them; before that, it need not.
-    if works_aside; then
-        train_slm
-    else
-        aside train_slm
-    fi
+    local in_turn=false # nor do the audio and scores of tokenizers wait for it
+    aside train_slm
 }
 
 train_slm() {

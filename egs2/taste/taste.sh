@@ -113,6 +113,7 @@ fi
 . ./path.sh
 . utils/parse_options.sh
 . ./cmd.sh
+. ./marks.sh
 . ./running.sh
 . ./stages.sh
 . ./scores.sh
@@ -240,8 +241,8 @@ check_gpus() {
 }
 
 run_stages() {
-    trap stop_asides EXIT
-    local first last
+    trap stop_others EXIT
+    local first last since=
     first=$(number_of "${stage}")
     last=$(number_of "${stop_stage}")
     local -a wanted=()
@@ -257,7 +258,8 @@ run_stages() {
     check_gpus
     for number in "${wanted[@]}"; do
         name=${stages[number - 1]}
-        log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${number})"
+        works_aside || since=${number} # what runs aside is gone on with, too
+        log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${since})"
         "stage_${name}"
     done
     join_asides

@@ -85,6 +85,11 @@ def fit_times(times: np.ndarray, duration_s: float) -> WordTimes:
             f"{len(wanted)} words in {duration_s:.3f} s, less than {MIN_WORD_S} s each",
         )
     fitted = wanted.copy()
+    # A word that ends behind the next one has a wrong end; left so, it would push all
+    # words that it covers behind it.
+    room = np.maximum(fitted[:-1, 0] + MIN_WORD_S, fitted[1:, 0])
+    covers_next = fitted[:-1, 1] > fitted[1:, 1]
+    fitted[:-1, 1] = np.where(covers_next, room, fitted[:-1, 1])
     last = 0.0
     for row in fitted:
         row[0] = max(row[0], last)

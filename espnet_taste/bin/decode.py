@@ -20,6 +20,7 @@ from espnet_taste.bin.token_work import (
     add_whisper,
     choices_of,
     deciding,
+    first_readable,
     naming_full_gpu,
     open_tokens,
     spoil_no_other,
@@ -197,11 +198,14 @@ def refuse_foreign(
     """
     from espnet_taste.pipeline.tokens import require_same_tokenizer
 
+    first = first_readable(tokens, keys)
+    if first is None:
+        return
     try:
-        require_same_tokenizer(tokens[keys[0]], tokenizer.models, "decode")
+        require_same_tokenizer(tokens[first], tokenizer.models, "decode")
     except ValueError as error:
-        line = tokens.places[keys[0]].line
-        raise ValueError(f"{tokens.path}:{line}: '{keys[0]}': {error}") from error
+        line = tokens.places[first].line
+        raise ValueError(f"{tokens.path}:{line}: '{first}': {error}") from error
 
 
 def decode_batch(

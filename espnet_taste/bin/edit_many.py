@@ -240,8 +240,6 @@ def write_batch(
     results: Sequence[Heard | ExclusionError],
 ) -> None:
     """Write audio, then tokens with their reports, which make an edit done."""
-    from espnet_taste.data.audio_output import AudioOutput
-
     rows = {}
     for item, result in zip(batch, results, strict=True):
         key = item.line.key
@@ -249,16 +247,28 @@ def write_batch(
             error = item.line.excluded(result.reason, result.detail)
             leave_out(part, key, error)
             continue
-        if args.write_audio:
-            for folder, speech in (
-                (args.output_dir / BEFORE, result.before),
-                (args.output_dir, result.after),
-            ):
-                AudioOutput(folder).write(
-                    key, speech.audio, speech.sample_rate_hz, speech.facts
-                )
+        try:
+            write_audio(args, key, result)
+        except ValueError as error:  # samples that are no number
+            leave_out(part, key, item.line.excluded("not_decoded", str(error)))
+            continue
         rows[key] = (item.edit.tokens, facts_of(item, result.report))
     part.add_edits(rows)
+
+
+def write_audio(args: argparse.Namespace, key: str, heard: Heard) -> None:
+    """Write what an edit sounds like, and what it was, if that is wanted."""
+    from espnet_taste.data.audio_output import AudioOutput
+
+    if not args.write_audio:
+        return
+    for folder, speech in (
+        (args.output_dir / BEFORE, heard.before),
+        (args.output_dir, heard.after),
+    ):
+        AudioOutput(folder).write(
+            key, speech.audio, speech.sample_rate_hz, speech.facts
+        )
 
 
 def facts_of(item: Made, report: "EditReport | None") -> dict[str, Any]:

@@ -7,6 +7,8 @@ killed run goes on where it was.
 """
 
 import argparse
+import hashlib
+import json
 import logging
 import math
 import sys
@@ -29,7 +31,7 @@ from espnet_taste.bin.token_work import (
     naming_full_gpu,
     spoil_no_other,
 )
-from espnet_taste.data.exclusions import ExclusionError
+from espnet_taste.data.exclusions import ExclusionError, Journal
 
 if TYPE_CHECKING:
     from espnet_taste.data.data_dir import DataDir
@@ -128,8 +130,8 @@ def encode(args: argparse.Namespace) -> None:
     if not args.batch_s > 0:
         raise ValueError(f"--batch_s must be above 0, got {args.batch_s:g}")
     store = open_store(args)
-    done = store.done
     refuse_other_texts(store, data.text or {})
+    done = what_is_done(store, data, keys)
     _tell_of_given_texts(args, sum(key in (data.text or {}) for key in keys))
     in_processes(encode_job, args, [key for key in keys if key not in done])
     summary = store.finish(keys, args.max_excluded)
@@ -153,6 +155,52 @@ def refuse_other_texts(store: "TokenStore", texts: Mapping[str, str]) -> None:
             f"{len(changed)} utterances have another text than when they were encoded, "
             f"e.g. '{changed[0]}'; remove {store.folder} or choose another --output_dir"
         )
+
+
+def what_is_done(store: "TokenStore", data: "DataDir", keys: Sequence[str]) -> set[str]:
+    """Return what need not be encoded, and note of what everything is made.
+
+    What was left out is tried again if its audio or its text is another now.
+
+    Raises:
+        ValueError: If something was encoded of other audio, or of a text that is gone;
+            it names an utterance. What older versions encoded tells nothing.
+    """
+    noted = Journal(store.folder / ".made_of.jsonl", {})
+    today = {key: made_of(data, key) for key in keys}
+    before = {key: noted.rows.get(key, {}) for key in keys}
+    changed = [
+        key
+        for key in store.written.intersection(keys)
+        if before[key].get("audio", today[key]["audio"]) != today[key]["audio"]
+        or (before[key].get("text") and not today[key]["text"])
+    ]
+    if changed:
+        raise ValueError(
+            f"{len(changed)} utterances are other audio than when they were encoded, "
+            f"or have no text any more, e.g. '{min(changed)}'; remove {store.folder} "
+            "or choose another --output_dir"
+        )
+    store.forget_excluded(
+        {
+            key
+            for key in store.excluded.keys() & today.keys()
+            if {**today[key], **before[key]} != {**before[key], **today[key]}
+            or (store.excluded[key]["reason"] == "no_transcript" and today[key]["text"])
+        }
+    )
+    for key in keys:
+        if before[key] != {"key": key, **today[key]}:
+            noted.add(key, today[key])
+    return store.done
+
+
+def made_of(data: "DataDir", key: str) -> dict[str, str]:
+    """Return which part of which recording it is, and a digest of its text."""
+    recording, *span_s = (data.segments or {}).get(key, (key,))
+    text = (data.text or {}).get(key, "")
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
+    return {"audio": json.dumps([data.wav.get(recording), *span_s]), "text": digest}
 
 
 def _tell_of_given_texts(args: argparse.Namespace, number: int) -> None:

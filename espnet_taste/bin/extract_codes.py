@@ -53,7 +53,7 @@ def extract(args: argparse.Namespace) -> None:
     with ArkWriter(args.output_dir, "codes", keys=keys) as writer:
         if not writer.done.issuperset(keys):
             model = TokenizerInference(args.model_file, device=args.device)
-            utterances = model.open(args.data_dir, args.features_dir)
+            utterances = model.open(args.data_dir, args.features_dir, frozenset(keys))
         # Of all keys, and made again whole: a row's last bits depend on its batch, and
         # a killed run must not end with others.
         for number, batch in enumerate(in_batches(keys, args.batch_size)):
@@ -78,9 +78,10 @@ def write_readable_table(
     from espnet_taste.data.kaldi import atomic_write, read_scp_arrays, read_table
     from espnet_taste.words import split_words
 
-    text = read_table(args.data_dir / "text")
+    wanted = frozenset(keys)
+    text = read_table(args.data_dir / "text", wanted)
     scp = args.data_dir / "word_times.scp"
-    times = read_scp_arrays(scp) if scp.exists() else {}
+    times = read_scp_arrays(scp, wanted) if scp.exists() else {}
     with atomic_write(args.output_dir / "codes.tsv") as stream:
         stream.write("# utterance\tword\tstart_s\tend_s\tcodes\n")
         for key in keys:

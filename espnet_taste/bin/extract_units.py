@@ -86,8 +86,9 @@ def open_extractor(args: argparse.Namespace, keys: Sequence[str]) -> Callable:
         )
     import torch
 
-    kept = read_scp_arrays(args.states_scp)
-    num_samples = read_table(args.data_dir / "utt2num_samples", frozenset(keys))
+    wanted = frozenset(keys)
+    kept = read_scp_arrays(args.states_scp, wanted)
+    num_samples = read_table(args.data_dir / "utt2num_samples", wanted)
 
     def units_of_kept(key: str):
         if key not in kept:

@@ -23,6 +23,7 @@ from espnet_taste.bin.token_work import (
     add_max_excluded,
     add_released,
     deciding,
+    first_readable,
     naming_full_gpu,
     open_spoken_lm,
     open_tokens,
@@ -177,29 +178,24 @@ def score_left(
     from espnet_taste.pipeline.tokens import require_same_tokenizer
 
     lm = open_spoken_lm(args)
-    require_same_tokenizer(tokens[keys[0]], lm.tokenizer.models, "score")
+    if first := first_readable(tokens, keys):
+        require_same_tokenizer(tokens[first], lm.tokenizer.models, "score")
+
+    def score(part: Sequence[str]) -> list[dict[str, Any]]:
+        items = [item_of(tokens[k], k, moments, around, args.window_s) for k in part]
+        size = args.batch_size
+        found = lm.item_likelihoods(items, args.normalise, batch_size=size)
+        return [row_of(item, *both) for item, both in zip(items, found, strict=True)]
+
     with progress(None, "likelihood", total=len(keys)) as bar:
         for batch in in_batches(keys, args.batch_size):
-            items = {
-                key: item_of(tokens[key], key, moments, around, args.window_s)
-                for key in batch
-            }
             with naming_full_gpu(args, "batch_size", batch):
-                results = spoil_no_other(
-                    batch,
-                    lambda part: lm.item_likelihoods(
-                        [items[k] for k in part],
-                        args.normalise,
-                        batch_size=args.batch_size,
-                    ),
-                    "not_scored",
-                )
+                results = spoil_no_other(batch, score, "not_scored")
             for key, result in zip(batch, results, strict=True):
                 if isinstance(result, ExclusionError):
                     journal.exclude(key, result)
                 else:
-                    row = row_of(items[key], *result)
-                    journal.add(key, {**row, "transcripts": args.transcripts})
+                    journal.add(key, {**result, "transcripts": args.transcripts})
             bar.update(len(batch))
 
 

@@ -15,6 +15,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--key_file", type=Path, help="subset; default: all")
     parser.add_argument("--num_jobs", type=int, required=True)
+    parser.add_argument(
+        "--least",
+        type=int,
+        default=1,
+        help="utterances of a job; fewer jobs if need be",
+    )
     parser.add_argument("--output_dir", type=Path, required=True)
     return parser
 
@@ -29,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             keys = read_keys(args.data_dir, args.key_file)
         if not keys:
             raise ValueError(f"no utterances in {args.key_file or args.data_dir}")
-        split_keys(keys, args.num_jobs, args.output_dir)
+        most = max(len(keys) // max(args.least, 1), 1)
+        split_keys(keys, min(args.num_jobs, most), args.output_dir)
     except (OSError, ValueError) as error:
         print(f"split_keys: {error}", file=sys.stderr)
         return 1

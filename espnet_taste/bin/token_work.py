@@ -145,6 +145,17 @@ def open_tokens(args: argparse.Namespace) -> "tuple[TokenFile, list[str]]":
     return tokens, keys
 
 
+def first_readable(tokens: "TokenFile", keys: Sequence[str]) -> str | None:
+    """Return the first utterance whose line can be read; the others are counted."""
+    for key in keys:
+        try:
+            tokens[key]
+        except ValueError:
+            continue
+        return key
+    return None
+
+
 def refuse_changed(
     folder: Path, source: Path, made_of: Mapping[str, str], done: Container[str]
 ) -> None:

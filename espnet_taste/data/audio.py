@@ -10,6 +10,7 @@ import re
 import struct
 import subprocess
 from pathlib import Path
+from typing import BinaryIO
 
 import kaldiio
 import numpy as np
@@ -52,6 +53,7 @@ def read_audio(
     folder: Path = Path(),
     span_s: tuple[float, float] | None = None,
     allow_pipes: bool = False,
+    kept: dict[str, tuple[np.ndarray, int]] | None = None,
 ) -> np.ndarray:
     """Read audio as one channel at one rate.
 
@@ -64,6 +66,8 @@ def read_audio(
         span_s: Start and end in the recording in s; an end < 0 is the recording's end.
         allow_pipes: Run ``command |`` in a shell. Off by default: a data folder from
             elsewhere could run anything.
+        kept: Where a recording of which only the span is wanted, but which has to be
+            read whole (a command's, or one in an ark), stays for its next segment.
 
     Returns:
         Samples, (N,), float32, -1..1 nominally, N > 0, all finite. Channels are
@@ -73,15 +77,14 @@ def read_audio(
         AudioError: With reason unreadable, empty, nan or pipe_refused.
     """
     value = value.strip()
-    if value.endswith("|"):
-        samples, rate = _read_pipe(value, allow_pipes, folder)
-    elif (place := split_ark_place(value)) is not None:
-        samples, rate = _read_ark(find_file(place[0], folder), place[1])
+    if value.endswith("|") or split_ark_place(value) is not None:
+        kept = {} if span_s is None or kept is None else kept
+        samples, rate = kept.get(value) or _read_whole(value, folder, allow_pipes, kept)
     else:
         samples, rate, span_s = _read_file(find_file(value, folder), span_s)
     if span_s is not None:
-        samples = samples[slice(*_span_samples(span_s, rate, len(samples)))]
-    if samples.ndim == 2:
+        samples = samples[slice(*_span_samples(span_s, rate, len(samples)))].copy()
+    if samples.ndim == 2 and samples.size > 0:
         samples = samples.mean(axis=1)
     return _finish(samples, rate, sample_rate_hz, value)
 
@@ -119,7 +122,7 @@ def prepare_samples(
         )
     rate_hz = _check_rate(rate_hz, where)
     samples = _scale(samples)
-    if samples.ndim == 2:
+    if samples.ndim == 2 and samples.size > 0:
         samples = samples.mean(axis=int(np.argmin(samples.shape)))
     return _finish(samples, rate_hz, target_hz, where)
 
@@ -163,21 +166,41 @@ def _read_file(
     if not path.is_file():
         raise AudioError("unreadable", f"no such file: {path}")
     try:
-        with soundfile.SoundFile(path) as sound:
-            start, stop = 0, sound.frames
-            if span_s is not None:
-                start, stop = _span_samples(span_s, sound.samplerate, sound.frames)
-                sound.seek(start)
-            samples = sound.read(stop - start, dtype="float32")
-            slack = MP3_SLACK if sound.format == "MP3" else 0
-            if len(samples) + slack < stop - start or _is_cut_off(sound):
-                raise AudioError("unreadable", f"{path} was cut off")
-            return samples, sound.samplerate, None
+        return *read_sound(path, str(path), span_s), None
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         # TypeError: by its name it is raw, and nothing tells its rate.
         if path.stat().st_size == 0:
             raise AudioError("empty", f"{path} has 0 bytes") from error
         raise AudioError("unreadable", f"{path}: {_short(error)}") from error
+
+
+def read_sound(
+    file: Path | BinaryIO, where: str, span_s: tuple[float, float] | None = None
+) -> tuple[np.ndarray, int]:
+    """Read a sound file, refusing one that lacks its end.
+
+    Args:
+        file: A path or an open file.
+        where: What it is called in messages.
+        span_s: As of ``read_audio``; only it is decoded.
+
+    Returns:
+        Samples, (N,) or (N, C), float32, and their rate in Hz.
+
+    Raises:
+        AudioError: With reason unreadable.
+        soundfile.SoundFileError: If libsndfile cannot read it.
+    """
+    with soundfile.SoundFile(file) as sound:
+        start, stop = 0, sound.frames
+        if span_s is not None:
+            start, stop = _span_samples(span_s, sound.samplerate, sound.frames)
+            sound.seek(start)
+        samples = sound.read(stop - start, dtype="float32")
+        slack = MP3_SLACK if sound.format == "MP3" else 0
+        if len(samples) + slack < stop - start or _is_cut_off(sound):
+            raise AudioError("unreadable", f"{where} was cut off")
+        return samples, sound.samplerate
 
 
 def _is_cut_off(sound: soundfile.SoundFile) -> bool:
@@ -207,6 +230,20 @@ def _span_samples(
             f"{num_samples / rate:g} s",
         )
     return start, max(start, min(stop, num_samples))
+
+
+def _read_whole(
+    value: str, folder: Path, allow_pipes: bool, kept: dict
+) -> tuple[np.ndarray, int]:
+    """Read what cannot be read in part, and keep it alone."""
+    kept.clear()  # before there are two of them
+    place = split_ark_place(value)
+    if place is None:
+        samples, rate = _read_pipe(value, allow_pipes, folder)
+    else:
+        samples, rate = _read_ark(find_file(place[0], folder), place[1])
+    kept[value] = samples, rate
+    return samples, rate
 
 
 def _read_ark(path: Path, offset: int) -> tuple[np.ndarray, int]:

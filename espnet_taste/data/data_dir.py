@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
@@ -31,6 +31,8 @@ class DataDir:
     segments: dict[str, Span] | None  # utterance id to span; None without the file
     text: dict[str, str] | None  # utterance id to transcript; None without the file
     utt2spk: dict[str, str] | None  # utterance id to speaker; None without the file
+    # The recording that was read last, if it was read whole for one of its segments.
+    kept: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def utterances(self) -> list[str]:
@@ -81,6 +83,7 @@ class DataDir:
             folder=self.folder,
             span_s=None if span_s is None else tuple(span_s),
             allow_pipes=allow_pipes,
+            kept=self.kept,
         )
 
 

@@ -144,11 +144,12 @@ class ScpArrays(Mapping[str, np.ndarray]):
 
     Args:
         scp: Lines ``key ark:offset``; relative paths of arks as in ``find_file``.
+        keys: As of ``read_table``.
     """
 
-    def __init__(self, scp: str | Path):
+    def __init__(self, scp: str | Path, keys: Container[str] | None = None):
         self.scp = Path(scp)
-        self.places = read_table(scp)
+        self.places = read_table(scp, keys)
 
     def __getitem__(self, key: str) -> np.ndarray:
         return read_array(self.places[key], key, self.scp)
@@ -167,17 +168,18 @@ class ScpArrays(Mapping[str, np.ndarray]):
         return len(self.places)
 
 
-def read_scp_arrays(scp: str | Path) -> ScpArrays:
+def read_scp_arrays(scp: str | Path, keys: Container[str] | None = None) -> ScpArrays:
     """Open a script file as a lazy mapping from key to array.
 
     Args:
         scp: Script file made by ``ArkWriter`` or by Kaldi tools.
+        keys: Which lines to hold, as of ``read_table``.
 
     Returns:
         Mapping from key to vector (N,) or matrix (R, C). A missing key is a
         ``KeyError``, a broken ark a ``ValueError`` that names key and file.
     """
-    return ScpArrays(scp)
+    return ScpArrays(scp, keys)
 
 
 def find_file(value: str, folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Read prepared utterances for inference: the arrays that training sees, by key."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ class Utterances:
             If ``encoder_states`` are wanted but not cached, ``speech`` takes
             their place.
         preprocess: A preprocessor of this package.
+        keys: Utterances that will be asked for, as a job among many knows them; None:
+            any.
 
     Raises:
         FileNotFoundError: If a table is absent; it names the stage that makes it.
@@ -32,11 +34,12 @@ class Utterances:
         features_dir: str | Path,
         names: Sequence[str],
         preprocess: Callable[[str, dict], Arrays],
+        keys: Container[str] | None = None,
     ):
         self.data_dir = Path(data_dir)
         self.preprocess = preprocess
-        self.text = read_table(self.data_dir / "text")
-        self.wav = read_table(self.data_dir / "wav.scp")
+        self.text = read_table(self.data_dir / "text", keys)
+        self.wav = read_table(self.data_dir / "wav.scp", keys)
         self.features = {}
         self.use_speech = False
         for name in names:
@@ -48,7 +51,7 @@ class Utterances:
                     f"no {scp}; run the stage extract_features for this set"
                 )
             else:
-                self.features[name] = read_scp_arrays(scp)
+                self.features[name] = read_scp_arrays(scp, keys)
 
     def __getitem__(self, key: str) -> Arrays:
         """Return the arrays of one utterance.

@@ -15,15 +15,16 @@ Policies:
 * Words are those of the transcripts: of scripts written without blanks, every sign
   (``espnet_taste.words.space_signs``), however a recogniser groups them.
 * Characters are those of the normalised text, single spaces between words
-  included.
+  included; beside such a sign there is none.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from espnet_taste.eval.normalise import normalise
 from espnet_taste.packages import require
-from espnet_taste.words import space_signs
+from espnet_taste.words import space_signs, starts_with_sign
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,20 @@ def error_items(
     }
 
 
+def _join_signs(text: str) -> str:
+    """Leave out the blanks that ``space_signs`` put in: they are always right."""
+    words = text.split()
+    joined = "".join(words[:1])
+    for before, word in itertools.pairwise(words):
+        apart = not (starts_with_sign(before) or starts_with_sign(word))
+        joined += " " * apart + word
+    return joined
+
+
 def _error_fields(reference: str, hypothesis: str) -> dict[str, float]:
     """Return the counts of one utterance by field name."""
     words = count_word_errors(reference, hypothesis)
-    chars = count_char_errors(reference, hypothesis)
+    chars = count_char_errors(_join_signs(reference), _join_signs(hypothesis))
     return {
         "words": words.reference_length,
         "word_errors": words.errors,

@@ -3,8 +3,11 @@
 On a CPU, drawing the mask of ``nn.Dropout`` costs more than the matrix product in
 front of it (measured: 22 ms against 2 ms for 3072 x 1024 in bfloat16 on one core,
 and 6 ms here). The probability is rounded to 1/256, and the scale follows it, so
-the expectation stays exact.
+the expectation stays: exactly in float32, to a few thousandths in bfloat16, whose
+scale has eight bits.
 """
+
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +22,7 @@ class ByteDropout(nn.Module):
 
     Args:
         probability: Share of zeroed elements, 0 <= probability < 1; on a CPU rounded
-            to the nearest 1/256.
+            as ``choose_dropped`` does.
 
     Raises:
         ValueError: If the probability is out of range.
@@ -44,19 +47,37 @@ class ByteDropout(nn.Module):
         return f"{self.probability}"
 
 
+@lru_cache
+def choose_dropped(probability: float, dtype: torch.dtype) -> tuple[int, Tensor]:
+    """Return how many of 256 bytes drop, and the scale of the others.
+
+    The nearest number to ``probability``, or its neighbour where the scale, rounded to
+    ``dtype``, keeps the expectation better.
+    """
+    wanted = probability * 256
+
+    def loss(dropped: int) -> tuple[float, float]:
+        kept = 256 - dropped
+        scale = torch.tensor(256 / kept, dtype=dtype).item()
+        return round(abs(kept * scale / 256 - 1), 4), abs(dropped - wanted)
+
+    near = [n for n in range(1, 256) if abs(n - wanted) < 1]
+    dropped = min(near, key=loss) if round(wanted) else 0
+    return dropped, torch.tensor(256 / (256 - dropped), dtype=dtype)
+
+
 def random_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Tensor:
     """Draw a dropout mask on the CPU from torch's default generator.
 
     Args:
         shape: Shape of the mask.
-        probability: Share of zeros, rounded to the nearest 1/256 below 1.
+        probability: Share of zeros, rounded as ``choose_dropped`` does.
         dtype: Floating type of the mask.
 
     Returns:
         Mask of 0 and 1 / (share kept).
     """
-    dropped = min(round(probability * 256), 255)
-    scale = torch.tensor(256 / (256 - dropped), dtype=dtype)
+    dropped, scale = choose_dropped(probability, dtype)
     if dropped == 0:
         return scale.expand(shape)
     count = shape.numel()

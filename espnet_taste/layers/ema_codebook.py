@@ -69,11 +69,12 @@ class EmaCodebook(nn.Module):
         """Replace entries that are hardly chosen any more.
 
         Args:
-            candidates: A vector to put in the place of each entry, (K, d).
+            candidates: A vector to put in the place of each entry, (K, d). One that
+                is not finite replaces nothing: no later step could mend the entry.
             threshold: Entries whose averaged count is below are replaced, and
                 start again with this count.
         """
-        dead = self.count < threshold
+        dead = (self.count < threshold) & candidates.isfinite().all(-1)
         self.count.masked_fill_(dead, threshold)
         self.embed.copy_(torch.where(dead[:, None], candidates, self.embed))
         sums = torch.where(dead[:, None], candidates * threshold, self.embed_sum)

@@ -286,6 +286,8 @@ class ResidualVQ(nn.Module):
             rank = (draws.to(order.device) * order[-1]).long() + 1
             rows = torch.searchsorted(order, rank).clamp(max=len(order) - 1)
             candidates = vectors.flatten(0, 1)[rows]
+            # Where no vector counts, what was found is padding.
+            candidates = candidates.masked_fill(order[-1] == 0, torch.nan)
             if _is_distributed():
                 distributed.broadcast(candidates, src=0)
             codebook.revive(candidates, self.dead_code_threshold)

@@ -6,12 +6,10 @@ is made of these fields at the end.
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet_taste.data.exclusions import Journal
 from espnet_taste.data.kaldi import atomic_write
 from espnet_taste.pipeline.edit_list import EditLine
 from espnet_taste.pipeline.interchange import TokenFile, to_row
@@ -47,7 +45,8 @@ class EditStore(TokenStore):
                     "--output_dir"
                 )
         keys = list(keys)
-        self._forget_excluded(set(keys))
+        # Lines that are gone, too: nobody could mend them any more.
+        self.forget_excluded({*keys, *(self.excluded.keys() - lines.keys())})
         left = []
         for key in keys:
             file = next((file for file in self._sources if key in file), None)
@@ -62,19 +61,6 @@ class EditStore(TokenStore):
                     "id or choose another --output_dir"
                 )
         return left
-
-    def _forget_excluded(self, keys: Set[str]) -> None:
-        """Take edits out of the journals, which keep the settings at every moment."""
-        for path in self._files("journal"):
-            fresh = path.with_suffix(".fresh")
-            fresh.unlink(missing_ok=True)
-            kept = Journal(fresh, self.settings)
-            for key, row in Journal(path, self.settings).rows.items():
-                if key not in keys:
-                    kept.add(key, row)
-            os.replace(fresh, path)
-        for key in keys:
-            self.excluded.pop(key, None)
 
     def part(self, job: int) -> "EditPart":
         """Open the part of one job."""

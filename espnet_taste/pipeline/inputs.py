@@ -1,6 +1,7 @@
 """Whatever a caller has as audio, as one channel at 16 kHz."""
 
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Number
 from os import PathLike
@@ -11,7 +12,12 @@ import soundfile
 import torch
 from torch import Tensor
 
-from espnet_taste.data.audio import AudioError, prepare_samples, read_audio
+from espnet_taste.data.audio import (
+    AudioError,
+    prepare_samples,
+    read_audio,
+    read_sound,
+)
 from espnet_taste.types import SAMPLE_RATE_HZ
 
 # A path, an open file, samples, or what Hugging Face datasets hold: a mapping with
@@ -104,7 +110,7 @@ def read_any(
         TypeError: If it is none of these.
     """
     if isinstance(audio, (str, PathLike)):
-        return read_audio(str(audio))
+        return read_audio(os.fspath(audio))
     if isinstance(audio, Mapping):
         return _read_mapping(audio, where)
     if hasattr(audio, "get_all_samples"):
@@ -150,7 +156,7 @@ def _read_mapping(audio: Mapping[str, Any], where: str) -> np.ndarray:
     if audio.get("bytes") is not None:
         return _read_stream(io.BytesIO(audio["bytes"]), where)
     if audio.get("path") is not None:
-        return read_audio(str(audio["path"]))
+        return read_audio(os.fspath(audio["path"]))
     raise TypeError(
         f"{where} is a mapping without {sorted(missing)}; of a row of a dataset give "
         "the column with the audio"
@@ -168,7 +174,7 @@ def _read_stream(stream: Any, where: str) -> np.ndarray:
     if not content:
         raise AudioError("empty", f"{where} is a file at its end; seek(0) first")
     try:
-        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32")
+        samples, rate = read_sound(io.BytesIO(content), where)
     except soundfile.SoundFileError as error:
         detail = getattr(error, "error_string", error)
         raise AudioError("unreadable", f"{where}: {detail}") from error

@@ -47,12 +47,14 @@ def to_row(key: str, tokens: TasteTokens) -> dict[str, Any]:
             give them back.
 
     Raises:
-        ValueError: If the id cannot stand in a Kaldi table, there is no word, or a
-            number is not finite.
+        ValueError: If the id cannot stand in a Kaldi table, there is no word, one has
+            blanks inside, or a number is not finite.
     """
     check_key(key)
     if len(tokens) == 0:
         raise ValueError(f"'{key}' has no words; there is nothing to write")
+    if bad := [word for word in tokens.words if not _is_word(word)]:
+        raise ValueError(f"'{key}' has words with blanks inside, e.g. {bad[0]!r}")
     row = {
         "format": FORMAT,
         "version": VERSION,

@@ -7,7 +7,8 @@ wrote them. At the end they become ``tokens.jsonl``, sorted by id, with
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from espnet_taste.data.exclusions import (
@@ -49,7 +50,12 @@ class TokenStore:
     def done(self) -> set[str]:
         """Utterances that are written or left out for good, as they were on opening."""
         left_out = {key for key, row in self.excluded.items() if is_excluded(row)}
-        return left_out | {key for file in self._sources for key in file}
+        return left_out | self.written
+
+    @property
+    def written(self) -> set[str]:
+        """Utterances that were written, on opening."""
+        return {key for file in self._sources for key in file}
 
     def words(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the utterances that were written, on opening, with their words."""
@@ -57,6 +63,22 @@ class TokenStore:
             with file.path.open("rb") as lines:
                 for row in map(json.loads, lines):
                     yield row["key"], row["words"]
+
+    def forget_excluded(self, keys: Set[str]) -> None:
+        """Take utterances out of the journals, which keep the settings at any moment.
+
+        To be called before jobs open parts.
+        """
+        for path in self._files("journal") if keys else ():
+            fresh = path.with_suffix(".fresh")
+            fresh.unlink(missing_ok=True)
+            kept = Journal(fresh, self.settings)
+            for key, row in Journal(path, self.settings).rows.items():
+                if key not in keys:
+                    kept.add(key, row)
+            os.replace(fresh, path)
+        for key in keys:
+            self.excluded.pop(key, None)
 
     def part(self, job: int) -> "TokenPart":
         """Open the part of one job."""

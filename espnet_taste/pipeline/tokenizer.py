@@ -6,7 +6,7 @@ depend on what else is in them.
 Symbols: U utterances, W words, Q codebooks, D TASTE width, S units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,12 +71,17 @@ class TokenizerInference:
         """True if the decoder reads text alone."""
         return self.model.aggregator is None
 
-    def open(self, data_dir: str | Path, features_dir: str | Path) -> Utterances:
-        """Open a prepared set with the features that this model needs."""
+    def open(
+        self,
+        data_dir: str | Path,
+        features_dir: str | Path,
+        keys: Container[str] | None = None,
+    ) -> Utterances:
+        """Open a prepared set, or these keys, with the features the model needs."""
         names = ["units", "spembs"]
         if not self.is_text_only:
             names.append("encoder_states")
-        return Utterances(data_dir, features_dir, names, self.preprocess)
+        return Utterances(data_dir, features_dir, names, self.preprocess, keys)
 
     @torch.no_grad()
     def word_features(self, items: Sequence[Item]) -> list[Tensor]:

@@ -144,12 +144,12 @@ class SpokenContinuer:
             self.slm, prompt, self.vocabulary, settings=self.settings, source=source
         )
         for word in words:
-            if text := self._spell(word.tokens):
+            if text := self._spell_word(word.tokens):
                 yield text, word.codes
 
     def _speak(self, completion: Completion) -> Continuation:
         words = [
-            self._spell(completion.tokens[completion.words == word])
+            self._spell_word(completion.tokens[completion.words == word])
             for word in range(len(completion.codes))
         ]
         is_said = np.array([bool(word) for word in words], dtype=bool)
@@ -159,6 +159,10 @@ class SpokenContinuer:
             completion.codes[is_said],
             completion,
         )
+
+    def _spell_word(self, tokens: np.ndarray) -> str:
+        """Return a word, one whatever blanks its tokens hold by the released rules."""
+        return "".join(self._spell(tokens).split())
 
     def _spell(self, tokens: np.ndarray) -> str:
         """Return a text without blanks around it, nor a character cut in its bytes."""

@@ -103,8 +103,15 @@ class TasteTask(ModelBuilder, AbsTask):
         Raises:
             ValueError: If an option of optimizer or scheduler is unknown, a name of
                 ``freeze_param`` matches no parameter or one of ``lr_scale`` none that
-                is trained, or nothing is trained.
+                is trained, nothing is trained, or parameters are to be grouped in
+                another way.
         """
+        for name in ("exclude_weight_decay", "sharded_ddp"):
+            if getattr(args, name, False):
+                raise ValueError(
+                    f"--{name} would do nothing: the groups of the optimizer are "
+                    "those of lr_scale; leave it out"
+                )
         optim_class = optim_classes[args.optim]
         check_options("optim_conf", args.optim_conf, optim_class, given=("params",))
         if args.scheduler is not None:

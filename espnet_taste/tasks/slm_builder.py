@@ -75,12 +75,7 @@ class SpokenLMBuilder(ModelBuilder):
         check_slm_options(args)
         if args.tokenizer_file is not None:
             load_quantizer(quantizer, args.tokenizer_file)
-        if args.slm_conf.get("train_llm") and args.llm_dtype != "float32":
-            logger.warning(
-                f"train_llm: the weights are trained in {args.llm_dtype}, where small "
-                "steps get lost; llm_dtype: float32 keeps them, and use_amp: true "
-                "still computes in bfloat16"
-            )
+        choose_trained_dtype(args)
         llm = load_llm(args.llm, getattr(torch, args.llm_dtype))
         conf = dict(args.slm_conf)
         weights = LossWeights(**conf.pop("weights", {}))
@@ -93,6 +88,27 @@ class SpokenLMBuilder(ModelBuilder):
         if args.tokenizer_file is not None:
             check_same_quantizer(quantizer, given, args)
         return model
+
+
+def choose_trained_dtype(args: argparse.Namespace) -> None:
+    """Keep weights that are trained in float32, in which ESPnet trains them.
+
+    Loaded in fewer bits later, they would not be those that were validated.
+
+    Raises:
+        ValueError: If a training begins whose gradients float16 would lose.
+    """
+    if args.slm_conf.get("train_llm") and args.llm_dtype != "float32":
+        logger.info(
+            f"train_llm: the LLM is trained and kept in float32, not in "
+            f"{args.llm_dtype}; amp_dtype: bfloat16 still computes in bfloat16"
+        )
+        args.llm_dtype = "float32"
+    if args.llm_dtype == "float16" and args.tokenizer_file is not None:
+        raise ValueError(
+            "llm_dtype: float16 loses small gradients on their way through the LLM; "
+            "train with bfloat16 or float32"
+        )
 
 
 def check_same_quantizer(

@@ -52,7 +52,9 @@ class TasteSpokenLMModel(TasteESPnetModel):
             **unused: ``utt_id``, which ESPnet adds.
 
         Returns:
-            Loss, statistics and weight (number of predicted tokens).
+            Loss, statistics and weight (number of predicted tokens). The loss of
+            codes is a mean over words: averaged over ranks and batches by tokens, it
+            is exact only where they have equally many words a token.
         """
         with self.autocast(layout.tokens.device):
             out = self.slm(layout)

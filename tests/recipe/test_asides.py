@@ -10,7 +10,7 @@ pytestmark = needs_espnet
 
 ASIDE = """
 at_once={}
-trap stop_asides EXIT
+trap stop_others EXIT
 slow() {{ sleep 0.5; echo from >> log; sleep 0.3; echo to >> log; }}
 aside slow
 aside slow
@@ -68,3 +68,19 @@ def test_what_runs_aside_ends_with_the_run(tmp_path):
 
     assert result.returncode == 1
     assert (tmp_path / "log").read_text() == "main\n"
+
+
+def test_what_needs_no_turn_waits_for_none(tmp_path):
+    """As the spoken LM, which is trained while controls still are."""
+    steps = """
+at_once=2
+slow() { sleep 0.6; echo slow; }
+quick() { sleep 0.2; echo quick; }
+here() { local in_turn=false; aside quick; }
+aside slow; here
+join_asides
+"""
+    result = once(tmp_path, steps)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["quick", "slow"]

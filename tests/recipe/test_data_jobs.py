@@ -133,3 +133,18 @@ def test_a_folder_without_utterances_is_named(tmp_path, capsys):
     assert split_command.main(["--data_dir", str(tmp_path), *options]) == 1
 
     assert f"no utterances in {tmp_path}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("least", "number"), [("1", 2), ("5", 2), ("6", 1), ("99", 1), ("0", 2)]
+)
+def test_no_job_is_given_less_than_is_worth_its_start(tmp_path, least, number):
+    from espnet_taste.bin.split_keys import main
+
+    data = folder_of(tmp_path / "data")
+    options = ["--data_dir", str(data), "--output_dir", str(tmp_path / "parts")]
+
+    assert main([*options, "--num_jobs", "2", "--least", least]) == 0
+
+    assert int((tmp_path / "parts" / "num_jobs").read_text()) == number
+    assert len(list((tmp_path / "parts").glob("keys.*"))) == number

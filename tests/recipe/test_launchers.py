@@ -1,6 +1,7 @@
 """Which launcher starts what: on a cluster, work belongs on its nodes, GPUs are few."""
 
-from recipe_shell import needs_espnet, once
+import pytest
+from recipe_shell import bash, needs_espnet, once
 
 pytestmark = needs_espnet
 
@@ -35,3 +36,20 @@ jobs data out mel; jobs data out states --device cuda
     assert result.returncode == 0, result.stderr
     launched = (tmp_path / "log").read_text().split("\n")
     assert launched == ["cpu -m", "gpu -m", ""]
+
+
+@pytest.mark.parametrize(
+    ("aligner", "places"),
+    [("pocketsphinx", []), ("whisper", ["cuda"]), ("ctc", ["cuda"])],
+)
+def test_aligners_that_run_a_network_run_it_on_a_gpu(aligner, places):
+    options = ("--stage", "align", "--stop_stage", "align", "--at_once", "1")
+    options += ("--gpu_inference", "true", "--aligner", aligner, "--dry_run", "true")
+    result = bash("run.sh", "--corpus", "mini_an4", *options)
+
+    assert result.returncode == 0, result.stderr
+    aligned = result.stdout.split(" align --aligner ")[1:]
+    assert len(aligned) == 3
+    for line in aligned:
+        words = line.split()
+        assert [b for a, b in zip(words, words[1:]) if a == "--device"] == places

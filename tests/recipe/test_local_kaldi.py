@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from corpus_folders import kaldi_folder, prepare, tables, write
+from recipe_shell import once
 
 from espnet_taste.bin import format_audio
 from espnet_taste.data.kaldi import read_table
@@ -130,3 +131,19 @@ def test_what_kaldi_dir_refuses(tmp_path, args, message):
 
     assert result.returncode == 1
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("corpus", "maker"), [("mine", "kaldi_dir"), ("known", "known"), ("typo", "typo")]
+)
+def test_options_of_a_corpus_are_enough_to_run_it(tmp_path, corpus, maker):
+    """Its folders are made by the recipe of ESPnet that it has already."""
+    for name in ("conf/corpora/mine.opts", "local/prepare_known.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    script = f"corpus={corpus}; local_data_opts=; dry_run=true; speaker_model=s\n"
+
+    result = once(tmp_path, script + '. "$1"/stages.sh; stage_prepare_data')
+
+    assert result.returncode == 0, result.stderr
+    assert f"local/data.sh --corpus {maker} " in result.stdout

@@ -118,3 +118,23 @@ def test_stories_of_the_hub_are_unpacked(tmp_path):
     folder = tmp_path / "data" / "voices"
     assert level(read_table(folder / "wav.scp")["s1-neg"]) == 0.2
     assert read_table(folder / "text")["s1-pos"] == "a correct end"
+
+
+def test_recordings_of_a_users_are_not_unpacked_over(tmp_path):
+    """They are not yet in a table, which would tell that the folder is taken."""
+    mine = tmp_path / "data" / "mine" / "audio" / "take1.wav"
+    write(mine)
+    columns = {"id": ["s"], "correct_text": ["a"], "negative_text": ["b"]}
+    sound = sound_bytes("WAV", 0.1)
+    columns |= {"correct_audio": [sound], "negative_audio": [sound]}
+    write_rows(tmp_path / "hub" / "a.parquet", columns)
+    args = ("--layout", "multispeaker", "--set", "mine", "--corpus_dir", "hub")
+
+    result = prepare("pairs", *args, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "data/mine/audio is there already" in result.stderr
+    assert mine.exists()
+    args = (*args[:3], "voices", *args[4:])
+    for _ in range(2):
+        assert prepare("pairs", *args, cwd=tmp_path).returncode == 0

@@ -4,6 +4,7 @@ Minutes a run: `make integration`. Two trees get the same command; in one of the
 killed in stage after stage and started again.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -69,6 +70,15 @@ def start(recipe):
     )
 
 
+def kill_session(leader):
+    """Kill a process with all that it started, in whichever process group."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            session = place.read_text().rsplit(")", 1)[1].split()[3]
+            if session == str(leader):
+                os.kill(int(place.parent.name), signal.SIGKILL)
+
+
 def run_until_killed(recipe, stage, after_s):
     """Kill the recipe with all that it started, some seconds into a stage.
 
@@ -80,7 +90,7 @@ def run_until_killed(recipe, stage, after_s):
     for line in process.stdout:
         is_stage = f": {stage} " in line and " stage " in line
         if timer is None and is_stage:
-            timer = threading.Timer(after_s, os.killpg, (process.pid, signal.SIGKILL))
+            timer = threading.Timer(after_s, kill_session, (process.pid,))
             timer.start()
     if timer is not None:
         timer.cancel()

@@ -118,6 +118,7 @@ taste_config=taste.yaml; slm_config=slm.yaml; whisper=openai/whisper-tiny.en
 benchmark_sets=; benchmark_transcripts=asr; question_sets=
 fail() { echo "fail: $*" >&2; exit 2; }
 log() { echo "$*"; }
+. "$1"/marks.sh
 . "$1"/running.sh
 """
 

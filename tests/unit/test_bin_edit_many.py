@@ -353,3 +353,35 @@ def test_a_list_needs_tokens_and_no_other_edit(folder, worker, capsys):
         assert "give either --edit_list or one edit by name" in capsys.readouterr().err
     assert run(folder, "--write_audio", "true", "--edit_list", "none") == 1
     assert "no list of edits at none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", [{}, {"renamed": ORDERS["e2"]}])
+def test_a_line_that_is_gone_is_missed_no_more(folder, worker, other):
+    bad = {"x": {"edit": "repeat", "utterance": "one", "word": 99, "times": 3}}
+    write_list(folder, {**ORDERS, **bad})
+    assert run(folder) == 1
+    write_list(folder, {**ORDERS, **other})
+
+    assert run(folder) == 0
+
+    assert (folder / "out" / "excluded.jsonl").read_text() == ""
+
+
+def test_audio_that_is_no_number_spoils_no_other_edit(folder, worker, monkeypatch):
+    decode_all = worker.decode
+
+    def decode(tokens, **options):
+        rows = decode_all(tokens, **options)
+        for row, speech in zip(tokens, rows, strict=True):
+            if row.text == TEXTS["e2"]:
+                speech.audio[:] = np.nan
+        return rows
+
+    monkeypatch.setattr(worker, "decode", decode)
+    options = ("--write_audio", "true", "--measure", "false", "--max_excluded", "0.2")
+
+    assert run(folder, *options) == 0
+
+    (row,) = rows_of(folder / "out" / "excluded.jsonl").values()
+    assert (row["key"], row["reason"]) == ("e2", "not_decoded")
+    assert list(read_table(folder / "out" / "wav.scp")) == ["e1", "e3", "e4", "e5"]

@@ -256,3 +256,51 @@ def test_audio_that_could_not_be_read_is_tried_again(corpus, tmp_path, worker):
 
     assert worker.encoded == [TEXT["b"]]
     assert list(TokenFile(tmp_path / "out" / "tokens.jsonl")) == sorted(TEXT)
+
+
+def test_other_audio_of_the_same_id_is_refused(corpus, tmp_path, worker, capsys):
+    """As prompts that were cut at another second into the same folder."""
+    write_table(corpus / "segments", {key: f"{key} 0 0.25" for key in TEXT})
+    assert run_encode(corpus, tmp_path / "out") == 0
+    assert run_encode(corpus, tmp_path / "out") == 0
+    write_table(corpus / "segments", {key: f"{key} 0 0.125" for key in TEXT})
+    worker.encoded.clear()
+
+    for _ in range(2):
+        assert run_encode(corpus, tmp_path / "out") == 1
+        told = "5 utterances are other audio than when they were encoded"
+        assert told in capsys.readouterr().err
+    assert worker.encoded == []
+
+
+def test_a_text_that_is_gone_is_not_heard_beside_texts_that_were_given(
+    corpus, tmp_path, worker, capsys
+):
+    assert run_encode(corpus, tmp_path / "out") == 0
+    (corpus / "text").unlink()
+
+    assert run_encode(corpus, tmp_path / "out") == 1
+    assert "or have no text any more, e.g. 'a'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize("text", ["", "..."])
+def test_a_transcript_that_was_mended_is_encoded(
+    corpus, tmp_path, worker, text, is_old
+):
+    out = tmp_path / "out"
+    write_table(corpus / "text", TEXT | {"c": text})
+    assert run_encode(corpus, out, "--max_excluded", "0.3") == 0
+    if is_old:
+        (out / ".made_of.jsonl").unlink()
+    write_table(corpus / "text", TEXT)
+    worker.encoded.clear()
+
+    result = run_encode(corpus, out)
+
+    if is_old and text:  # it does not tell of which text it was
+        assert worker.encoded == []
+        return
+    assert result == 0 and worker.encoded == [TEXT["c"]]
+    assert list(TokenFile(out / "tokens.jsonl")) == sorted(TEXT)
+    assert (out / "excluded.jsonl").read_text() == ""

@@ -357,3 +357,19 @@ def test_scores_of_other_tokens_of_the_same_id_are_refused(folder, model, capsys
     assert run(folder) == 1
     error = capsys.readouterr().err
     assert "has other tokens than when" in error and "1 results, e.g. 'c'" in error
+
+
+@pytest.mark.parametrize("broken", ["a", "c"])
+def test_a_line_that_cannot_be_read_is_counted(folder, model, broken):
+    path = folder / "tokens.jsonl"
+    rows = list(map(json.loads, path.read_text().splitlines()))
+    for row in rows:
+        if row["key"] == broken:
+            row["codes"] = row["codes"] * 2
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    assert run(folder, "--max_excluded", "0.3") == 0
+
+    assert list(rows_of(folder)) == [key for key in TEXTS if key != broken]
+    (row,) = map(json.loads, (folder / "out/excluded.jsonl").read_text().splitlines())
+    assert (row["key"], row["reason"]) == (broken, "not_scored")

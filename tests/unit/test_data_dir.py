@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
 
 from espnet_taste.data.audio import AudioError
 from espnet_taste.data.data_dir import (
@@ -121,3 +123,23 @@ def test_joined_jobs_of_another_kind_are_left_alone(tmp_path):
     finish_joined(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_command_runs_once_for_neighbouring_segments(tmp_path):
+    """As sph2pipe over hours of conversation, of which each segment is seconds."""
+    samples = np.arange(16000) / 16000
+    for name in ("x", "y"):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16000)
+    command = f"echo {{0}} >> {tmp_path}/log; cat {tmp_path}/{{0}}.wav |"
+    wav = "".join(f"{name} {command.format(name)}\n" for name in ("x", "y"))
+    segments = "x-1 x 0.1 0.2\nx-2 x 0.5 -1\ny-1 y 0.1 0.2\n"
+    data = read_data_dir(make(tmp_path, wav_scp=wav, segments=segments))
+
+    pieces = [data.read(key, allow_pipes=True) for key in ("x-1", "x-2", "y-1", "x-1")]
+
+    assert (tmp_path / "log").read_text().split() == ["x", "y", "x"]
+    assert list(map(len, pieces)) == [1600, 8000, 1600, 1600]
+    for piece in (pieces[0], pieces[3]):
+        np.testing.assert_allclose(piece, samples[1600:3200], atol=1e-4)
+    pieces[3][:] = 0  # a caller's own
+    assert data.read("x-1", allow_pipes=True).any()

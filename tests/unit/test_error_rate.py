@@ -96,6 +96,18 @@ def test_signs_are_words_however_a_recogniser_groups_them():
     assert items["u"]["word_errors"] == items["u"]["word_substitutions"] == 1
 
 
+def test_no_blank_counts_beside_a_sign():
+    """Those between signs are ours: one in four wrong would be one in seven."""
+    reference, heard = (
+        "\u4f60\u597d\u4e16\u754c ok go",
+        "\u4f60\u597d\u4e16\u4eba ok  go",
+    )
+    items = error_items({"u": reference}, {"u": heard})
+
+    assert items["u"]["chars"] == 4 + len("ok go")
+    assert items["u"]["char_errors"] == 1
+
+
 @pytest.mark.parametrize(
     ("hypotheses", "message"),
     [

@@ -1,6 +1,7 @@
 """Whatever users call audio."""
 
 import io
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,3 +131,31 @@ def test_other_types_are_refused():
         read_any(3, where="x")
     with pytest.raises(TypeError, match=r"mapping without \['array'\]; of a row"):
         read_any({"sampling_rate": 3}, where="x")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_what_was_cut_off_is_no_shorter_speech(tmp_path, name):
+    soundfile.write(tmp_path / name, WAVE, 16000)
+    content = (tmp_path / name).read_bytes()
+    half = content[: len(content) // 2]
+
+    for form in (io.BytesIO(half), {"bytes": half, "path": None}):
+        with pytest.raises(AudioError, match="unreadable"):
+            read_any(form)
+
+
+def test_a_path_is_whatever_names_one(path):
+    (entry,) = os.scandir(path.parent)
+
+    np.testing.assert_allclose(read_any(entry), WAVE, atol=1e-7)
+    np.testing.assert_allclose(
+        read_any({"bytes": None, "path": entry}), WAVE, atol=1e-7
+    )
+
+
+def test_empty_stereo_is_empty(tmp_path):
+    soundfile.write(tmp_path / "e.wav", np.zeros((0, 2)), 16000)
+
+    for form in (np.zeros((2, 0)), tmp_path / "e.wav", (tmp_path / "e.wav").open("rb")):
+        with pytest.raises(AudioError, match="empty: no samples"):
+            read_any(form)

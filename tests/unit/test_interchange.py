@@ -150,3 +150,11 @@ def test_files_that_are_none_are_named(tmp_path):
     append_tokens(tmp_path / "b.jsonl", {"a": make()})
     with pytest.raises(ValueError, match="b.jsonl:2: 'a' is repeated.*in line 1"):
         TokenFile(tmp_path / "b.jsonl")
+
+
+def test_words_with_blanks_inside_are_not_written():
+    """No reader would take the line."""
+    tokens = replace(make(), words=("one\ttwo", "three", "four"))
+
+    with pytest.raises(ValueError, match=r"'key' has words with blanks .*one\\ttwo"):
+        to_row("key", tokens)

@@ -64,9 +64,11 @@ def test_a_model_without_trained_parameters_is_refused(model):
         ({"scheduler_conf": {"steps": 9}}, r"scheduler_conf: unknown option \['steps'"),
         ({"scheduler_conf": {}}, r"scheduler_conf: no value for \['total_steps'\]"),
         ({"freeze_param": ["decoder", "decodr"]}, r"freeze_param: .* \['decodr'\]"),
+        ({"exclude_weight_decay": True}, "--exclude_weight_decay would do nothing"),
+        ({"sharded_ddp": True}, "--sharded_ddp would do nothing"),
     ],
 )
-def test_misspelt_options_are_named(model, change, message):
+def test_options_that_would_do_nothing_are_named(model, change, message):
     with pytest.raises(ValueError, match=message):
         TasteTask.build_optimizers(training(**change), model)
 

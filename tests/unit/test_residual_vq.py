@@ -305,6 +305,22 @@ def test_features_that_are_not_finite_move_no_entry(batch, value):
         torch.testing.assert_close(dict(rvq.named_buffers())[name], buffer)
 
 
+@pytest.mark.parametrize("broken", ["padding", "not finite"])
+def test_a_batch_without_a_vector_that_counts_revives_nothing(batch, broken):
+    """One NaN in the states of a recording reaches all of its crops."""
+    rvq = build(dead_code_threshold=1e3).train()
+    before = [codebook.embed.clone() for codebook in rvq.codebooks]
+    features, mask = batch
+
+    if broken == "padding":
+        rvq(features, torch.zeros_like(mask))
+    else:
+        rvq(torch.full_like(features, torch.nan), mask)
+
+    for codebook, entries in zip(rvq.codebooks, before, strict=True):
+        torch.testing.assert_close(codebook.embed, entries, atol=1e-3, rtol=1e-3)
+
+
 def test_autocast_changes_no_code(batch):
     rvq = build().eval()
     plain = rvq(*batch)

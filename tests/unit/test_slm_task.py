@@ -97,15 +97,24 @@ def test_the_end_of_a_text_is_modelled_where_it_is_asked_for(untrained):
         SpokenLMBuilder.build_model(args)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_training_an_llm_in_few_bits_is_warned_of(untrained, caplog, dtype):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_an_llm_that_is_trained_is_kept_in_float32(untrained, dtype):
+    """ESPnet trains in it, and later fewer bits would round what was trained."""
     args, _ = untrained
     args.llm_dtype = dtype
     args.slm_conf |= {"train_llm": True, "lora": None, "weights": {"text_kl": 0}}
 
-    SpokenLMBuilder.build_model(args)
+    model = SpokenLMBuilder.build_model(args)
 
-    assert ("trained in bfloat16" in caplog.text) == (dtype == "bfloat16")
+    assert {p.dtype for p in model.slm.llm.parameters()} == {torch.float32}
+    assert args.llm_dtype == "float32"
+
+
+def test_float16_is_for_inference_only(untrained):
+    args, _ = untrained
+    args.llm_dtype = "float16"
+    with pytest.raises(ValueError, match="llm_dtype: float16 loses small gradients"):
+        SpokenLMBuilder.build_model(args)
 
 
 def test_a_text_llm_that_lacks_a_tensor_is_refused(untrained):
