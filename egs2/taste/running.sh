@@ -71,7 +71,7 @@ resumable() {
 }
 
 # each <function> <words...>: call the function with every word, at_once of them at a
-# time; a failure stops the stage after those that have begun.
+# time, with what runs aside; a failure stops the stage after those that have begun.
 workers=()
 each() {
     local function=$1 word pid failed=false
@@ -85,11 +85,11 @@ each() {
         set +m
         pids+=($!)
         workers+=($!)
-        if [ ${#pids[@]} -ge "${at_once}" ]; then
+        while [ ${#pids[@]} -gt 0 ] && [ ${#pids[@]} -ge $((at_once - $(num_aside))) ]; do
             wait "${pids[0]}" || failed=true
             pids=("${pids[@]:1}")
-            ! "${failed}" || break
-        fi
+            ! "${failed}" || break 2
+        done
     done
     for pid in "${pids[@]}"; do
         wait "${pid}" || failed=true
@@ -120,12 +120,16 @@ aside() {
     aside_functions+=("$1")
 }
 
-works_aside() { # is anything at work beside the stages?
-    local pid
+num_aside() { # how many are at work beside the stages
+    local pid count=0
     for pid in "${asides[@]}"; do
-        ! kill -0 "${pid}" 2> /dev/null || return 0
+        ! kill -0 "${pid}" 2> /dev/null || count=$((count + 1))
     done
-    return 1
+    echo "${count}"
+}
+
+works_aside() { # is anything at work beside the stages?
+    [ "$(num_aside)" -gt 0 ]
 }
 
 join_asides() { # join_asides [<functions that may run on>...]
