@@ -78,10 +78,10 @@ each() {
     shift
     local -a pids=()
     for word in "$@"; do
-        # A process group of its own: what runs behind does not hear Ctrl-C. What runs
-        # aside has one.
+        # A process group of its own: what runs behind does not hear Ctrl-C, nor may it
+        # read from a terminal. What runs aside has one.
         ((BASH_SUBSHELL)) || set -m
-        "${function}" "${word}" &
+        "${function}" "${word}" < /dev/null &
         set +m
         pids+=($!)
         workers+=($!)
@@ -114,7 +114,7 @@ aside() {
     (
         [ ${#before[@]} -eq 0 ] || ! "${in_turn}" || tail --pid="${before[0]}" -f /dev/null
         "$@"
-    ) &
+    ) < /dev/null &
     set +m
     asides+=($!)
     aside_functions+=("$1")

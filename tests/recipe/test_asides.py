@@ -84,3 +84,20 @@ join_asides
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["quick", "slow"]
+
+
+def test_what_runs_behind_reads_no_terminal(tmp_path):
+    """A command of a wav.scp that did (as ffmpeg does) would be stopped for ever."""
+    steps = """
+at_once=2
+exec <<< typed
+reads() { cat; echo read; }
+each reads a b
+aside reads
+join_asides
+cat
+"""
+    result = once(tmp_path, steps)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["read"] * 3 + ["typed"]
