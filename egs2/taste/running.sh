@@ -128,6 +128,13 @@ num_aside() { # how many are at work beside the stages
     echo "${count}"
 }
 
+# begin_stage <number>: note from where to resume, so that what still runs aside is gone
+# on with, too; finished stages are passed over
+resume_from=
+begin_stage() {
+    works_aside || resume_from=$1
+}
+
 works_aside() { # is anything at work beside the stages?
     [ "$(num_aside)" -gt 0 ]
 }

@@ -242,7 +242,7 @@ check_gpus() {
 
 run_stages() {
     trap stop_others EXIT
-    local first last since=
+    local first last
     first=$(number_of "${stage}")
     last=$(number_of "${stop_stage}")
     local -a wanted=()
@@ -258,8 +258,8 @@ run_stages() {
     check_gpus
     for number in "${wanted[@]}"; do
         name=${stages[number - 1]}
-        works_aside || since=${number} # what runs aside is gone on with, too
-        log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${since})"
+        begin_stage "${number}"
+        log "stage ${number}: ${name} (resume: $0 ${run_args}--stage ${resume_from})"
         "stage_${name}"
     done
     join_asides

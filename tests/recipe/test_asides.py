@@ -101,3 +101,20 @@ cat
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["read"] * 3 + ["typed"]
+
+
+def test_what_still_runs_aside_is_resumed_too(tmp_path):
+    """Behind a kill, the stages that follow would take what is half trained."""
+    steps = """
+at_once=2
+slow() { sleep 0.5; }
+begin_stage 3; aside slow
+begin_stage 4; echo "${resume_from}"
+begin_stage 5; echo "${resume_from}"
+join_asides
+begin_stage 6; echo "${resume_from}"
+"""
+    result = once(tmp_path, steps)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["3", "3", "6"]
