@@ -13,6 +13,7 @@ from espnet_taste.bin import (
 )
 from espnet_taste.data import ark_writer
 from espnet_taste.data.kaldi import read_scp_arrays, write_table
+from espnet_taste.data.utterances import Utterances
 from espnet_taste.pipeline import tokenizer
 from espnet_taste.tasks import tokenizer_builder
 from espnet_taste.tokenizer.states import EncoderStates
@@ -185,3 +186,16 @@ def test_a_killed_run_goes_on_with_the_same_batches(tmp_path, monkeypatch, modul
 
     assert [len(batch) for batch in batches[2:]] == [2, 2, 1]
     assert seen == [*"abc", None, *"defg"]
+
+
+def test_a_job_holds_the_tables_of_its_own_utterances(data, tmp_path):
+    """Thirty-two jobs that hold a large corpus each fill the memory."""
+    write_table(data / "text", {"a": "one two", "b": "three"})
+    write_table(data / "wav.scp", {"a": "a.flac", "b": "b.flac"})
+    with ark_writer.ArkWriter(tmp_path / "feats", "units", keys=["a", "b"]) as writer:
+        for key in ("a", "b"):
+            writer(key, np.ones(3, np.float32))
+
+    held = Utterances(data, tmp_path / "feats", ["units"], dict, frozenset("b"))
+
+    assert list(held.text) == list(held.wav) == list(held.features["units"]) == ["b"]

@@ -118,6 +118,17 @@ def test_the_tables_of_another_corpus_are_left_alone(prepare, tmp_path, stories)
     assert (tmp_path / "st" / "moments").read_text() == "a 1\n"
 
 
+def test_recordings_of_a_users_are_not_written_over(prepare, tmp_path, stories):
+    """They may bear the same names and stand in no table yet."""
+    mine = tmp_path / "st" / "audio" / "anna-7-neg.flac"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+
+    assert run(prepare, tmp_path, stories, "--layout", "crossmodal") == 1
+
+    assert mine.read_bytes() == b"mine"
+
+
 def test_beginning_and_ending_become_one_recording(prepare, tmp_path, stories):
     assert run(prepare, tmp_path, stories, "--layout", "crossmodal") == 0
 
