@@ -189,9 +189,8 @@ def what_is_done(store: "TokenStore", data: "DataDir", keys: Sequence[str]) -> s
             or (store.excluded[key]["reason"] == "no_transcript" and today[key]["text"])
         }
     )
-    for key in keys:
-        if before[key] != {"key": key, **today[key]}:
-            noted.add(key, today[key])
+    changed = [key for key in keys if before[key] != {"key": key, **today[key]}]
+    noted.add_all({key: today[key] for key in changed})
     return store.done
 
 

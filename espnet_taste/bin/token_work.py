@@ -183,9 +183,13 @@ def refuse_changed(
             f"{len(changed)} results, e.g. '{changed[0]}'; remove it or choose another "
             "--output_dir"
         )
-    for key, digest in made_of.items():
-        if noted.get(key) != digest:
-            journal.add(key, {"tokens_sha256": digest})
+    journal.add_all(
+        {
+            key: {"tokens_sha256": digest}
+            for key, digest in made_of.items()
+            if noted.get(key) != digest
+        }
+    )
 
 
 def deciding(

@@ -76,16 +76,23 @@ class Journal:
 
     def add(self, key: str, row: Mapping[str, object]) -> None:
         """Note the outcome of one utterance; it survives a kill from here on."""
-        self.rows[key] = {"key": key, **row}
-        line = json.dumps(self.rows[key], ensure_ascii=False) + "\n"
+        self.add_all({key: row})
+
+    def add_all(self, rows: Mapping[str, Mapping[str, object]]) -> None:
+        """Note the outcomes of utterances, in one write."""
+        if not rows:
+            return
+        noted = {key: {"key": key, **row} for key, row in rows.items()}
+        self.rows.update(noted)
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in noted.values()]
         try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(line)
+                stream.write("".join(lines))
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"cannot note the outcome of '{key}' ({error.strerror}); make room "
-                "and run the same command again",
+                f"cannot note the outcome of '{next(iter(noted))}' ({error.strerror}); "
+                "make room and run the same command again",
                 str(self.path),
             ) from error
 
