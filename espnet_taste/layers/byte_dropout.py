@@ -48,11 +48,11 @@ class ByteDropout(nn.Module):
 
 
 @lru_cache
-def choose_dropped(probability: float, dtype: torch.dtype) -> tuple[int, Tensor]:
-    """Return how many of 256 bytes drop, and the scale of the others.
+def choose_dropped(probability: float, dtype: torch.dtype) -> int:
+    """Return how many of 256 bytes drop.
 
-    The nearest number to ``probability``, or its neighbour where the scale, rounded to
-    ``dtype``, keeps the expectation better.
+    The nearest number to ``probability``, or its neighbour where the scale of the
+    others, rounded to ``dtype``, keeps the expectation better.
     """
     wanted = probability * 256
 
@@ -62,8 +62,7 @@ def choose_dropped(probability: float, dtype: torch.dtype) -> tuple[int, Tensor]
         return round(abs(kept * scale / 256 - 1), 4), abs(dropped - wanted)
 
     near = [n for n in range(1, 256) if abs(n - wanted) < 1]
-    dropped = min(near, key=loss) if round(wanted) else 0
-    return dropped, torch.tensor(256 / (256 - dropped), dtype=dtype)
+    return min(near, key=loss) if round(wanted) else 0
 
 
 def random_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Tensor:
@@ -77,7 +76,8 @@ def random_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Te
     Returns:
         Mask of 0 and 1 / (share kept).
     """
-    dropped, scale = choose_dropped(probability, dtype)
+    dropped = choose_dropped(probability, dtype)
+    scale = torch.tensor(256 / (256 - dropped), dtype=dtype)
     if dropped == 0:
         return scale.expand(shape)
     count = shape.numel()
