@@ -15,14 +15,18 @@ The folder has wav.scp, utt2spk (a speaker a pair; nothing reads it) and pairs. 
 with .txt and sLM21's tables bring a text; where there is none, encode with
 --transcripts asr, or put one beside it. --layout crossmodal brings what
 espnet_taste.bin.likelihood needs: --text_before (written beginnings), --text_after
-(written endings) or --moments.
+(written endings) or --moments. So does --layout salmon: where its parts on consistency
+switch, half-way through a recording, and a dash for its parts on alignment.
 """
 
 import argparse
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+
+import soundfile
 
 from espnet_taste.data.corpora import (
     NOTE,
@@ -40,6 +44,7 @@ from espnet_taste.data.hub_tables import (
 )
 from espnet_taste.data.kaldi import atomic_write, write_table
 from espnet_taste.data.pair_sets import (
+    NO_MOMENT,
     SALMON_PAIRS,
     SALMON_PARTS,
     Pair,
@@ -141,6 +146,26 @@ def prepare(args: argparse.Namespace) -> None:
         for key, path in found.audio.items()
     ]
     write_folder(args, rows, found.pairs)
+    if args.layout == "salmon":
+        table = args.data_root / args.set / "moments"
+        write_table(table, switch_moments(found))
+        print(f"{table}: for espnet_taste.bin.likelihood --moments")
+
+
+def switch_moments(found: PairSet) -> dict[str, str]:
+    """Return when SALMon's halves switch, in s; a dash where nothing does.
+
+    A sound that cannot be read has a dash as well: it is left out on encoding.
+    """
+    moments = dict.fromkeys(found.audio, NO_MOMENT)
+    for pair in found.pairs:
+        if pair.part.endswith("_consistency"):
+            for key in (pair.positive, pair.negative):
+                with contextlib.suppress(soundfile.LibsndfileError):
+                    moments[key] = (
+                        f"{soundfile.info(found.audio[key]).duration / 2:.3f}"
+                    )
+    return moments
 
 
 def unpack(args: argparse.Namespace, folder: Path) -> Path:

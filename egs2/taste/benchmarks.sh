@@ -42,7 +42,7 @@ benchmark_places() {
 }
 
 words_of() { # words_of <set>: asr or given
-    local word words=asr
+    local word words=
     for word in ${benchmark_transcripts}; do
         case ${word} in
             "$1="*) echo "${word#*=}" && return ;;
@@ -50,7 +50,13 @@ words_of() { # words_of <set>: asr or given
             *) words=${word} ;;
         esac
     done
-    echo "${words}"
+    # A recogniser would repair the words that are none, and so the wrong halves.
+    if [ -z "${words}" ] && [ -f "${datadir}/$1/text" ] \
+        && awk -F '\t' '$2 ~ /^s(WUGGY|BLIMP)/ { n++ } END { exit !n }' \
+            "${datadir}/$1/pairs" 2>/dev/null; then
+        words=given
+    fi
+    echo "${words:-asr}"
 }
 
 # Of one source all at once: two columns of the TASTE paper are means over several

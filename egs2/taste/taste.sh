@@ -33,7 +33,7 @@ stages=(
 # --- options (each is --<name> <value>) -------------------------------------
 stage=1              # first stage to run, number or name
 stop_stage=100       # last stage to run, number or name
-skip_stages=         # stages to leave out, e.g. "train_vocoder continue_speech"
+skip_stages=         # stages to leave out, e.g. "train_text_only_control pack"
 dry_run=false        # print the commands instead of running them
 ngpu=0               # GPUs a node; 0 means CPU
 num_nodes=1          # nodes of a training
@@ -91,23 +91,30 @@ question_sets=       # sets of local/prepare_questions.py that score_answers ask
                      # "llama_questions"; default: none
 question_shots=      # set of spoken examples, question and answer, to put before each
 question_opts=       # further options of espnet_taste.bin.complete for the answers
-benchmark_transcripts=asr # the words of both: asr, by Whisper, or given, their text; of
-                     # single sets by name: "asr sWUGGY=given"
+benchmark_transcripts= # the words of both: asr, by Whisper, or given, their text; of
+                     # single sets by name: "asr sWUGGY=given"; default: given for
+                     # sWUGGY and sBLIMP, asr for all others
 continuation_scores=false # judge what continue_speech makes
 continuation_opts=   # further options of espnet_taste.bin.score_continuations
 max_audio_utts=50    # utterances of a test set that are synthesised and judged
 max_topline_utts=200 # likewise from the units alone, and of the original
 
-# shellcheck disable=SC2034  # read by parse_options.sh
-help_message="Usage: $0 --train_set NAME --valid_set NAME --test_sets \"NAMES\" [options]
-Stages: ${stages[*]}
-Options: see the variables at the top of $0; every one is --<name> <value>."
+help_message() {
+    echo "Usage: ./run.sh [--corpus NAME] [options], or ./taste.sh [options]"
+    (cd conf/corpora && echo "Corpora, files of options: $(echo *.opts)")
+    printf '%s\n' "Stages: ${stages[*]}" "" "Options and their defaults; each is --<name> <value>:"
+    sed -n '/^stage=1/,/^max_topline_utts=/p' "$0"
+}
 
 log() { echo "$(date '+%Y-%m-%dT%H:%M:%S') $*"; }
 fail() { echo "$0: $*" >&2; exit 2; }
 
+if [[ " $* " == *" --help "* ]]; then
+    help_message
+    exit 0
+fi
 run_args=$(printf '%q ' "$@")
-if (($# % 2)) && [[ "${!#}" =~ ^--[^=]+$ && "${!#}" != --help ]]; then
+if (($# % 2)) && [[ "${!#}" =~ ^--[^=]+$ ]]; then
     fail "option ${!#} has no value; options are --<name> <value>"
 fi
 . ./path.sh

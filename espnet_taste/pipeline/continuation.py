@@ -84,8 +84,9 @@ class SpeechContinuer:
             for prompt, result in zip(heard, results, strict=True)
         ]
         speakers = [self.speakers[key] for key in keys]
+        sampling = self.options.sampling or self.parts.tokenizer.sampling
         units = self.parts.tokenizer.generate_from_codes(
-            texts, codes, speakers, self.options.sampling, seeds
+            texts, codes, speakers, sampling, seeds
         )
         facts = [
             {

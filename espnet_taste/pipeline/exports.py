@@ -25,6 +25,7 @@ def export_kaldi(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
     ``codes.scp`` (W, Q), or ``embeds.scp`` (W, D) without codes, ``times.scp`` (W, 2)
     of the utterances that have times, ``speaker.scp`` (speaker_dim,); all float32,
     because ESPnet reads integers slowly or not at all. Codes are exact in it.
+    ``codes_shape`` ("W,Q") is what a training batches by.
 
     Raises:
         ValueError: If utterances are of several tokenizers, or only some have codes; if
@@ -33,11 +34,12 @@ def export_kaldi(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
     first = tokens[keys[0]]
     _begin(folder / "models.json", dict(first.models))
     names = ("codes" if first.codes is not None else "embeds", "times", "speaker")
-    text = {}
+    text, shapes = {}, {}
     writers = {name: ArkWriter(folder, name, keys=keys) for name in names}
     for key in keys:
         row = _like_first(tokens, key, first)
         text[key] = row.text
+        shapes[key] = ",".join(map(str, getattr(row, names[0]).shape))
         for name, writer in writers.items():
             array = getattr(row, name)
             if array is None and name != "times":
@@ -48,6 +50,7 @@ def export_kaldi(tokens: TokenFile, keys: Sequence[str], folder: Path) -> None:
     untimed = len(keys) - len(writers["times"].done)
     if untimed:
         logger.warning(f"{untimed} of {len(keys)} utterances have no word times")
+    write_table(folder / f"{names[0]}_shape", shapes)
     write_table(folder / "text", text)
 
 

@@ -21,7 +21,7 @@ from espnet_taste.convert.report import REPORT, Report
 from espnet_taste.convert.tensors import SINGLE
 from espnet_taste.data.collate import TokenizerCollate
 from espnet_taste.data.preprocessor import TokenizerPreprocessor
-from espnet_taste.decoder.contracts import AbsVocoder
+from espnet_taste.decoder.contracts import AbsVocoder, UnitSampling
 from espnet_taste.decoder.cosyvoice import open_cosyvoice
 from espnet_taste.pipeline.devices import find_device
 from espnet_taste.pipeline.sources import is_name
@@ -69,6 +69,7 @@ class ReleasedInference(TokenizerInference):
     """
 
     joins_punctuation = False  # the released front end parts words at blanks alone
+    sampling = UnitSampling()  # as released
 
     def __init__(
         self,

@@ -21,8 +21,6 @@ from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.sampling import Sampler
 from espnet_taste.slm.generation import CompletionSettings
 
-RELEASED_UNIT_RATE_HZ = 50.0
-
 
 @dataclass(frozen=True)
 class DecodeOptions:
@@ -30,7 +28,7 @@ class DecodeOptions:
 
     batch_size: int = 8  # utterances
     seed: int = 1986
-    sampling: UnitSampling = field(default_factory=UnitSampling)
+    sampling: UnitSampling | None = None  # None: as fits the tokenizer
     prompt_words: int = 6  # words of a spoken prompt
     prompt_s: float | None = None  # or seconds, to the word end nearest to them
     max_prompts: int = 0  # prompts of a set; 0 = all
@@ -60,7 +58,8 @@ class DecodeOptions:
             completion = {k: v for k, v in completion.items() if v is not None}
             for name in completion.keys() & {"text", "codes"}:
                 completion[name] = build(Sampler, completion[name], where)
-        sampling = build(UnitSampling, conf.pop("sampling", None) or {}, where)
+        sampling = conf.pop("sampling", None)
+        sampling = build(UnitSampling, sampling, where) if sampling else None
         completion = build(CompletionSettings, completion, where)
         nested = {"sampling": sampling, "completion": completion}
         return build(cls, conf | nested, where)
@@ -83,13 +82,6 @@ class Speech:
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, self.audio, self.sample_rate_hz)
-
-
-def default_sampling(unit_rate_hz: float) -> UnitSampling:
-    """Return how units are drawn: as released, or as fits the recipe's other rates."""
-    if unit_rate_hz == RELEASED_UNIT_RATE_HZ:
-        return UnitSampling()
-    return UnitSampling(top_k=10, temperature=0.8, bounds="tokens")
 
 
 def row_seeds(seed: int, keys: Sequence[str]) -> list[int]:
@@ -190,7 +182,8 @@ class SpeechReconstructor:
         """Reconstruct utterances of the opened set."""
         items = [(key, self.utterances[key]) for key in keys]
         seeds = row_seeds(self.options.seed, keys)
-        results = self.tokenizer.generate(items, self.options.sampling, seeds)
+        sampling = self.options.sampling or self.tokenizer.sampling
+        results = self.tokenizer.generate(items, sampling, seeds)
         return self.synthesize(
             [result.units for result in results],
             [data["spembs"] for _, data in items],

@@ -40,7 +40,6 @@ from espnet_taste.pipeline.speech import (
     DecodeOptions,
     Speech,
     UnitSynthesizer,
-    default_sampling,
 )
 from espnet_taste.pipeline.stretches import MOST_WORDS, join_stretches, stretches
 from espnet_taste.pipeline.tokenizer import TokenizerInference
@@ -59,8 +58,8 @@ class TasteTokenizer:
         vocoder: Units to audio; None for a tokenizer that only encodes.
         speaker_model: Weight name, folder or file of the speaker encoder: the one of
             the training.
-        sampling: How ``decode`` draws units; None for the released way at 50 units a
-            second, and for ``bounds="tokens"`` at other rates.
+        sampling: How ``decode`` draws units; None for the released way if the model is
+            a released one, else for that of ``conf/decode.yaml``.
         dtype: "float32"; "bfloat16" to run under autocast where the device has it; or
             "float16" to encode so, as the released training did, and decode in float32.
         transcriber: What writes transcripts that are not given, e.g. an ``EspnetAsr``;
@@ -92,7 +91,7 @@ class TasteTokenizer:
         self.model, self.args = inference.model, inference.args
         self.amp_dtype = AMP_DTYPES.get(dtype)
         self.decode_dtype = self.amp_dtype if dtype == "bfloat16" else None
-        self.sampling = sampling or default_sampling(self.args.unit_rate_hz)
+        self.sampling = sampling or inference.sampling
         names = {"whisper": self.args.whisper, "speaker": speaker_model}
         self.models = {role: portable_name(name) for role, name in names.items()}
         if model_id:

@@ -52,6 +52,10 @@ class TokenizerInference:
 
     # Punctuation between blanks has no code: alignment joins it to words in training.
     joins_punctuation = True
+    # How units are drawn where nobody says it: as conf/decode.yaml does.
+    sampling = UnitSampling(
+        top_k=10, temperature=0.8, bounds="tokens", min_token_s=0.04
+    )
 
     def __init__(
         self,

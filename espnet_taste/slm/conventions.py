@@ -12,7 +12,8 @@ that stands in every result:
   text, half that of the loss that latents are trained by.
 * ``localised``: ``taste`` of the words within a window after a moment, e.g. a speaker
   switch, each by its middle: where a word begins is an estimate, which may lie a
-  little before the moment.
+  little before the moment. Codes of what comes before were made in one pass with what
+  follows, so they may know of it.
 
 ``normalised`` takes off what the item is worth without its condition. The end symbol
 that a model with ``end_of_text`` learns is in none of them: an item need not be all

@@ -159,14 +159,15 @@ def record_frozen_weights(args: Any, names: list[str]) -> None:
     Raises:
         ValueError: If the weights found today are not those of the training.
     """
-    from espnet_taste.weights import fingerprint, resolve
+    from espnet_taste.weights import fingerprint, other_source, resolve
 
     for name in names:
-        found = fingerprint(resolve(name))
+        folder = resolve(name)
+        found = fingerprint(folder)
         noted = args.frozen_weights.setdefault(name, found)
         if noted != found:
             raise ValueError(
                 f"the weights '{name}' found here have sha256 {found[:12]}..., this "
-                f"model was trained on {noted[:12]}...; fetch the right ones"
+                f"model was trained on {noted[:12]}...; {other_source(name, folder)}"
             )
         logger.info(f"frozen weights {name}: sha256 {found}")

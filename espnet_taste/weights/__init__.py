@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from espnet_taste.weights.digests import describe, fingerprint
-    from espnet_taste.weights.resolver import WeightsNotFound, resolve
+    from espnet_taste.weights.resolver import WeightsNotFound, other_source, resolve
 
-__all__ = ["WeightsNotFound", "describe", "fingerprint", "resolve"]
+__all__ = ["WeightsNotFound", "describe", "fingerprint", "other_source", "resolve"]
 
 _HOMES = {
     "WeightsNotFound": "espnet_taste.weights.resolver",
     "describe": "espnet_taste.weights.digests",
     "fingerprint": "espnet_taste.weights.digests",
+    "other_source": "espnet_taste.weights.resolver",
     "resolve": "espnet_taste.weights.resolver",
 }
 

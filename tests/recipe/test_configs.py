@@ -115,6 +115,25 @@ def test_decoding_options_fit(name):
     assert DecodeOptions.read(CONF / name).sampling.bounds == "tokens"
 
 
+def test_tokenizers_of_ours_draw_units_as_the_recipe_does(tmp_path):
+    """At any unit rate; released ones draw as released."""
+    from espnet_taste.pipeline.released import ReleasedInference
+    from espnet_taste.pipeline.speech import DecodeOptions
+    from espnet_taste.pipeline.tokenizer import TokenizerInference
+
+    assert (
+        DecodeOptions.read(CONF / "decode.yaml").sampling == TokenizerInference.sampling
+    )
+    assert DecodeOptions().sampling is None
+    assert ReleasedInference.sampling.bounds == "prompt"
+
+
+def test_released_spoken_lms_keep_the_latent_of_the_reference():
+    """Reference defect C9, kept by name: whoever changes a default changes no weights."""
+    conf = yaml.safe_load((CONF / "released/train_slm.yaml").read_text())
+    assert conf["slm_conf"]["eval_latent"] == "mu_sigma"
+
+
 def test_controls_train_as_long_as_what_they_are_compared_with():
     def steps(name):
         conf = yaml.safe_load((CONF / f"train_{name}.yaml").read_text())
@@ -139,6 +158,25 @@ def test_a_misspelt_key_stops_the_program(tmp_path, capsys):
         TasteTokenizerTask.get_parser().parse_args(["--config", str(path)])
 
     assert "encodr" in capsys.readouterr().err
+
+
+def test_a_misspelt_key_of_the_adapters_is_refused():
+    """Reference defect C32: the one that was ignored stands this deep."""
+    from types import SimpleNamespace
+
+    from espnet_taste.tasks.slm_builder import check_slm_options
+
+    conf = yaml.safe_load((CONF / "train_slm.yaml").read_text())
+    conf["slm_conf"] |= {
+        "taste_dim": 8,
+        "lora": {"r": 4, "lora_linear_name_to_skip": "x"},
+    }
+    args = SimpleNamespace(
+        llm_dtype="bfloat16", slm_conf=conf["slm_conf"], model_conf={}
+    )
+
+    with pytest.raises(ValueError, match="slm_conf: lora: unknown .*lora_linear_name"):
+        check_slm_options(args)
 
 
 @pytest.mark.parametrize("text", ["sampling: {topk: 3}", "batchsize: 3"])

@@ -1,5 +1,6 @@
 """Downloads of published benchmarks become data folders and tables of pairs."""
 
+import soundfile
 from corpus_folders import prepare, write
 from hub_sounds import level, sound_bytes, write_rows
 
@@ -10,6 +11,7 @@ def test_pairs_of_a_benchmark(tmp_path):
     for number in range(2):
         for half in range(2):
             write(tmp_path / f"b/rir_consistency/sample_{number}_{half}.wav")
+            write(tmp_path / f"b/bg_alignment/sample_{number}_{half}.wav")
     args = ("--layout", "salmon", "--set", "salmon", "--corpus_dir", "b")
 
     result = prepare("pairs", *args, "--num_pairs", "2", cwd=tmp_path)
@@ -71,15 +73,16 @@ def test_a_missing_benchmark_says_where_it_is_from(tmp_path):
 
 
 def test_salmon_of_the_hub_is_unpacked(tmp_path):
-    columns = {
-        "task": ["rir_consistency"] * 2,
-        "ind": [0, 1],
-        "positive_audio": [sound_bytes("WAV", 0.1)] * 2,
-        "negative_audio": [sound_bytes("WAV", 0.2)] * 2,
-    }
-    write_rows(tmp_path / "b" / "rir_consistency" / "train-0.parquet", columns)
+    for part in ("rir_consistency", "bg_alignment"):
+        columns = {
+            "task": [part] * 2,
+            "ind": [0, 1],
+            "positive_audio": [sound_bytes("WAV", 0.1)] * 2,
+            "negative_audio": [sound_bytes("WAV", 0.2)] * 2,
+        }
+        write_rows(tmp_path / "b" / part / "train-0.parquet", columns)
     args = ("--layout", "salmon", "--set", "salmon", "--corpus_dir", "b")
-    args += ("--parts", "rir_consistency", "--num_pairs", "2")
+    args += ("--parts", "rir_consistency", "bg_alignment", "--num_pairs", "2")
 
     result = prepare("pairs", *args, cwd=tmp_path)
 
@@ -89,6 +92,10 @@ def test_salmon_of_the_hub_is_unpacked(tmp_path):
     for line in (folder / "pairs").read_text().splitlines():
         _, _, positive, negative = line.split("\t")
         assert (level(wav[positive]), level(wav[negative])) == (0.1, 0.2)
+    half = f"{soundfile.info(wav[positive]).duration / 2:.3f}"
+    moments = read_table(folder / "moments")
+    assert float(half) > 0 and set(moments.values()) == {half, "-"}
+    assert moments["rir_consistency-0000-pos"] == half
 
 
 def test_unpacking_leaves_a_folder_of_others_alone(tmp_path):

@@ -29,6 +29,16 @@ def test_a_stage_range_runs_those_stages_in_order():
     assert stages_of(result) == expected
 
 
+def test_help_needs_no_set_up_and_has_every_option(monkeypatch, tmp_path):
+    monkeypatch.setenv("ESPNET_ROOT", str(tmp_path))
+
+    result = bash("run.sh", "--stage", "3", "--help")
+
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    for text in ("mini_an4.opts", "train_text_only", "stage=1  ", "max_audio_utts=50"):
+        assert text in result.stdout
+
+
 def test_stages_can_be_skipped_by_name():
     result = dry("--stage", "15", "--skip_stages", "score_tokenizers score_slm report")
 
@@ -97,6 +107,24 @@ def test_benchmarks_of_two_sources_are_not_compared():
         assert f"--pairs data/{name}/pairs --likelihoods {folder}/{name}/" in line
         assert f"--output_dir {folder}/words.{words} " in line
         assert f"--excluded {folder}/{name}/tokens/excluded.jsonl " in line
+
+
+def test_words_that_are_none_are_not_repaired_unless_asked_for(tmp_path):
+    sets = ("--benchmark_sets", "sSC zero", "--at_once", "1")
+    sets += ("--datadir", str(tmp_path), "--benchmark_transcripts")
+    for name, part in (("sSC", "sSC"), ("zero", "sWUGGY_oov")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text").write_text("a word\n")
+        (tmp_path / name / "pairs").write_text(f"p\t{part}\ta\tb\n")
+
+    def writers(chosen):
+        lines = [" ".join(words) for words in commands_of("score_pairs", *sets, chosen)]
+        return [line.split("--transcripts ")[1].split()[0] for line in lines[:4:2]]
+
+    assert writers("") == ["asr", "auto"]  # auto: given where there is a text
+    assert writers("asr") == ["asr", "asr"]
+    assert writers("zero=asr") == ["asr", "asr"]
+    assert writers("sSC=given") == ["auto", "auto"]
 
 
 def test_words_that_a_recogniser_wrote_are_not_given():

@@ -339,6 +339,17 @@ def test_a_broken_table_of_moments_is_named(folder, model, table, message, capsy
     assert message in capsys.readouterr().err
 
 
+def test_where_nothing_switches_there_is_no_localised_score(folder, model):
+    """As SALMon's parts on alignment, beside those on consistency."""
+    (folder / "moments").write_text("a 0.1\nb -\nc 0.1\nd -\n")
+
+    assert run(folder, "--moments", str(folder / "moments")) == 0
+
+    rows = rows_of(folder)
+    assert [key for key in rows if "localised" in rows[key]["scores"]] == ["a", "c"]
+    assert not [key for key in rows if "not_localised" in rows[key]]
+
+
 def test_other_settings_and_rows_without_codes_are_refused(folder, model, capsys):
     assert run(folder) == 0
     assert run(folder, "--transcripts", "whisper") == 1

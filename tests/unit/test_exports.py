@@ -47,6 +47,8 @@ def test_arks(path):
     codes = read_scp_arrays(out / "codes.scp")
     assert status == 0 and list(codes) == ["u1", "u2"]
     assert np.array_equal(codes["u1"], tokens["u1"].codes)
+    shapes = {key: ",".join(map(str, row.shape)) for key, row in codes.items()}
+    assert read_table(out / "codes_shape") == shapes
     times = read_scp_arrays(out / "times.scp")
     assert list(times) == ["u1"]
     assert np.array_equal(times["u1"], tokens["u1"].times)

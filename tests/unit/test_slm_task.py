@@ -86,6 +86,16 @@ def untrained(tmp_path):
     return args, tmp_path / "llm"
 
 
+def test_a_training_begins_with_adapters_that_change_nothing(untrained):
+    """Reference defect C6: what initialises the whole model overwrites their zeros."""
+    args, _ = untrained
+
+    slm = SpokenLMBuilder.build_model(args).slm
+
+    outer = [p for name, p in slm.llm.named_parameters() if "lora_B" in name]
+    assert outer and not any(p.any() for p in outer)
+
+
 def test_the_end_of_a_text_is_modelled_where_it_is_asked_for(untrained):
     args, _ = untrained
 

@@ -13,7 +13,7 @@ import pytest
 from fake_index import FakeIndex, make_entry
 
 from espnet_taste.weights import carriers, resolver
-from espnet_taste.weights.resolver import WeightsNotFound, resolve
+from espnet_taste.weights.resolver import WeightsNotFound, other_source, resolve
 
 NAME = "some/model"
 MODEL = b"weights" * 100
@@ -138,6 +138,19 @@ def test_our_cache_comes_before_the_hub_cache(index, entry, tmp_path):
     put_in_hub_cache(tmp_path)
 
     assert resolve(NAME) == ours
+
+
+def test_the_index_can_be_asked_beside_a_hub(index, entry, tmp_path):
+    """A model that was trained without a hub wants the very file of the index."""
+    snapshot = put_in_hub_cache(tmp_path)
+    assert "--from-index some/model" in other_source(NAME, resolve(NAME))
+
+    folder = resolve(NAME, from_index=True)
+
+    assert folder == tmp_path / "cache" / "weights" / "some--model"
+    assert resolve(NAME) == folder != snapshot
+    assert f"delete {folder}" in other_source(NAME, folder)
+    assert other_source("another/model", folder) == "fetch the right ones"
 
 
 def test_an_incomplete_snapshot_of_the_hub_is_passed_over(index, entry, tmp_path):
