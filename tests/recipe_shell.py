@@ -46,3 +46,18 @@ exp=exp
 def once(tmp_path, script):
     """Run lines of shell with the functions of running.sh, in a folder."""
     return bash("-c", ONCE + script, "bash", str(RECIPE), cwd=tmp_path)
+
+
+def dry(*args):
+    """Run the recipe of the demo's corpus without running its commands."""
+    return bash("run.sh", "--corpus", "mini_an4", "--dry_run", "true", *args)
+
+
+def commands_of(stage, *options):
+    """Return the words of the commands of one stage, name first."""
+    out = dry("--stage", stage, "--stop_stage", stage, *options).stdout
+    return [
+        line.split("espnet_taste.bin.")[1].split()
+        for line in out.splitlines()
+        if "espnet_taste.bin." in line
+    ]

@@ -320,7 +320,7 @@ def _slm_options(config: dict[str, Any]) -> dict[str, Any]:
             "delay": options["delay"],
             "delay_level": options["delay_level"],
             "head": HEADS[options["out_llm_module"]],
-            "eval_latent": "mu_sigma",  # reference defect C9, which released weights need
+            "eval_latent": "mu_sigma",  # reference defect C9; its weights need it
             "lora": {
                 "r": lora["lora_r"],
                 "alpha": lora["lora_alpha"],

@@ -12,9 +12,9 @@ NOTES = (
     "Pairs that the recipe made from a test set are named `..._switch`: they are "
     "neither SALMon nor StoryCloze, and compare models on this corpus alone.",
     "The columns are ways of adding up log-likelihoods (`espnet_taste/slm/"
-    "conventions.py`): `localised` counts what is said after the switch only. Codes and "
-    "words of what stands before come from one pass over the whole half, so they may know "
-    "of the switch.",
+    "conventions.py`): `localised` counts what is said after the switch only. Codes "
+    "and words of what stands before come from one pass over the whole half, so they "
+    "may know of the switch.",
 )
 
 

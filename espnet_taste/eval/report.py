@@ -361,8 +361,8 @@ def method_notes(results: Results) -> list[str]:
         "words. 'Identical transcripts only' is the released evaluation's rule.",
         "Speaker similarity is the cosine of speaker embeddings "
         f"({_distinct(results, 'speaker_encoder')}). If the same encoder conditions "
-        "the decoder, it is a friendly judge; and the decoder's voice is that of the very "
-        "utterance that its audio is compared with.",
+        "the decoder, it is a friendly judge; and the decoder's voice is that of the "
+        "very utterance that its audio is compared with.",
         "Bits per second as used are order-0 entropies, codebook by codebook, which "
         "small sets make too low; nominal is log2 of the sizes. Text is counted in "
         "characters. The speaker vector is not counted.",

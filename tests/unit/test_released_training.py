@@ -6,11 +6,10 @@ import torch
 from tiny_released import BACKBONE, released_state, write_checkpoint
 
 from espnet_taste.convert.checkpoint import Options, convert
-from espnet_taste.convert.load import load_released, load_spoken_lm
+from espnet_taste.convert.load import load_spoken_lm
 from espnet_taste.slm.delay import collate, delay_words
 from espnet_taste.tasks.building import read_config
 from espnet_taste.tasks.slm_builder import SpokenLMBuilder
-from espnet_taste.tasks.tokenizer_builder import TokenizerBuilder
 
 WEIGHTS = "model.safetensors"
 
@@ -23,16 +22,10 @@ def folder(tmp_path_factory):
     return root / "ours"
 
 
-def training_of(folder, part):
-    """Return what the training programs read of ``--config`` and ``--init_from``."""
-    args = read_config(folder / part / "config.yaml")
-    args.init_from = str(folder / part / WEIGHTS)
-    args.frozen_weights = {}
-    return args
-
-
 def test_a_spoken_lm_begins_as_released_and_learns(folder):
-    args = training_of(folder, "slm")
+    args = read_config(folder / "slm" / "config.yaml")
+    args.init_from = str(folder / "slm" / WEIGHTS)
+    args.frozen_weights = {}
     args.tokenizer_file = str(folder / "taste" / WEIGHTS)
 
     model = SpokenLMBuilder.build_model(args).train()
@@ -48,17 +41,3 @@ def test_a_spoken_lm_begins_as_released_and_learns(folder):
     assert all("lora_" in name for name in trained if name.startswith("llm."))
     # What it learns to predict stays what the released tokenizer writes.
     assert not any(name.startswith("codebooks.") for name in trained)
-
-
-def test_a_tokenizer_begins_as_released(folder):
-    model = TokenizerBuilder.build_model(training_of(folder, "taste"))
-
-    released = load_released(folder)
-    for part, wanted in (
-        (model.aggregator, released.tokenizer.aggregator),
-        (model.quantizer, released.tokenizer.quantizer),
-        (model.decoder, released.unit_lm),
-    ):
-        expected = wanted.state_dict()
-        for name, tensor in part.state_dict().items():
-            assert torch.equal(tensor.float(), expected[name].float()), name
