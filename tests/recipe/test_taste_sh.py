@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from recipe_shell import RECIPE, ROOT, bash, commands_of, dry, needs_espnet
+from recipe_shell import RECIPE, ROOT, bash, dry, needs_espnet
 from shell_checker import shellcheck
 
 from espnet_taste.bin.make_pairs import KINDS
