@@ -11,7 +11,6 @@ def test_pairs_of_a_benchmark(tmp_path):
     for number in range(2):
         for half in range(2):
             write(tmp_path / f"b/rir_consistency/sample_{number}_{half}.wav")
-            write(tmp_path / f"b/bg_alignment/sample_{number}_{half}.wav")
     args = ("--layout", "salmon", "--set", "salmon", "--corpus_dir", "b")
 
     result = prepare("pairs", *args, "--num_pairs", "2", cwd=tmp_path)

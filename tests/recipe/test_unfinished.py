@@ -166,6 +166,8 @@ def test_jobs_end_with_the_run_that_began_them(tmp_path, at_once, number):
         ["bash", "-c", ONCE + EACH.format(at_once), "bash", str(RECIPE)],
         cwd=tmp_path,
         start_new_session=True,
+        # Tests that a shell runs in its background ignore Ctrl-C, and what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     log = tmp_path / "log"
     while not log.exists() or log.read_text().count("begun") < at_once:
