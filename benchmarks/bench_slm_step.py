@@ -11,7 +11,8 @@ runs the head word by word. Losses must agree.
 What the loop costs is launches and waiting, so the share of a step that it takes
 depends on the LLM around it. Both are given: the layout alone (fusion and head, forward
 and backward, without the LLM) and the whole step. Measured on two cores without AVX-512
-or bfloat16 (float32, SmolLM2-135M): the layout 13.5 x, the whole step 1.08 x.
+or bfloat16 (float32, SmolLM2-135M): the layout 13.5 x, the whole step 1.08 x; on two
+with AMX (bfloat16): 12.9 x and 1.02 x.
 
     python benchmarks/bench_slm_step.py --threads 2
     python benchmarks/bench_slm_step.py --device cuda
