@@ -355,10 +355,14 @@ def test_half_precision_changes_few_codes(dtype, with_bfloat16):
         [a.codes == b.codes for a, b in zip(exact, half, strict=True)]
     )
     assert same.mean() >= 0.95
+    drawn = []
+    output = tokenizer.model.decoder.output
+    output.register_forward_hook(lambda *call: drawn.append(call[2].dtype))
     for wave, text, tokens in zip(waves, texts, half, strict=True):
         alone = tokenizer.encode(wave, text, word_times=False)
         assert alone.embeds.dtype == np.float32 and len(tokenizer.decode(alone).audio)
         assert np.array_equal(alone.codes, tokens.codes)
+    assert set(drawn) == {torch.float32}  # on a CPU
 
 
 def test_other_types_are_named():
