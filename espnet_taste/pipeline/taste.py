@@ -61,8 +61,8 @@ class TasteTokenizer:
         sampling: How ``decode`` draws units; None for the released way if the model is
             a released one, else for that of ``conf/decode.yaml``.
         dtype: "float32"; "bfloat16" to run under autocast where the device has it (on
-            CPUs to encode so, and decode in float32, which is faster there); or "float16"
-            to encode so, as the released training did, and decode in float32.
+            CPUs to encode so and decode in float32, which is faster there); or
+            "float16" to encode so, as the released training did, and decode in float32.
         transcriber: What writes transcripts that are not given, e.g. an ``EspnetAsr``;
             None for the tokenizer's Whisper, which needs no second encoder pass.
         model_id: Name of the tokenizer in what it makes.
