@@ -36,11 +36,7 @@ from espnet_taste.pipeline.released import (
     open_released_vocoder,
     tokenizer_id,
 )
-from espnet_taste.pipeline.speech import (
-    DecodeOptions,
-    Speech,
-    UnitSynthesizer,
-)
+from espnet_taste.pipeline.speech import DecodeOptions, Speech, UnitSynthesizer
 from espnet_taste.pipeline.stretches import MOST_WORDS, join_stretches, stretches
 from espnet_taste.pipeline.tokenizer import TokenizerInference
 from espnet_taste.pipeline.tokens import TasteTokens, listed, require_same_tokenizer
