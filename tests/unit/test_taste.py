@@ -355,8 +355,7 @@ def test_half_precision_changes_few_codes(dtype, with_bfloat16):
         [a.codes == b.codes for a, b in zip(exact, half, strict=True)]
     )
     assert same.mean() >= 0.95
-    drawn = []
-    output = tokenizer.model.decoder.output
+    drawn, output = [], tokenizer.model.decoder.output
     output.register_forward_hook(lambda *call: drawn.append(call[2].dtype))
     for wave, text, tokens in zip(waves, texts, half, strict=True):
         alone = tokenizer.encode(wave, text, word_times=False)
