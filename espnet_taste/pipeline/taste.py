@@ -88,7 +88,7 @@ class TasteTokenizer:
         self.model, self.args = inference.model, inference.args
         self.amp_dtype = AMP_DTYPES.get(dtype)
         # On a CPU autocast makes bfloat16 of all weights for every unit: 94 ms a unit
-        # at the released size (one core with AMX), where float32 takes 15 to 25.
+        # at the released size (one busy core with AMX); float32 takes 15 on two.
         decodes_so = dtype == "bfloat16" and self.device.type != "cpu"
         self.decode_dtype = self.amp_dtype if decodes_so else None
         self.sampling = sampling or inference.sampling
