@@ -79,7 +79,7 @@ class SpeakerBlock(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             image = functional.conv2d(
-                x.float().transpose(1, 2)[:, :, None],
+                x.to(self.conv.weight.dtype).transpose(1, 2)[:, :, None],
                 self.conv.weight[:, :, None],
                 self.conv.bias,
                 padding=(0, self.conv.padding[0]),
